@@ -1,0 +1,191 @@
+package postern
+
+import (
+	"net/netip"
+	"time"
+)
+
+// The admin API, version 1, between operators and the coordinator: JSON over
+// HTTP, on a unix socket in the data directory (whoever may open it may use it)
+// and on the control port under a bearer token of kind AdminToken. Its OpenAPI
+// document is at /admin/v1/openapi.json; docs/protocol.md tells the rest.
+//
+//	GET    /admin/v1/status                     Overview
+//	GET    /admin/v1/tenants                    []Tenant
+//	POST   /admin/v1/tenants                    TenantRequest -> Tenant
+//	DELETE /admin/v1/tenants/{tenant}           its nodes, tokens and routes too
+//	GET    /admin/v1/tokens?tenant=             []IssuedToken
+//	POST   /admin/v1/tokens                     TokenRequest -> CreatedToken
+//	DELETE /admin/v1/tokens/{token}             revokes
+//	GET    /admin/v1/nodes?tenant=              []NodeState
+//	GET    /admin/v1/nodes/{node}               NodeState, by id or tenant/name
+//	DELETE /admin/v1/nodes/{node}               by id
+//	GET    /admin/v1/gateways                   []GatewayState
+//	DELETE /admin/v1/gateways/{gateway}         by id
+//	GET    /admin/v1/routes?tenant=             []RouteState
+//	POST   /admin/v1/routes                     RouteRequest -> RouteState
+//	DELETE /admin/v1/routes/{host}
+//	GET    /admin/v1/routes/{host}/match        RouteState, as a gateway would see it
+//	GET    /admin/v1/audit?after=&limit=        []AuditEntry, oldest first
+const (
+	PathAdmin = "/admin/v1"
+
+	// AdminSocket is the admin API's unix socket in the coordinator's data directory.
+	AdminSocket = "admin.sock"
+)
+
+// An Overview is the deployment at a glance.
+type Overview struct {
+	Deployment string    `json:"deployment"`
+	Version    string    `json:"version" doc:"of the coordinator's program"`
+	Base       string    `json:"base" doc:"base domain of the tenants' names"`
+	Port       uint16    `json:"port" doc:"public HTTPS port"`
+	Root       RootHash  `json:"root" doc:"hash of the root key, as in tokens"`
+	RootKey    bool      `json:"root_key" doc:"whether the root's private half is on this machine"`
+	MapVersion uint64    `json:"map_version"`
+	Tenants    int       `json:"tenants"`
+	Nodes      int       `json:"nodes"`
+	NodesReady int       `json:"nodes_ready"`
+	Gateways   int       `json:"gateways"`
+	Routes     int       `json:"routes"`
+	Started    time.Time `json:"started"`
+}
+
+// A Tenant is a customer company.
+type Tenant struct {
+	Name    string       `json:"name"`
+	Title   string       `json:"title"`
+	Prefix  netip.Prefix `json:"prefix" doc:"its block of the overlay"`
+	Nodes   int          `json:"nodes"`
+	Created time.Time    `json:"created"`
+}
+
+// A TenantRequest makes a tenant.
+type TenantRequest struct {
+	Name  string `json:"name" doc:"DNS label"`
+	Title string `json:"title,omitempty" doc:"for people; empty: the name"`
+}
+
+// A TokenRequest issues a token. A join token enrols nodes of Tenant, or, with
+// Role gateway, a gateway.
+type TokenRequest struct {
+	Kind   TokenKind `json:"kind,omitempty" doc:"empty: pstjoin1"`
+	Role   Role      `json:"role,omitempty" doc:"of a join token: node or gateway; empty: node"`
+	Tenant string    `json:"tenant,omitempty" doc:"of a join token for nodes"`
+	Uses   int       `json:"uses,omitempty" doc:"how many members a join token enrols; zero: 1"`
+	TTL    Duration  `json:"ttl,omitzero" doc:"how long it is good; zero: 24h; at most 720h"`
+	Note   string    `json:"note,omitempty" doc:"for people"`
+}
+
+// An IssuedToken is a token as the coordinator remembers it: not the secret.
+type IssuedToken struct {
+	ID      TokenID   `json:"id"`
+	Kind    TokenKind `json:"kind"`
+	Role    Role      `json:"role,omitempty" doc:"of a join token"`
+	Tenant  string    `json:"tenant,omitempty"`
+	Uses    int       `json:"uses" doc:"left"`
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+	Revoked time.Time `json:"revoked,omitzero"`
+	Note    string    `json:"note,omitempty"`
+	State   string    `json:"state" enum:"usable,used,expired,revoked"`
+}
+
+// A CreatedToken is the one answer that has the secret.
+type CreatedToken struct {
+	IssuedToken
+	Secret string `json:"secret" doc:"the token's text; shown once"`
+}
+
+// States of a member, from its control stream and, for a node, from what the
+// gateways say of its tunnel.
+const (
+	StateReady   = "ready"      // control stream open and handshake fresh
+	StateOffline = "offline"    // neither
+	StateNoPath  = "no-path"    // control stream open, no fresh handshake
+	StateNoCtrl  = "no-control" // handshake fresh, no control stream
+)
+
+// A NodeState is a node as operators see it.
+type NodeState struct {
+	ID        string          `json:"id"`
+	Name      string          `json:"name"`
+	Tenant    string          `json:"tenant"`
+	Address   netip.Addr      `json:"address"`
+	State     string          `json:"state" enum:"ready,offline,no-path,no-control"`
+	Host      Host            `json:"host"`
+	Services  []Service       `json:"services"`
+	Tunnels   []Tunnel        `json:"tunnels" doc:"one a gateway that reported it"`
+	Control   time.Time       `json:"control,omitzero" doc:"control stream last seen open"`
+	Identity  IdentityPublic  `json:"identity"`
+	WireGuard WireGuardPublic `json:"wireguard"`
+	Joined    time.Time       `json:"joined"`
+}
+
+// A Tunnel is a node's tunnel as a gateway reported it.
+type Tunnel struct {
+	Gateway   string    `json:"gateway" doc:"its name"`
+	Endpoint  string    `json:"endpoint,omitempty" doc:"the node's address and port as the gateway sees them"`
+	Handshake time.Time `json:"handshake,omitzero"`
+	Received  uint64    `json:"received" doc:"bytes, from the node"`
+	Sent      uint64    `json:"sent" doc:"bytes, to the node"`
+	Reported  time.Time `json:"reported"`
+}
+
+// A GatewayState is a gateway as operators see it.
+type GatewayState struct {
+	ID        string          `json:"id"`
+	Name      string          `json:"name"`
+	Address   netip.Addr      `json:"address"`
+	State     string          `json:"state" enum:"ready,offline"`
+	Endpoint  string          `json:"endpoint" doc:"UDP, as told to nodes"`
+	Public    string          `json:"public" doc:"HTTPS, as told to nodes"`
+	Host      Host            `json:"host"`
+	Tunnels   int             `json:"tunnels" doc:"with a fresh handshake"`
+	Control   time.Time       `json:"control,omitzero"`
+	Identity  IdentityPublic  `json:"identity"`
+	WireGuard WireGuardPublic `json:"wireguard"`
+	Joined    time.Time       `json:"joined"`
+}
+
+// A RouteState is a route as operators see it.
+type RouteState struct {
+	Host    string   `json:"host"`
+	Tenant  string   `json:"tenant"`
+	Service string   `json:"service"`
+	Kind    string   `json:"kind" enum:"auto,custom" doc:"auto: follows from what is published; custom: added by hand"`
+	Nodes   []string `json:"nodes" doc:"names of the nodes that serve it"`
+	State   string   `json:"state" enum:"ready,offline"`
+	URL     string   `json:"url"`
+}
+
+// A RouteRequest adds a custom route.
+type RouteRequest struct {
+	Host    string `json:"host" doc:"outside the base domain"`
+	Tenant  string `json:"tenant"`
+	Service string `json:"service,omitempty" doc:"empty: default"`
+}
+
+// An AuditEntry says who did what. Entries are only ever added.
+type AuditEntry struct {
+	Seq    uint64    `json:"seq"`
+	Time   time.Time `json:"time"`
+	Actor  string    `json:"actor" doc:"local, token:ID, node:ID, gateway:ID or stranger"`
+	Action string    `json:"action" doc:"such as tenant.add or enroll.refused"`
+	Tenant string    `json:"tenant,omitempty"`
+	Target string    `json:"target,omitempty"`
+	Detail string    `json:"detail,omitempty"`
+}
+
+// A Duration is a time.Duration that JSON sees as text, such as "24h0m0s".
+type Duration time.Duration
+
+// MarshalText returns what time.Duration prints.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText takes what time.ParseDuration does.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	*d = Duration(v)
+	return err
+}

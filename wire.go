@@ -1,0 +1,392 @@
+package postern
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// The control protocol, version 1, between members and the coordinator.
+//
+// It is JSON over HTTP over TLS 1.3. The coordinator shows a chain that ends at
+// the deployment's root key, whose hash the join token carries; a member shows
+// the certificate of its Ed25519 identity, except while it enrols:
+//
+//	GET  /v1/enroll        Challenge                        no certificate yet
+//	POST /v1/enroll        EnrollRequest -> Enrollment      signed, see EnrollMessage
+//	GET  /v1/map           MapMessage, one a line, for ever
+//	POST /v1/renew         nothing -> Enrollment            a new certificate, same identity
+//	PUT  /v1/services      Publication -> Published         nodes
+//	POST /v1/certificates  CertificateRequest -> Certificate nodes, private CA
+//	PUT  /v1/gateway       Gateway -> nothing               gateways: where they are reached
+//	POST /v1/status        Status -> nothing
+//
+// Any other outcome than 200 is a Problem. Unknown fields are ignored on both
+// sides; what absence means is said at each field. The same TLS port speaks the
+// edge pipe when ALPN chooses EdgeProtocol: a PROXY v2 header, then the bytes of
+// one browser connection to one of the coordinator's own names.
+//
+// History: 1, the first.
+const ProtocolVersion = 1
+
+const (
+	PathEnroll       = "/v1/enroll"
+	PathMap          = "/v1/map"
+	PathRenew        = "/v1/renew"
+	PathServices     = "/v1/services"
+	PathCertificates = "/v1/certificates"
+	PathGateway      = "/v1/gateway"
+	PathStatus       = "/v1/status"
+)
+
+// EdgeProtocol is the ALPN name of the edge pipe, gateways only.
+const EdgeProtocol = "postern-edge/1"
+
+// HTTPSPort is the port of every node's HTTPS listener on its virtual address.
+const HTTPSPort = 443
+
+// ChannelBinding is the TLS exporter label of RFC 9266, taken with no context
+// and 32 bytes.
+const ChannelBinding = "EXPORTER-Channel-Binding"
+
+// A Role says what a member or a data directory is for.
+type Role string
+
+const (
+	RoleNode        Role = "node"
+	RoleGateway     Role = "gateway"
+	RoleCoordinator Role = "coordinator"
+)
+
+// A Challenge is the coordinator's half of the WireGuard proof of possession.
+// It is good on the connection that it came over and on no other.
+type Challenge struct {
+	WireGuard WireGuardPublic `json:"wireguard"` // ephemeral
+}
+
+// An EnrollRequest asks for membership. Its proofs travel as the HeaderXxx
+// headers, over the exact bytes of the body.
+type EnrollRequest struct {
+	Token     TokenID         `json:"token"`
+	Role      Role            `json:"role"`
+	Name      string          `json:"name,omitempty"` // wish; empty: made from the host name
+	Identity  IdentityPublic  `json:"identity"`
+	WireGuard WireGuardPublic `json:"wireguard"`
+	Host      Host            `json:"host"`
+}
+
+// A Host is what a member says of the machine it runs on; for people to read.
+type Host struct {
+	Name    string `json:"name,omitempty"`
+	OS      string `json:"os,omitempty"`   // GOOS
+	Arch    string `json:"arch,omitempty"` // GOARCH
+	Version string `json:"version,omitempty"`
+}
+
+// Headers that carry the proofs of an enrolment, in standard base64.
+const (
+	HeaderTokenSignature    = "Postern-Token-Signature"    // Ed25519 by Token.Key
+	HeaderIdentitySignature = "Postern-Identity-Signature" // Ed25519 by the identity
+	HeaderWireGuardProof    = "Postern-Wireguard-Proof"    // HMAC-SHA256 keyed with X25519(member, Challenge)
+)
+
+// EnrollMessage returns what each proof of an enrolment is made over: a context
+// string, the connection's ChannelBinding and the request's body.
+func EnrollMessage(binding, body []byte) []byte {
+	return slices.Concat([]byte("postern enroll v1\x00"), binding, body)
+}
+
+// An Enrollment is a member's identity as the coordinator sees it.
+type Enrollment struct {
+	Deployment  string     `json:"deployment"`       // random id of the deployment
+	ID          string     `json:"id"`               // the member's, for ever
+	Name        string     `json:"name"`             // unique among the tenant's nodes, or among the gateways
+	Tenant      string     `json:"tenant,omitempty"` // gateways have none
+	Address     netip.Addr `json:"address"`          // virtual IPv6 address
+	Certificate []byte     `json:"certificate"`      // PEM: the member's, then the control CA's
+}
+
+// A MapMessage is one line of the map stream. Each replaces one section whole;
+// a section comes again when it changed, whole again, and never an older one
+// after a newer. A message with neither Section nor Removed is a heartbeat.
+type MapMessage struct {
+	Version uint64    `json:"version"`           // the map's as it was sent; never falls
+	Section *Section  `json:"section,omitempty"` // replaces the one of the same tenant
+	Removed string    `json:"removed,omitempty"` // tenant whose section is gone
+	Synced  bool      `json:"synced,omitempty"`  // all sections have been sent once: forget the others
+	Time    time.Time `json:"time,omitzero"`     // the coordinator's clock
+}
+
+// A Section is all that a member need know of one tenant, or, with an empty
+// Tenant, of the deployment. A node is told of itself and its own routes only.
+type Section struct {
+	Tenant     string      `json:"tenant,omitempty"`
+	Version    uint64      `json:"version"`              // the map's when this section last changed
+	Deployment *Deployment `json:"deployment,omitempty"` // iff Tenant is empty
+	Nodes      []Node      `json:"nodes,omitempty"`
+	Routes     []Route     `json:"routes,omitempty"`
+}
+
+// A Deployment is what all tenants have in common.
+type Deployment struct {
+	ID       string    `json:"id"`
+	Base     string    `json:"base"`               // base domain of all tenants' names
+	Port     uint16    `json:"port,omitempty"`     // of the public HTTPS address; zero: 443
+	Names    []string  `json:"names,omitempty"`    // the coordinator's own, for the edge pipe; gateways only
+	Gateways []Gateway `json:"gateways,omitempty"` // nodes: all; a gateway: itself
+	CA       []byte    `json:"ca,omitempty"`       // PEM of the private CA
+}
+
+// A Node is a node as a gateway needs to know it.
+type Node struct {
+	ID        string          `json:"id"`
+	Name      string          `json:"name"`
+	Address   netip.Addr      `json:"address"`
+	WireGuard WireGuardPublic `json:"wireguard"`
+}
+
+// A Gateway is a gateway as a node needs to know it.
+type Gateway struct {
+	ID        string          `json:"id"`
+	Name      string          `json:"name"`
+	Address   netip.Addr      `json:"address"`
+	WireGuard WireGuardPublic `json:"wireguard"`
+	Endpoint  string          `json:"endpoint,omitempty"` // UDP, host:port; empty: not known yet
+	Public    string          `json:"public,omitempty"`   // HTTPS, host:port; empty: not known yet
+}
+
+// A Route is a host name and who serves it.
+type Route struct {
+	Host    string   `json:"host"` // wire form, see CheckHost
+	Service string   `json:"service"`
+	Nodes   []string `json:"nodes,omitempty"` // ids; empty: nobody at present
+}
+
+// A Publication is the whole of what a node publishes; what is missing from it
+// is published no longer.
+type Publication struct {
+	Services []Service `json:"services"`
+}
+
+// A Service is what a node publishes, as the coordinator needs to know it.
+type Service struct {
+	Name  string `json:"name"`            // label; DefaultService for the tenant's own name
+	Title string `json:"title,omitempty"` // for people; empty: the name
+}
+
+// Published is the answer to a Publication.
+type Published struct {
+	Routes []Route `json:"routes"` // of this node, all of them
+}
+
+// A CertificateRequest asks the private CA for a certificate.
+type CertificateRequest struct {
+	CSR []byte `json:"csr"` // DER (RFC 2986), one DNS name, routed to the asking node
+}
+
+// A Certificate is what the private CA gave.
+type Certificate struct {
+	Chain []byte `json:"chain"` // PEM, leaf first, without the root
+}
+
+// A Status is what a member tells the coordinator about its tunnels, every
+// StatusInterval and when it changed much.
+type Status struct {
+	Version string       `json:"version,omitempty"` // of the program
+	Peers   []PeerStatus `json:"peers,omitempty"`
+}
+
+// StatusInterval is how often members report while nothing special happens.
+const StatusInterval = 10 * time.Second
+
+// A PeerStatus is one tunnel as one of its ends sees it.
+type PeerStatus struct {
+	ID        string    `json:"id"`                 // the other member's
+	Endpoint  string    `json:"endpoint,omitempty"` // its address and port on the Internet
+	Handshake time.Time `json:"handshake,omitzero"` // last one; zero: never
+	Received  uint64    `json:"received,omitempty"` // bytes
+	Sent      uint64    `json:"sent,omitempty"`     // bytes
+}
+
+// A Problem is an error in JSON (RFC 9457, media type application/problem+json)
+// and a Go error. Code is what programs branch on.
+type Problem struct {
+	Type   string `json:"type,omitempty"` // "about:blank"
+	Title  string `json:"title"`          // the status in words
+	Status int    `json:"status"`         // HTTP
+	Detail string `json:"detail"`         // what is wrong, for a person
+	Code   string `json:"code"`           // one of the CodeXxx
+	Hint   string `json:"hint,omitempty"` // what to do about it
+}
+
+// Codes of problems. They are part of the protocol: none changes its meaning.
+const (
+	CodeInvalid      = "invalid"       // the request is not well-formed
+	CodeUnauthorized = "unauthorized"  // no or unknown credential
+	CodeForbidden    = "forbidden"     // a known credential that may not
+	CodeNotFound     = "not_found"     // no such thing, or not yours
+	CodeTaken        = "taken"         // a name, key or identity that another has
+	CodeQuarantined  = "quarantined"   // a name that was released lately
+	CodeTokenUnknown = "token_unknown" // this deployment never issued it
+	CodeTokenUsed    = "token_used"
+	CodeTokenExpired = "token_expired"
+	CodeTokenRevoked = "token_revoked"
+	CodeProof        = "proof"   // a signature or proof of possession is wrong
+	CodeRevoked      = "revoked" // the member was removed
+	CodeTooMany      = "too_many"
+	CodeUnavailable  = "unavailable" // try again
+	CodeInternal     = "internal"
+)
+
+// NewProblem returns a Problem with the status' own title.
+func NewProblem(status int, code, detail, hint string) *Problem {
+	return &Problem{
+		Type: "about:blank", Title: http.StatusText(status), Status: status,
+		Code: code, Detail: detail, Hint: hint,
+	}
+}
+
+func (p *Problem) Error() string { return p.Detail }
+
+// A Map is the newest of each section that a member was told, and what a member
+// keeps on disk to start from when the coordinator is away.
+type Map struct {
+	Version  uint64             `json:"version"`
+	Sections map[string]Section `json:"sections"` // by tenant; "" is the deployment's
+}
+
+// ErrOldMap says that a coordinator offered a map older than the one held.
+var ErrOldMap = errors.New("the coordinator's map is older than the one held")
+
+// Apply returns m with msg worked in; m itself stays as it is. It fails with
+// ErrOldMap for a message older than m, and changes nothing then.
+// It does not act on Synced: who follows a stream knows what came over it.
+func (m Map) Apply(msg MapMessage) (Map, error) {
+	if msg.Version < m.Version {
+		return m, fmt.Errorf("%w: version %d after %d", ErrOldMap, msg.Version, m.Version)
+	}
+	next := Map{Version: msg.Version, Sections: make(map[string]Section, len(m.Sections)+1)}
+	for tenant, s := range m.Sections {
+		if msg.Removed == "" || tenant != msg.Removed {
+			next.Sections[tenant] = s
+		}
+	}
+	if msg.Section != nil {
+		if held, ok := m.Sections[msg.Section.Tenant]; ok && msg.Section.Version < held.Version {
+			return m, fmt.Errorf("%w: section %q version %d after %d", ErrOldMap,
+				msg.Section.Tenant, msg.Section.Version, held.Version)
+		}
+		next.Sections[msg.Section.Tenant] = *msg.Section
+	}
+	return next, nil
+}
+
+// Deployment returns the deployment's part of the map, nil if it never came.
+func (m Map) Deployment() *Deployment { return m.Sections[""].Deployment }
+
+// MaxMapLine bounds one line of the map stream, in bytes.
+const MaxMapLine = 16 << 20
+
+// DecodeMapMessage reads one line of the map stream and checks everything that
+// a member will rely on: names in wire form, addresses of the overlay's kind, no
+// name, key, address or id twice in a section, no route to a node that the section lacks.
+func DecodeMapMessage(line []byte) (MapMessage, error) {
+	var msg MapMessage
+	if err := json.Unmarshal(line, &msg); err != nil {
+		return MapMessage{}, fmt.Errorf("decode map message: %w", err)
+	}
+	if msg.Section != nil {
+		if err := msg.Section.check(); err != nil {
+			return MapMessage{}, fmt.Errorf("map section %q: %w", msg.Section.Tenant, err)
+		}
+		if msg.Section.Version > msg.Version {
+			return MapMessage{}, fmt.Errorf("map section %q: version %d in map version %d",
+				msg.Section.Tenant, msg.Section.Version, msg.Version)
+		}
+		if msg.Removed != "" {
+			return MapMessage{}, errors.New("map message: a section and a removal in one")
+		}
+	}
+	return msg, nil
+}
+
+func (s *Section) check() error {
+	if (s.Tenant == "") != (s.Deployment != nil) {
+		return errors.New("want either a tenant or a deployment")
+	}
+	seen := unique{}
+	if d := s.Deployment; d != nil {
+		if len(s.Nodes)+len(s.Routes) > 0 {
+			return errors.New("nodes or routes that belong to no tenant")
+		}
+		if err := CheckHost(d.Base); err != nil {
+			return err
+		}
+		for _, name := range d.Names {
+			if err := errors.Join(CheckHost(name), seen.add("name", name)); err != nil {
+				return err
+			}
+		}
+		for _, g := range d.Gateways {
+			if err := checkMember(seen, g.ID, g.Address, g.WireGuard); err != nil {
+				return fmt.Errorf("gateway %q: %w", g.Name, err)
+			}
+		}
+		return nil
+	}
+	if err := CheckLabel("tenant", s.Tenant); err != nil {
+		return err
+	}
+	nodes := unique{}
+	for _, n := range s.Nodes {
+		if err := checkMember(seen, n.ID, n.Address, n.WireGuard); err != nil {
+			return fmt.Errorf("node %q: %w", n.Name, err)
+		}
+		nodes[n.ID] = true
+	}
+	for _, r := range s.Routes {
+		if err := errors.Join(CheckHost(r.Host), seen.add("host", r.Host)); err != nil {
+			return err
+		}
+		for _, id := range r.Nodes {
+			if !nodes[id] {
+				return fmt.Errorf("route %q leads to node %q, which is not in the section", r.Host, id)
+			}
+		}
+	}
+	return nil
+}
+
+func checkMember(seen unique, id string, addr netip.Addr, key WireGuardPublic) error {
+	if id == "" {
+		return errors.New("no id")
+	}
+	if !overlayAddr(addr) {
+		return fmt.Errorf("address %v is not of an overlay: want a unique local IPv6 address (RFC 4193)", addr)
+	}
+	if key.IsZero() {
+		return errors.New("no WireGuard key")
+	}
+	return errors.Join(seen.add("id", id), seen.add("address", addr.String()), seen.add("WireGuard key", key.String()))
+}
+
+// overlayAddr reports whether addr lies in fd00::/8 and has no zone.
+func overlayAddr(addr netip.Addr) bool {
+	return addr.Is6() && addr.Zone() == "" && addr.As16()[0] == 0xfd
+}
+
+// unique finds what is there twice.
+type unique map[string]bool
+
+func (u unique) add(what, value string) error {
+	key := what + "\x00" + value
+	if u[key] {
+		return fmt.Errorf("%s %q is there twice", what, value)
+	}
+	u[key] = true
+	return nil
+}
