@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -262,27 +263,33 @@ type Map struct {
 // ErrOldMap says that a coordinator offered a map older than the one held.
 var ErrOldMap = errors.New("the coordinator's map is older than the one held")
 
-// Apply returns m with msg worked in; m itself stays as it is. It fails with
-// ErrOldMap for a message older than m, and changes nothing then.
-// It does not act on Synced: who follows a stream knows what came over it.
-func (m Map) Apply(msg MapMessage) (Map, error) {
+// Clone returns a copy of m that can change without m. Sections are shared: a
+// section is replaced whole and never written to.
+func (m Map) Clone() Map {
+	return Map{Version: m.Version, Sections: maps.Clone(m.Sections)}
+}
+
+// Apply works msg into m. It fails with ErrOldMap for a message older than m,
+// and changes nothing then. It does not act on Synced: who follows a stream
+// knows what came over it.
+func (m *Map) Apply(msg MapMessage) error {
 	if msg.Version < m.Version {
-		return m, fmt.Errorf("%w: version %d after %d", ErrOldMap, msg.Version, m.Version)
+		return fmt.Errorf("%w: version %d after %d", ErrOldMap, msg.Version, m.Version)
 	}
-	next := Map{Version: msg.Version, Sections: make(map[string]Section, len(m.Sections)+1)}
-	for tenant, s := range m.Sections {
-		if msg.Removed == "" || tenant != msg.Removed {
-			next.Sections[tenant] = s
+	if s := msg.Section; s != nil {
+		if held, ok := m.Sections[s.Tenant]; ok && s.Version < held.Version {
+			return fmt.Errorf("%w: section %q version %d after %d", ErrOldMap, s.Tenant, s.Version, held.Version)
 		}
-	}
-	if msg.Section != nil {
-		if held, ok := m.Sections[msg.Section.Tenant]; ok && msg.Section.Version < held.Version {
-			return m, fmt.Errorf("%w: section %q version %d after %d", ErrOldMap,
-				msg.Section.Tenant, msg.Section.Version, held.Version)
+		if m.Sections == nil {
+			m.Sections = map[string]Section{}
 		}
-		next.Sections[msg.Section.Tenant] = *msg.Section
+		m.Sections[s.Tenant] = *s
 	}
-	return next, nil
+	if msg.Removed != "" {
+		delete(m.Sections, msg.Removed)
+	}
+	m.Version = msg.Version
+	return nil
 }
 
 // Deployment returns the deployment's part of the map, nil if it never came.

@@ -1,0 +1,187 @@
+package member
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"postern"
+	"postern/internal/datadir"
+	"postern/internal/identity"
+)
+
+// A Client speaks with the coordinator as a member. Its methods are safe for
+// concurrent use. Whatever the coordinator refuses is a *postern.Problem.
+type Client struct {
+	dir *datadir.Dir
+	log *slog.Logger
+	tls *tls.Config
+	hc  *http.Client
+
+	id   *Identity // owned by Follow, which renews its certificate
+	cert atomic.Pointer[tls.Certificate]
+	url  atomic.Int64 // index in id.URLs of the one that answered last
+	link atomic.Pointer[Link]
+}
+
+// A Link is the state of a member's control stream.
+type Link struct {
+	Up    bool
+	Since time.Time // when it became so
+	Err   error     // why it is not up; nil while it has not been tried
+}
+
+// callTimeout bounds a call that is not the map stream.
+const callTimeout = 30 * time.Second
+
+// NewClient returns a client for the membership id in dir. A nil log discards.
+func NewClient(dir *datadir.Dir, id *Identity, log *slog.Logger) (*Client, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	cert, err := id.certificate()
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{dir: dir, log: log, id: id}
+	c.cert.Store(cert)
+	c.link.Store(&Link{})
+	c.tls = identity.ClientConfig(id.Root, nil)
+	c.tls.ClientSessionCache = tls.NewLRUClientSessionCache(8)
+	c.tls.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return c.cert.Load(), nil
+	}
+	c.hc = &http.Client{Transport: &http.Transport{
+		DialContext:         dialTCP,
+		TLSClientConfig:     c.tls.Clone(),
+		ForceAttemptHTTP2:   true,
+		TLSHandshakeTimeout: 10 * time.Second,
+		IdleConnTimeout:     90 * time.Second,
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
+	}}
+	return c, nil
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.hc.CloseIdleConnections() }
+
+// Identity returns the membership. It is not to be changed.
+func (c *Client) Identity() *Identity { return c.id }
+
+// Link returns the state of the control stream.
+func (c *Client) Link() Link { return *c.link.Load() }
+
+// Publish tells the coordinator all that this node publishes.
+func (c *Client) Publish(ctx context.Context, p postern.Publication) (postern.Published, error) {
+	var out postern.Published
+	return out, c.call(ctx, http.MethodPut, postern.PathServices, p, &out)
+}
+
+// Certificate has the deployment's private CA sign csr, in DER.
+func (c *Client) Certificate(ctx context.Context, csr []byte) (postern.Certificate, error) {
+	var out postern.Certificate
+	return out, c.call(ctx, http.MethodPost, postern.PathCertificates, postern.CertificateRequest{CSR: csr}, &out)
+}
+
+// SetGateway tells the coordinator where this gateway is reached.
+func (c *Client) SetGateway(ctx context.Context, endpoint, public string) error {
+	return c.call(ctx, http.MethodPut, postern.PathGateway, postern.Gateway{Endpoint: endpoint, Public: public}, nil)
+}
+
+// Report tells the coordinator about this member's tunnels.
+func (c *Client) Report(ctx context.Context, s postern.Status) error {
+	return c.call(ctx, http.MethodPost, postern.PathStatus, s, nil)
+}
+
+// ReportEvery reports what status returns, at once and then every interval while
+// the control stream is up, until ctx is done.
+func (c *Client) ReportEvery(ctx context.Context, interval time.Duration, status func() postern.Status) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		if c.Link().Up {
+			if err := c.Report(ctx, status()); err != nil && ctx.Err() == nil {
+				c.log.Debug("report to the coordinator", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// DialEdge opens an edge pipe: a connection to the coordinator that takes a
+// PROXY v2 header and then one browser's bytes. Gateways only.
+func (c *Client) DialEdge(ctx context.Context) (net.Conn, error) {
+	cfg := c.tls.Clone()
+	cfg.NextProtos = []string{postern.EdgeProtocol}
+	conn, err := dialTLS(ctx, c.base(), cfg)
+	if err != nil {
+		return nil, err
+	}
+	if got := conn.ConnectionState().NegotiatedProtocol; got != postern.EdgeProtocol {
+		conn.Close()
+		return nil, fmt.Errorf("edge pipe: the coordinator chose protocol %q", got)
+	}
+	return conn, nil
+}
+
+// base returns the URL that answered last.
+func (c *Client) base() string {
+	return c.id.URLs[int(c.url.Load())%len(c.id.URLs)]
+}
+
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return call(ctx, c.hc, method, c.base()+path, nil, in, out)
+}
+
+// renew asks for a new certificate when less than a third of the present one's
+// life is left. Dates are not enforced on the control channel, so a failure is
+// no more than a log line.
+func (c *Client) renew(ctx context.Context, now time.Time) {
+	leaf, err := x509.ParseCertificate(c.cert.Load().Certificate[0])
+	if err == nil {
+		life := leaf.NotAfter.Sub(leaf.NotBefore)
+		if now.After(leaf.NotBefore.Add(-time.Minute)) && now.Before(leaf.NotAfter.Add(-life/3)) {
+			return
+		}
+		err = c.renewNow(ctx)
+	}
+	if err != nil {
+		c.log.Warn("renew the member's certificate", "err", err)
+	}
+}
+
+func (c *Client) renewNow(ctx context.Context) error {
+	var e postern.Enrollment
+	if err := c.call(ctx, http.MethodPost, postern.PathRenew, nil, &e); err != nil {
+		return err
+	}
+	if e.ID != c.id.Enrollment.ID {
+		return errors.New("the coordinator answered with another member's certificate")
+	}
+	next := *c.id
+	next.Enrollment.Certificate = e.Certificate
+	cert, err := next.certificate()
+	if err != nil {
+		return err
+	}
+	if err := next.save(c.dir); err != nil {
+		return err
+	}
+	c.id.Enrollment.Certificate = e.Certificate
+	c.cert.Store(cert)
+	c.log.Info("renewed the member's certificate")
+	return nil
+}
