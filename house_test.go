@@ -1,0 +1,103 @@
+package postern_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// walls lists, for each room, the rooms of ours that it may import. A room that
+// is not here does not exist, and arrows only point down the list.
+var walls = map[string][]string{
+	".":                   {},
+	"netstack":            {},
+	"internal/splice":     {},
+	"internal/proxyproto": {},
+	"internal/identity":   {"."},
+	"internal/datadir":    {"."},
+	"internal/member":     {".", "netstack", "internal/identity", "internal/datadir"},
+	"coordinator":         {".", "internal/identity", "internal/datadir", "internal/proxyproto"},
+	"coordinator/sqlite":  {".", "coordinator"},
+	"gateway":             {".", "internal/splice", "internal/proxyproto"},
+	"node":                {".", "netstack", "internal/member", "internal/datadir", "internal/proxyproto"},
+	"cli/postern":         {".", "netstack", "coordinator", "coordinator/sqlite", "gateway", "node", "internal/member", "internal/datadir", "internal/identity"},
+	"scripts/ledger":      {},
+	"internal/e2e":        {".", "netstack", "coordinator", "coordinator/sqlite", "gateway", "node", "internal/member", "internal/datadir", "internal/identity", "internal/proxyproto", "internal/splice"},
+}
+
+// keepers lists who may import a module whose types must stay in one room.
+var keepers = map[string][]string{
+	"golang.zx2c4.com/wireguard":  {"netstack"},
+	"gvisor.dev/gvisor":           {"netstack"},
+	"github.com/mattn/go-sqlite3": {"coordinator/sqlite", "scripts/ledger"},
+	"github.com/urfave/cli":       {"cli/postern"},
+}
+
+func TestWalls(t *testing.T) {
+	seen := map[string]bool{}
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && file != "." || file == "build") {
+			return fs.SkipDir
+		}
+		if !strings.HasSuffix(file, ".go") {
+			return nil
+		}
+		room := path.Dir(filepath.ToSlash(file))
+		if _, ok := walls[room]; !ok {
+			t.Errorf("%s: room %q is not in the plan of the house", file, room)
+			return nil
+		}
+		seen[room] = true
+		test := strings.HasSuffix(file, "_test.go")
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, spec := range f.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			checkImport(t, file, room, imported, test)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for room := range walls {
+		if !seen[room] {
+			t.Errorf("room %q of the plan does not exist", room)
+		}
+	}
+}
+
+func checkImport(t *testing.T, file, room, imported string, test bool) {
+	t.Helper()
+	for module, rooms := range keepers {
+		if strings.HasPrefix(imported, module) && !slices.Contains(rooms, room) {
+			t.Errorf("%s imports %s, which only %v may", file, imported, rooms)
+		}
+	}
+	ours, ok := strings.CutPrefix(imported, "postern/")
+	if imported == "postern" {
+		ours, ok = ".", true
+	}
+	// A test may stand in its own room's shoes, and try a room with the real
+	// neighbour that implements its interface.
+	if !ok || ours == room || test && room == "coordinator" && ours == "coordinator/sqlite" {
+		return
+	}
+	if !slices.Contains(walls[room], ours) {
+		t.Errorf("%s: %q imports %q through a wall", file, room, ours)
+	}
+}
