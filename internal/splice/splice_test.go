@@ -1,0 +1,307 @@
+package splice
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// tcpPair returns the two ends of a TCP connection over loopback.
+func tcpPair(t testing.TB) (near, far *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); d.Close() })
+	deadline := time.Now().Add(20 * time.Second)
+	c.SetDeadline(deadline)
+	return c.(*net.TCPConn), d.(*net.TCPConn)
+}
+
+type result struct {
+	aToB, bToA int64
+	err        error
+}
+
+// spliced returns the far ends of two conns that Conns works on, and its outcome.
+func spliced(t testing.TB, ctx context.Context) (a, b *net.TCPConn, done <-chan result) {
+	t.Helper()
+	a, nearA := tcpPair(t)
+	b, nearB := tcpPair(t)
+	c := make(chan result, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		aToB, bToA, err := Conns(ctx, nearA, nearB)
+		// Both are closed by now: a second Close says so.
+		if nearA.Close() == nil || nearB.Close() == nil {
+			err = errors.Join(err, errors.New("Conns left a conn open"))
+		}
+		c <- result{aToB, bToA, err}
+	})
+	t.Cleanup(func() { a.Close(); b.Close(); wg.Wait() })
+	return a, b, c
+}
+
+func write(t *testing.T, c io.Writer, s string) {
+	t.Helper()
+	if _, err := io.WriteString(c, s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readAll reads c to its end.
+func readAll(t *testing.T, c io.Reader, want string) {
+	t.Helper()
+	if got, err := io.ReadAll(c); string(got) != want || err != nil {
+		t.Fatalf("read %q, %v; want %q", got, err, want)
+	}
+}
+
+func TestHalfClose(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		swap bool
+	}{{"a first", false}, {"b first", true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, b, done := spliced(t, t.Context())
+			want := result{aToB: 8, bToA: 6}
+			if tt.swap {
+				a, b = b, a
+				want = result{aToB: 6, bToA: 8}
+			}
+			write(t, a, "question")
+			a.CloseWrite()
+			readAll(t, b, "question") // to the end, while the way back is open
+			write(t, b, "answer")
+			b.CloseWrite()
+			readAll(t, a, "answer")
+			if got := <-done; got != want {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
+// TestNoCloseWrite: a conn that cannot be half closed is closed.
+func TestNoCloseWrite(t *testing.T) {
+	a, nearA := tcpPair(t)
+	b, nearB := net.Pipe()
+	done := make(chan result, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		aToB, bToA, err := Conns(t.Context(), nearA, nearB)
+		done <- result{aToB, bToA, err}
+	})
+	write(t, a, "x")
+	a.CloseWrite()
+	readAll(t, b, "x")
+	readAll(t, a, "")
+	if got := <-done; got.aToB != 1 || got.bToA != 0 {
+		t.Errorf("got %+v, want 1 byte up", got)
+	}
+	wg.Wait()
+}
+
+func TestReset(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		swap bool
+	}{{"a", false}, {"b", true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, b, done := spliced(t, t.Context())
+			if tt.swap {
+				a, b = b, a
+			}
+			write(t, a, "x")
+			if _, err := io.ReadFull(b, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			a.SetLinger(0)
+			a.Close()
+			if n, err := b.Read(make([]byte, 1)); err == nil {
+				t.Errorf("read %d bytes of the side that was not reset, want its end", n)
+			}
+			if got := <-done; !errors.Is(got.err, syscall.ECONNRESET) {
+				t.Errorf("got %v, want %v", got.err, syscall.ECONNRESET)
+			}
+		})
+	}
+}
+
+func TestCancel(t *testing.T) {
+	cause := errors.New("the route is gone")
+	for _, tt := range []struct {
+		name  string
+		busy  bool // a writes and b does not read
+		first bool // cancelled before Conns is called
+	}{{"idle", false, false}, {"blocked in a write", true, false}, {"before", false, true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			if tt.first {
+				cancel(cause)
+			}
+			a, b, done := spliced(t, ctx)
+			if tt.busy {
+				a.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+				a.Write(make([]byte, 64<<20)) // until all buffers are full
+			}
+			cancel(cause)
+			if got := <-done; !errors.Is(got.err, cause) {
+				t.Errorf("got %v, want %v", got.err, cause)
+			}
+			io.Copy(io.Discard, b)
+			if _, err := b.Read(make([]byte, 1)); err == nil {
+				t.Error("b is still open")
+			}
+		})
+	}
+}
+
+// TestSlowReader: what the reader does not take yet is neither lost nor kept in
+// memory.
+func TestSlowReader(t *testing.T) {
+	a, b, done := spliced(t, t.Context())
+	data := make([]byte, 8<<20)
+	rand.NewChaCha8([32]byte{1}).Read(data)
+	var wg sync.WaitGroup
+	wg.Go(func() { a.Write(data); a.CloseWrite() })
+	defer wg.Wait()
+	got := sha256.New()
+	for buf := make([]byte, 8<<10); ; {
+		n, err := b.Read(buf)
+		got.Write(buf[:n])
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.Close()
+	if want := sha256.Sum256(data); !bytes.Equal(got.Sum(nil), want[:]) {
+		t.Error("the bytes differ")
+	}
+	if r := <-done; r.aToB != int64(len(data)) || r.err != nil {
+		t.Errorf("got %+v, want %d bytes up", r, len(data))
+	}
+}
+
+// TestBothWaysAtOnce moves much in both directions.
+func TestBothWaysAtOnce(t *testing.T) {
+	const size = 64 << 20
+	a, b, done := spliced(t, t.Context())
+	var wg sync.WaitGroup
+	for i, c := range []*net.TCPConn{a, b} {
+		wg.Go(func() {
+			io.Copy(c, io.LimitReader(rand.NewChaCha8([32]byte{byte(i)}), size))
+			c.CloseWrite()
+		})
+		wg.Go(func() {
+			got, want := sha256.New(), sha256.New()
+			io.Copy(got, c)
+			io.CopyN(want, rand.NewChaCha8([32]byte{byte(1 - i)}), size)
+			if !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
+				t.Errorf("side %d: the bytes differ", i)
+			}
+		})
+	}
+	wg.Wait()
+	if got, want := <-done, (result{size, size, nil}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestInterleavings: whatever the order in which two sides write, read and end,
+// each reads exactly what the other wrote, and then the end.
+func TestInterleavings(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		a, b, done := spliced(t, t.Context())
+		ends := [2]*net.TCPConn{a, b}
+		var sent [2][]byte // by side
+		var seen [2]int    // bytes of sent that the other side read
+		var ended [2]bool
+		for _, op := range rapid.SliceOfN(rapid.IntRange(0, 7), 1, 40).Draw(rt, "ops") {
+			side := op % 2
+			other := 1 - side
+			switch {
+			case op < 4 && !ended[side]:
+				data := bytes.Repeat([]byte{byte(len(sent[side]) + side)}, rapid.IntRange(1, 5000).Draw(rt, "size"))
+				if _, err := ends[side].Write(data); err != nil {
+					rt.Fatal(err)
+				}
+				sent[side] = append(sent[side], data...)
+			case op < 6:
+				n := rapid.IntRange(0, len(sent[side])-seen[side]).Draw(rt, "read")
+				got := make([]byte, n)
+				if _, err := io.ReadFull(ends[other], got); err != nil || !bytes.Equal(got, sent[side][seen[side]:seen[side]+n]) {
+					rt.Fatalf("side %d read other bytes than were sent: %v", other, err)
+				}
+				seen[side] += n
+			case !ended[side]:
+				ended[side] = true
+				ends[side].CloseWrite()
+			}
+		}
+		for side, c := range ends {
+			if !ended[side] {
+				c.CloseWrite()
+			}
+		}
+		for side, c := range ends {
+			other := 1 - side
+			if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, sent[other][seen[other]:]) {
+				rt.Fatalf("side %d: %d bytes left, %v; want %d", side, len(got), err, len(sent[other])-seen[other])
+			}
+		}
+		if got, want := <-done, (result{int64(len(sent[0])), int64(len(sent[1])), nil}); got != want {
+			rt.Fatalf("got %+v, want %+v", got, want)
+		}
+	})
+}
+
+// TestIdleIsSmall: after a burst, what waits is a small buffer again.
+func TestIdleIsSmall(t *testing.T) {
+	src := &script{reads: []int{smallSize, largeSize, largeSize, 10}}
+	if n, err := copyBytes(io.Discard, src); n != smallSize+2*largeSize+10 || err != nil {
+		t.Fatalf("got %d, %v", n, err)
+	}
+	if want := []int{smallSize, largeSize, largeSize, largeSize, smallSize}; !slices.Equal(src.asked, want) {
+		t.Errorf("asked for %v bytes, want %v", src.asked, want)
+	}
+}
+
+// A script reads as many bytes as it says, then ends.
+type script struct{ reads, asked []int }
+
+func (s *script) Read(b []byte) (n int, err error) {
+	s.asked = append(s.asked, len(b))
+	if len(s.reads) == 0 {
+		return 0, io.EOF
+	}
+	n, s.reads = s.reads[0], s.reads[1:]
+	return n, nil
+}
