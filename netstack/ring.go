@@ -1,0 +1,100 @@
+package netstack
+
+import (
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// ringSize bounds the packets between TCP and WireGuard. It is short, since a
+// packet that waits here is latency; TCP keeps its own queue behind it.
+const ringSize = 512
+
+// A ring is the queue of packets on their way from TCP to WireGuard. It holds a
+// reference to each. A full ring holds its writers back rather than drop the
+// host's own packets.
+type ring struct {
+	mu       sync.Mutex
+	notEmpty sync.Cond
+	notFull  sync.Cond
+	packets  [ringSize]*stack.PacketBuffer
+	first    int
+	count    int
+	lossy    bool
+	closed   bool
+}
+
+func newRing() *ring {
+	r := new(ring)
+	r.notEmpty.L = &r.mu
+	r.notFull.L = &r.mu
+	return r
+}
+
+// push appends p with a reference of its own. It waits while the ring is full,
+// or, if it is lossy, drops p. It reports false once the ring is closed.
+func (r *ring) push(p *stack.PacketBuffer) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.count == ringSize && !r.lossy && !r.closed {
+		r.notFull.Wait()
+	}
+	if r.closed {
+		return false
+	}
+	if r.count == ringSize {
+		return true
+	}
+	r.packets[(r.first+r.count)%ringSize] = p.IncRef()
+	r.count++
+	if r.count == 1 {
+		r.notEmpty.Signal()
+	}
+	return true
+}
+
+// pop moves packets, with their references, into dst: at least one, for which it
+// waits, and at most len(dst). It returns 0 once the ring is closed. It has one
+// caller at a time.
+func (r *ring) pop(dst []*stack.PacketBuffer) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.count == 0 && !r.closed {
+		r.notEmpty.Wait()
+	}
+	n := min(r.count, len(dst))
+	for i := range n {
+		dst[i] = r.packets[r.first]
+		r.packets[r.first] = nil
+		r.first = (r.first + 1) % ringSize
+	}
+	r.count -= n
+	if n > 0 {
+		r.notFull.Broadcast()
+	}
+	return n
+}
+
+// setLossy says whether a full ring drops packets. It must while the UDP socket
+// is being replaced: the device then waits for its receivers, a receiver may be
+// waiting to push an answer, and the one that pops may be waiting for the socket.
+func (r *ring) setLossy(lossy bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lossy = lossy
+	r.notFull.Broadcast()
+}
+
+// close releases the packets in the ring and all who wait on it.
+func (r *ring) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	for ; r.count > 0; r.count-- {
+		r.packets[r.first].DecRef()
+		r.packets[r.first] = nil
+		r.first = (r.first + 1) % ringSize
+	}
+	r.notEmpty.Broadcast()
+	r.notFull.Broadcast()
+}

@@ -1,0 +1,89 @@
+package netstack
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+const nicID = 1
+
+const (
+	// Small to begin with, so that idle connections stay small; both sides grow
+	// by themselves, to what a fast path of tens of milliseconds needs.
+	bufferMin     = 4 << 10
+	bufferDefault = 64 << 10
+	bufferMax     = 6 << 20
+
+	// Short, since a gateway and a node are one address pair to one port, and
+	// each connection in TIME_WAIT takes one of its 4-tuples. Timestamps
+	// (RFC 7323, section 5) guard against what TIME_WAIT otherwise would.
+	timeWait = 2 * time.Second
+
+	keepaliveIdle     = 30 * time.Second
+	keepaliveInterval = 30 * time.Second
+	keepaliveCount    = 3
+	userTimeout       = 60 * time.Second // RFC 5482
+)
+
+// newStack returns a TCP stack with one address on one interface, the link. It
+// forwards nothing, and neither sends from nor receives for another address.
+func newStack(l *link, address netip.Addr) (*stack.Stack, error) {
+	s := stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv6.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol},
+	})
+	if err := configure(s, l, address); err != nil {
+		s.Destroy()
+		return nil, fmt.Errorf("configure tcp stack: %v", err)
+	}
+	return s, nil
+}
+
+func configure(s *stack.Stack, l *link, address netip.Addr) tcpip.Error {
+	sack := tcpip.TCPSACKEnabled(true)
+	recovery := tcpip.TCPRecovery(0) // no RACK: slower, and it collapses on a drop-tail queue
+	moderate := tcpip.TCPModerateReceiveBufferOption(true)
+	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
+	send := tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
+	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &recovery, &moderate, &receive, &send, &wait} {
+		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
+			return err
+		}
+	}
+	if err := s.CreateNIC(nicID, linkEndpoint{l}); err != nil {
+		return err
+	}
+	if err := s.AddProtocolAddress(nicID, tcpip.ProtocolAddress{
+		Protocol:          ipv6.ProtocolNumber,
+		AddressWithPrefix: tcpip.AddrFrom16(address.As16()).WithPrefix(),
+	}, stack.AddressProperties{}); err != nil {
+		return err
+	}
+	s.AddRoute(tcpip.Route{Destination: header.IPv6EmptySubnet, NIC: nicID})
+	return nil
+}
+
+// harden sets what bounds the life of a connection whose peer has gone silent.
+func harden(ep tcpip.Endpoint) tcpip.Error {
+	idle := tcpip.KeepaliveIdleOption(keepaliveIdle)
+	interval := tcpip.KeepaliveIntervalOption(keepaliveInterval)
+	timeout := tcpip.TCPUserTimeoutOption(userTimeout)
+	for _, o := range []tcpip.SettableSocketOption{&idle, &interval, &timeout} {
+		if err := ep.SetSockOpt(o); err != nil {
+			return err
+		}
+	}
+	if err := ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepaliveCount); err != nil {
+		return err
+	}
+	ep.SocketOptions().SetKeepAlive(true)
+	return nil
+}
