@@ -29,6 +29,8 @@ type Client struct {
 	cert atomic.Pointer[tls.Certificate]
 	url  atomic.Int64 // index in id.URLs of the one that answered last
 	link atomic.Pointer[Link]
+
+	backoff func(failures int) time.Duration // between streams
 }
 
 // A Link is the state of a member's control stream.
@@ -50,7 +52,7 @@ func NewClient(dir *datadir.Dir, id *Identity, log *slog.Logger) (*Client, error
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{dir: dir, log: log, id: id}
+	c := &Client{dir: dir, log: log, id: id, backoff: backoff}
 	c.cert.Store(cert)
 	c.link.Store(&Link{})
 	c.tls = identity.ClientConfig(id.Root, nil)

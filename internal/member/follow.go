@@ -62,7 +62,7 @@ func (c *Client) Follow(ctx context.Context, apply func(postern.Map)) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(backoff(failures)):
+		case <-time.After(c.backoff(failures)):
 		}
 	}
 }
