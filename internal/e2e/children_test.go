@@ -1,0 +1,6 @@
+//go:build e2e
+
+package e2e
+
+// children are the parts that this test binary can be started again in.
+var children = map[string]func() int{}

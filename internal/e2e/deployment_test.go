@@ -1,0 +1,260 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"postern"
+)
+
+// base is the domain of all names in these tests; browsers and curl take
+// .localhost for loopback (RFC 6761, section 6.3).
+const base = "postern.localhost"
+
+// A deployment is a coordinator and a gateway, as processes on loopback.
+type deployment struct {
+	t   testing.TB
+	dir string // coordinator/, gateway/, one a node
+
+	control, https, http, udp int // ports
+
+	coordinator, gateway *process
+}
+
+// newDeployment starts a coordinator and a gateway and waits for both.
+func newDeployment(t testing.TB) *deployment {
+	t.Helper()
+	d := &deployment{
+		t: t, dir: t.TempDir(),
+		control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
+	}
+	d.startCoordinator()
+	d.joinGateway()
+	d.startGateway()
+	return d
+}
+
+func (d *deployment) data(name string) string { return filepath.Join(d.dir, name) }
+
+func (d *deployment) startCoordinator() {
+	d.t.Helper()
+	d.coordinator = start(d.t, "coordinator", nil, program("postern"), "coordinator", "run",
+		"--data", d.data("coordinator"), "--domain", base, "--listen", loopback(d.control),
+		"--https-port", strconv.Itoa(d.https), "--log-level", "debug")
+	eventually(d.t, 20*time.Second, func() error {
+		if d.coordinator.ended() {
+			d.t.Fatal("the coordinator ended")
+		}
+		_, err := d.try("status", "--json")
+		return err
+	})
+}
+
+func (d *deployment) joinGateway() {
+	d.t.Helper()
+	var token postern.CreatedToken
+	d.cli(&token, "tokens", "create", "--gateway")
+	file := d.secretFile(token.Secret)
+	must(d.t, program("postern"), "gateway", "join", "--data", d.data("gateway"), "--token-file", file)
+}
+
+func (d *deployment) startGateway() {
+	d.t.Helper()
+	d.gateway = start(d.t, "gateway", nil, program("postern"), "gateway", "run",
+		"--data", d.data("gateway"), "--listen", loopback(d.https), "--http", loopback(d.http),
+		"--udp", loopback(d.udp), "--advertise", loopback(d.udp), "--public", loopback(d.https), "--log-level", "debug")
+	eventually(d.t, 20*time.Second, func() error {
+		if d.gateway.ended() {
+			d.t.Fatal("the gateway ended")
+		}
+		c, err := net.Dial("tcp", loopback(d.https))
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+}
+
+// cli runs an admin command and decodes its JSON into out, if not nil.
+func (d *deployment) cli(out any, args ...string) {
+	d.t.Helper()
+	text, err := d.try(append(args, "--json")...)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if out == nil {
+		return
+	}
+	if err := json.Unmarshal([]byte(text), out); err != nil {
+		d.t.Fatalf("%v: %v in %s", args, err, text)
+	}
+}
+
+// try runs an admin command against the coordinator's socket.
+func (d *deployment) try(args ...string) (string, error) {
+	return run(d.t, "", append([]string{program("postern"), "--data", d.data("coordinator")}, args...)...)
+}
+
+// tenant makes a tenant and returns the text of a join token for it.
+func (d *deployment) tenant(name string) string {
+	d.t.Helper()
+	d.cli(nil, "tenants", "add", name, "--no-token")
+	return d.token(name)
+}
+
+// token returns the text of a fresh join token.
+func (d *deployment) token(tenant string) string {
+	d.t.Helper()
+	var token postern.CreatedToken
+	d.cli(&token, "tokens", "create", "--tenant", tenant)
+	return token.Secret
+}
+
+func (d *deployment) secretFile(secret string) string {
+	d.t.Helper()
+	f, err := os.CreateTemp(d.dir, "token")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(secret); err != nil {
+		d.t.Fatal(err)
+	}
+	return f.Name()
+}
+
+// node joins a node to a tenant, runs it, and waits until all it publishes can be
+// reached through the gateway. Each of publish is [NAME=]UPSTREAM.
+func (d *deployment) node(token, name string, publish ...string) *process {
+	d.t.Helper()
+	args := []string{program("postern"), "node", "join", "--no-run", "--data", d.data(name), "--name", name, "--token-file", d.secretFile(token)}
+	for _, p := range publish {
+		args = append(args, "--publish", p)
+	}
+	must(d.t, args...)
+	p := d.runNode(name)
+	d.ready(name)
+	return p
+}
+
+// runNode starts a node that has joined.
+func (d *deployment) runNode(name string) *process {
+	d.t.Helper()
+	return start(d.t, name, nil, program("postern"), "node", "run", "--data", d.data(name), "--log-level", "debug")
+}
+
+// ready waits until the node's own check through the gateway has passed for all
+// its routes.
+func (d *deployment) ready(name string) {
+	d.t.Helper()
+	eventually(d.t, 40*time.Second, func() error {
+		text, err := run(d.t, "", program("postern"), "node", "status", "--data", d.data(name), "--json")
+		if err != nil {
+			return err
+		}
+		var status struct {
+			Routes []struct{ Host, State, Error string }
+		}
+		if err := json.Unmarshal([]byte(text), &status); err != nil {
+			return err
+		}
+		if len(status.Routes) == 0 {
+			return errors.New("no routes yet")
+		}
+		for _, r := range status.Routes {
+			if r.State != "ready" {
+				return fmt.Errorf("%s is %s: %s", r.Host, r.State, r.Error)
+			}
+		}
+		return nil
+	})
+}
+
+// roots returns the private CA, the one thing that clients trust.
+func (d *deployment) roots() *x509.CertPool {
+	d.t.Helper()
+	data, err := os.ReadFile(d.caFile())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	if block, _ := pem.Decode(data); block == nil || !pool.AppendCertsFromPEM(data) {
+		d.t.Fatal("the private CA is no certificate")
+	}
+	return pool
+}
+
+func (d *deployment) caFile() string {
+	return filepath.Join(d.data("coordinator"), "authority", "ca.pem")
+}
+
+// url returns the address of a page of a tenant's or service's host.
+func (d *deployment) url(host, path string) string {
+	return fmt.Sprintf("https://%s.%s:%d%s", host, base, d.https, path)
+}
+
+// client returns an HTTP client that dials the gateway whatever the name, trusts
+// the private CA alone, and speaks protos, HTTP/2 first if none are given.
+func (d *deployment) client(protos ...string) *http.Client {
+	if protos == nil {
+		protos = []string{"h2", "http/1.1"}
+	}
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, loopback(d.https))
+		},
+		TLSClientConfig:     &tls.Config{RootCAs: d.roots(), NextProtos: protos},
+		ForceAttemptHTTP2:   protos[0] == "h2",
+		MaxIdleConnsPerHost: 64,
+	}
+	d.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 2 * time.Minute}
+}
+
+// get fetches a page and returns its status and body.
+func get(c *http.Client, url string) (int, string, error) {
+	resp, err := c.Get(url)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(body), err
+}
+
+// freePort returns a port that was free a moment ago, for TCP and UDP.
+func freePort(t testing.TB) int {
+	t.Helper()
+	for range 20 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := ln.Addr().(*net.TCPAddr).Port
+		pc, err := net.ListenPacket("udp", loopback(port))
+		ln.Close()
+		if err == nil {
+			pc.Close()
+			return port
+		}
+	}
+	t.Fatal("no port is free for both TCP and UDP")
+	return 0
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
