@@ -1,0 +1,236 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"postern/internal/proxyproto"
+	"postern/internal/splice"
+)
+
+// A client is a connection on its way through the gateway. As a net.Conn it
+// counts its bytes; what it knows of itself grows with the way.
+type client struct {
+	net.Conn
+	counters *counters
+	up, down int64 // bytes; up belongs to the reader, down to the writer
+
+	start    time.Time
+	src, dst netip.AddrPort // the client's own and what it dialed
+	name     string         // server name
+	target   Target         // where it leads
+	node     Node           // that it reached
+	id       string         // the same in the gateway's and the node's logs
+}
+
+func (c *client) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.up += int64(n)
+	c.counters.up.Add(int64(n))
+	return n, err
+}
+
+func (c *client) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.down += int64(n)
+	c.counters.down.Add(int64(n))
+	return n, err
+}
+
+// CloseWrite half-closes the conn, or closes it if it can only do that.
+func (c *client) CloseWrite() error {
+	if h, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return c.Close()
+}
+
+// serveConn takes conn the whole way and closes it, at once when ctx ends.
+func (g *Gateway) serveConn(ctx context.Context, conn net.Conn) {
+	g.counters.accepted.Add(1)
+	g.counters.open.Add(1)
+	defer g.counters.open.Add(-1)
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+
+	c := &client{Conn: conn, counters: &g.counters, start: time.Now(), id: newID()}
+	err := g.route(ctx, c)
+	var r refusal
+	if errors.As(err, &r) {
+		g.counters.refused[r.reason].Add(1)
+		g.refuse(ctx, c, r)
+	}
+	g.log.LogAttrs(ctx, slog.LevelDebug, "connection done",
+		slog.String("id", c.id), slog.Any("remote", c.src), slog.String("server_name", c.name),
+		slog.String("tenant", c.target.Tenant), slog.String("service", c.target.Service),
+		slog.String("node", c.node.ID), slog.Int64("up_bytes", c.up), slog.Int64("down_bytes", c.down),
+		slog.Duration("duration", time.Since(c.start)), slog.Any("err", err))
+}
+
+// newID returns an id that no other connection of any gateway has.
+func newID() string {
+	var b [12]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// route takes c to where its server name leads, and returns when both sides are
+// done. A refusal means that the client has yet to be told.
+func (g *Gateway) route(ctx context.Context, c *client) error {
+	if err := g.clientAddrs(c); err != nil {
+		return err
+	}
+	v, err := g.limiter.enter(time.Now(), c.Conn, c.src.Addr())
+	if err != nil {
+		return err
+	}
+	defer g.limiter.leave(v)
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	f := &flow{client: c.Conn, cancel: cancel}
+	defer g.flows.remove(f)
+	node, err := g.connect(ctx, c, v, f)
+	if err != nil {
+		return err
+	}
+	g.counters.spliced.Add(1)
+	_, _, err = splice.Conns(ctx, c, node)
+	return err
+}
+
+// clientAddrs finds out between which addresses c really is.
+func (g *Gateway) clientAddrs(c *client) error {
+	c.src, c.dst = addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
+	if !slices.ContainsFunc(g.cfg.ProxyFrom, func(p netip.Prefix) bool { return p.Contains(c.src.Addr()) }) {
+		return nil
+	}
+	c.SetReadDeadline(time.Now().Add(g.cfg.FirstByteTimeout))
+	h, err := proxyproto.ReadForeign(c.Conn)
+	if err != nil {
+		return refusal{reason: ProxyHeader, detail: err.Error()}
+	}
+	if !h.Local {
+		c.src, c.dst = h.Src, h.Dst
+	}
+	return nil
+}
+
+// addrPort returns a TCP address, the zero AddrPort for others.
+func addrPort(a net.Addr) netip.AddrPort {
+	if a, ok := a.(*net.TCPAddr); ok {
+		ap := a.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
+
+// helloBuffers hold what was read of a hello. Few hellos are longer.
+var helloBuffers = sync.Pool{New: func() any { return new([4 << 10]byte) }}
+
+// connect reads c's hello, dials where it leads and says it there, as f.
+func (g *Gateway) connect(ctx context.Context, c *client, v *visit, f *flow) (net.Conn, error) {
+	buf := helloBuffers.Get().(*[4 << 10]byte)
+	defer helloBuffers.Put(buf)
+
+	g.limiter.beginHello(v)
+	name, raw, err := readClientHello(c, buf[:0], g.cfg.FirstByteTimeout, g.cfg.HelloTimeout)
+	g.limiter.endHello(v)
+	switch {
+	case v.shed.Load():
+		return nil, refusal{reason: HelloShed}
+	case err != nil:
+		return nil, err
+	}
+	c.name = name
+
+	target, ok := g.lookup(name)
+	if !ok {
+		return nil, errUnknownName
+	}
+	c.target = target
+	if err := g.limiter.beginDial(time.Now(), v, target.Tenant); err != nil {
+		return nil, err
+	}
+	defer g.limiter.endDial(v)
+	f.name, f.tenant = name, target.Tenant
+	node, err := g.dial(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	c.node = f.node
+	if err := g.greet(node, c, raw); err != nil {
+		node.Close()
+		return nil, refusal{reason: Offline, alert: alertInternalError, detail: err.Error()}
+	}
+	return node, nil
+}
+
+// readClientHello reads one TLS ClientHello from c and reports the server name
+// in it, as parseHello does.
+//
+// raw is every byte read from c, for replay, appended to buf: the hello and
+// whatever came with it. The first byte must come within first and all of the
+// hello within whole; what does not, or is no hello, is a refusal.
+func readClientHello(c net.Conn, buf []byte, first, whole time.Duration) (serverName string, raw []byte, err error) {
+	start := time.Now()
+	c.SetReadDeadline(start.Add(first))
+	defer c.SetReadDeadline(time.Time{})
+	for {
+		if len(buf) == cap(buf) {
+			buf = slices.Grow(buf, min(cap(buf), maxRaw)) // doubles
+		}
+		n, readErr := c.Read(buf[len(buf):cap(buf)])
+		if len(buf) == 0 && n > 0 {
+			c.SetReadDeadline(start.Add(whole))
+		}
+		buf = buf[:len(buf)+n]
+		switch name, _, err := parseHello(buf); {
+		case err != errMore:
+			return name, buf, err
+		case errors.Is(readErr, os.ErrDeadlineExceeded):
+			return "", buf, refusal{reason: HelloTimeout}
+		case readErr != nil:
+			return "", buf, refusal{reason: HelloGone}
+		}
+	}
+}
+
+// greet says to the node who the client is, then what the client said.
+func (g *Gateway) greet(node net.Conn, c *client, raw []byte) error {
+	h := proxyproto.Header{Src: c.src, Dst: c.dst, Authority: c.name, UniqueID: c.id}
+	b, err := h.AppendBinary(make([]byte, 0, proxyproto.MaxSize+len(raw)))
+	if err != nil {
+		return err
+	}
+	node.SetWriteDeadline(time.Now().Add(g.cfg.DialTimeout))
+	defer node.SetWriteDeadline(time.Time{})
+	if _, err := node.Write(append(b, raw...)); err != nil {
+		return fmt.Errorf("forward the hello: %w", err)
+	}
+	return nil
+}
+
+// refuse tells the client of r. Who is over a tenant's limits is kept waiting a
+// moment, so that clients who try again at once do not do it in step.
+func (g *Gateway) refuse(ctx context.Context, c *client, r refusal) {
+	if r.reason == TenantRate || r.reason == TenantConns || r.reason == TenantDials {
+		select {
+		case <-time.After(50*time.Millisecond + mathrand.N(250*time.Millisecond)):
+		case <-ctx.Done():
+		}
+	}
+	r.tell(c.Conn)
+}

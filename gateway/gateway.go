@@ -1,0 +1,208 @@
+// Package gateway is the public door. It accepts browsers, reads the server
+// name in the TLS ClientHello, and splices the still encrypted bytes to the node
+// that serves that name. It holds no TLS key and ends nobody's TLS.
+//
+// The way of a connection, in order, one goroutine per direction:
+//
+//	Serve            accepts, while there is room in all
+//	clientAddrs      who it is, from a PROXY header where one is required
+//	limiter.enter    too many from there?
+//	readClientHello  the server name; what is no hello is told so
+//	Table.Lookup     whose name that is
+//	limiter.beginDial  too many to there?
+//	dial             a node that answers, within a few seconds
+//	greet            PROXY v2 header, then the hello's bytes
+//	splice.Conns     until both sides are done, or the route is gone
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config is what a Gateway needs. The zero Config works: it knows no names.
+type Config struct {
+	// Dial connects to a node's address in the overlay. It must return soon
+	// after ctx ends. If nil, all nodes are offline.
+	Dial func(ctx context.Context, dst netip.AddrPort) (net.Conn, error)
+
+	// DialCoordinator opens an edge pipe (postern.EdgeProtocol) for a
+	// connection to one of the coordinator's own names. If nil, those names
+	// are unknown.
+	DialCoordinator func(ctx context.Context) (net.Conn, error)
+
+	// HTTPSPort is the public port that ServeRedirect sends browsers to. If
+	// zero, 443.
+	HTTPSPort uint16
+
+	// ProxyFrom are the load balancers in front of Serve's listener: a
+	// connection from there must begin with a PROXY v2 header, and counts as
+	// the client's that it names. From everywhere else such a header is
+	// garbage. ServeRedirect expects none. If nil, nowhere.
+	ProxyFrom []netip.Prefix
+
+	Limits Limits
+
+	FirstByteTimeout time.Duration // for a client's first byte. If zero, 5 s.
+	HelloTimeout     time.Duration // for its whole hello, from the same start. If zero, 10 s.
+	DialTimeout      time.Duration // for a node to answer, while the client waits. If zero, 3 s.
+	DrainTimeout     time.Duration // for open connections when Serve is to end. If zero, 30 s.
+
+	Logger *slog.Logger // If nil, nothing is logged.
+}
+
+// A Gateway routes connections by server name. Its methods are safe for
+// concurrent use.
+type Gateway struct {
+	cfg  Config // no field of it is zero that has a default
+	log  *slog.Logger
+	stop chan struct{} // closed by Close
+
+	closeOnce sync.Once
+	routes    atomic.Pointer[Table]
+	limiter   *limiter
+	room      chan struct{} // holds one for every open connection
+	flows     flows
+	failing   failing
+	counters  counters
+
+	reportMu sync.Mutex
+	reported [reasons]int64 // refusals that were logged
+}
+
+// New returns a Gateway that knows no names yet. It starts nothing.
+func New(cfg Config) *Gateway {
+	cfg.HTTPSPort = cmp.Or(cfg.HTTPSPort, 443)
+	cfg.FirstByteTimeout = cmp.Or(cfg.FirstByteTimeout, 5*time.Second)
+	cfg.HelloTimeout = cmp.Or(cfg.HelloTimeout, 10*time.Second)
+	cfg.DialTimeout = cmp.Or(cfg.DialTimeout, 3*time.Second)
+	cfg.DrainTimeout = cmp.Or(cfg.DrainTimeout, 30*time.Second)
+	if cfg.Dial == nil {
+		cfg.Dial = func(context.Context, netip.AddrPort) (net.Conn, error) {
+			return nil, errors.New("no way into the overlay")
+		}
+	}
+	g := &Gateway{
+		cfg:     cfg,
+		log:     cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
+		stop:    make(chan struct{}),
+		limiter: newLimiter(cfg.Limits),
+	}
+	g.room = make(chan struct{}, g.limiter.limits.Conns)
+	g.routes.Store(&Table{})
+	return g
+}
+
+// SetRoutes makes t the table for all connections from now on. Open connections
+// whose name no longer leads to the node that they are spliced to are closed.
+func (g *Gateway) SetRoutes(t *Table) {
+	g.routes.Store(t)
+	g.flows.cut(&g.routes)
+	g.failing.forget(time.Now())
+	tenants := t.tenants()
+	g.limiter.retain(func(name string) bool { return tenants[name] })
+}
+
+// Close ends all connections and all calls of Serve and ServeRedirect at once.
+// It waits for nothing; those calls return when all is done.
+func (g *Gateway) Close() error {
+	g.closeOnce.Do(func() { close(g.stop) })
+	return nil
+}
+
+// reportInterval is how often refusals are logged, all in one line.
+const reportInterval = time.Minute
+
+// Serve accepts connections from ln and routes each, until ctx ends. Then it
+// closes ln, lets open connections go on for at most Config.DrainTimeout, closes
+// those that are left, and returns nil once all are done. Close shortens that to
+// nothing. If ln fails, it does the same and returns why. It always closes ln.
+func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
+	// Connections outlive ctx, for as long as they may drain.
+	connCtx, kill := context.WithCancelCause(context.WithoutCancel(ctx))
+	ctx, stopAccepting := context.WithCancel(ctx)
+	var watch, conns sync.WaitGroup
+	watch.Go(func() { g.watch(connCtx, func() { stopAccepting(); kill(net.ErrClosed) }) })
+	defer watch.Wait()
+	defer kill(nil)
+
+	closeListener := context.AfterFunc(ctx, func() { ln.Close() })
+	err := g.accept(ctx, ln, func(c net.Conn) {
+		conns.Go(func() {
+			defer func() { <-g.room }()
+			g.serveConn(connCtx, c)
+		})
+	})
+	closeListener()
+	ln.Close()
+	stopAccepting()
+
+	drain := time.AfterFunc(g.cfg.DrainTimeout, func() { kill(errDrained) })
+	defer drain.Stop()
+	conns.Wait()
+	return err
+}
+
+var errDrained = errors.New("the gateway is shutting down")
+
+// watch calls end when the Gateway is closed, and logs refusals, until ctx ends.
+func (g *Gateway) watch(ctx context.Context, end func()) {
+	report := time.NewTicker(reportInterval)
+	defer report.Stop()
+	defer g.logRefused(context.WithoutCancel(ctx))
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.stop:
+			end()
+			return
+		case <-report.C:
+			g.logRefused(ctx)
+		}
+	}
+}
+
+// maxAcceptFailures is how often in a row Accept may fail before it is given up.
+const maxAcceptFailures = 10
+
+// accept hands the connections of ln to serve, as long as there is room, until
+// ctx ends (nil) or ln is of no more use.
+func (g *Gateway) accept(ctx context.Context, ln net.Listener, serve func(net.Conn)) error {
+	failures := 0
+	for {
+		select {
+		case g.room <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		c, err := ln.Accept()
+		if err == nil {
+			failures = 0
+			serve(c)
+			continue
+		}
+		<-g.room
+		failures++
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed) || failures == maxAcceptFailures:
+			return fmt.Errorf("accept on %v: %w", ln.Addr(), err)
+		}
+		// Such as too many open files: it passes when connections end.
+		g.log.Warn("accept", "err", err)
+		select {
+		case <-time.After(time.Duration(failures) * 50 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
