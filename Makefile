@@ -1,0 +1,81 @@
+# Postern. A newcomer needs two of these: make demo, make test.
+
+SHELL := /bin/bash
+GO    ?= go
+# The documentation generator of urfave/cli is left out of the binary.
+TAGS  := urfave_cli_no_docs
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+REPORTS := build/reports
+
+.PHONY: help
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build/postern and the demo's build/ledger
+	$(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o build/ ./cli/postern ./scripts/ledger
+
+.PHONY: demo
+demo: build ## everything on this machine, until Ctrl-C; ARGS=--check tries it once
+	build/postern demo --ledger build/ledger $(ARGS)
+
+.PHONY: test
+test: ## all tests that need neither root nor a browser
+	$(GO) test -tags $(TAGS) ./...
+
+.PHONY: race
+race: ## the same under the race detector
+	$(GO) test -race -tags $(TAGS) ./...
+
+# SUITE picks the tests whose names start so: road, browser, crash, cipher,
+# isolation, nat. Without it all of them run, one suite after the other.
+SUITE  ?=
+SUITES := Road Browser Crash Cipher Isolation NAT
+suite   = $(if $(SUITE),$(shell printf '%s\n' $(SUITES) | grep -ix '$(SUITE)'),$(SUITES))
+
+.PHONY: e2e
+e2e: ## real processes, namespaces and browsers; needs root; SUITE=road for one
+	@[ -n "$(suite)" ] || { echo "make e2e: no suite is called $(SUITE): $(SUITES)" >&2; exit 2; }
+	scripts/install-e2e
+	@mkdir -p $(REPORTS)
+	@set -e; for suite in $(suite); do \
+		echo "== e2e suite $$suite"; \
+		$(GO) test -count=1 -timeout 15m -tags e2e,$(TAGS) -run "^Test$$suite" ./internal/e2e; \
+	done
+
+FUZZTIME ?= 10s
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "== $$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg; \
+		done; \
+	done
+
+.PHONY: bench
+bench: build ## what the road costs, as ratios; see scripts/README.md
+	$(GO) run ./scripts/bench $(ARGS)
+
+.PHONY: lint
+lint: ## formatting, vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted: $$unformatted" >&2; exit 1; }
+	$(GO) vet -tags e2e,$(TAGS) ./...
+	$(GO) tool -modfile=scripts/tools.mod staticcheck -tags e2e,$(TAGS) ./...
+
+.PHONY: cross
+cross: ## the node's program for other systems, without cgo
+	@for target in windows/amd64 darwin/arm64 linux/arm64; do \
+		echo "== $$target"; \
+		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) build -tags $(TAGS) -o /dev/null ./cli/postern || exit 1; \
+	done
+
+.PHONY: check
+check: lint test race fuzz cross e2e ## what CI runs, no more, no less
+	$(MAKE) demo ARGS=--check
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf build

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// originEnv makes this program the origin instead of the bench. It runs as a
+// process of its own, so that its work is not the bench's.
+const originEnv = "POSTERN_BENCH_ORIGIN"
+
+// origin serves the same answers over TLS, for the direct way, and in plain HTTP,
+// as the node's upstream. It prints both addresses and runs until it is killed.
+func origin() error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /small", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "a few bytes\n") })
+	mux.HandleFunc("GET /bulk", serveBulk)
+	mux.HandleFunc("POST /bulk", func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+
+	cert, err := selfSigned()
+	if err != nil {
+		return err
+	}
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	secure, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+		Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"},
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Println(plain.Addr(), secure.Addr())
+	failed := make(chan error, 2)
+	for _, ln := range []net.Listener{plain, secure} {
+		go func() { failed <- http.Serve(ln, mux) }()
+	}
+	return errors.Join(<-failed, <-failed)
+}
+
+func serveBulk(w http.ResponseWriter, r *http.Request) {
+	size, err := strconv.ParseInt(r.FormValue("size"), 10, 64)
+	if err != nil || size < 0 {
+		http.Error(w, "size: want a number of bytes", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+	io.Copy(w, io.LimitReader(zeros{}, size))
+}
+
+// selfSigned makes a certificate of the kind that nodes have: ECDSA P-256.
+func selfSigned() (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
+}
