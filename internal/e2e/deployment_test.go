@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -70,14 +71,16 @@ func (d *deployment) joinGateway() {
 	var token postern.CreatedToken
 	d.cli(&token, "tokens", "create", "--gateway")
 	file := d.secretFile(token.Secret)
-	must(d.t, program("postern"), "gateway", "join", "--data", d.data("gateway"), "--token-file", file)
+	// The token's URL leads through the gateway, as nodes are to go.
+	must(d.t, program("postern"), "gateway", "join", "--data", d.data("gateway"), "--token-file", file,
+		"--coordinator", "https://"+loopback(d.control))
 }
 
 func (d *deployment) startGateway() {
 	d.t.Helper()
 	d.gateway = start(d.t, "gateway", nil, program("postern"), "gateway", "run",
 		"--data", d.data("gateway"), "--listen", loopback(d.https), "--http", loopback(d.http),
-		"--udp", loopback(d.udp), "--advertise", loopback(d.udp), "--public", loopback(d.https), "--log-level", "debug")
+		"--udp", fmt.Sprintf(":%d", d.udp), "--advertise", loopback(d.udp), "--public", loopback(d.https), "--log-level", "debug")
 	eventually(d.t, 20*time.Second, func() error {
 		if d.gateway.ended() {
 			d.t.Fatal("the gateway ended")
@@ -107,7 +110,7 @@ func (d *deployment) cli(out any, args ...string) {
 
 // try runs an admin command against the coordinator's socket.
 func (d *deployment) try(args ...string) (string, error) {
-	return run(d.t, "", append([]string{program("postern"), "--data", d.data("coordinator")}, args...)...)
+	return run(d.t, "", slices.Concat([]string{program("postern")}, args, []string{"--data", d.data("coordinator")})...)
 }
 
 // tenant makes a tenant and returns the text of a join token for it.
