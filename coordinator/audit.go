@@ -1,0 +1,53 @@
+package coordinator
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+
+	"postern"
+)
+
+// chain returns the hash of e behind an entry whose hash is prev: SHA-256 over
+// prev, Seq, Time in Unix nanoseconds, both as 8 bytes big endian, and the texts
+// in the struct's order, each behind its length as 4 bytes big endian.
+func chain(prev [32]byte, e postern.AuditEntry) [32]byte {
+	b := append([]byte(nil), prev[:]...)
+	b = binary.BigEndian.AppendUint64(b, e.Seq)
+	b = binary.BigEndian.AppendUint64(b, uint64(e.Time.UnixNano()))
+	for _, s := range []string{e.Actor, e.Action, e.Tenant, e.Target, e.Detail} {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+		b = append(b, s...)
+	}
+	return sha256.Sum256(b)
+}
+
+// auditPage is how many records are read at a time.
+const auditPage = 1000
+
+// VerifyAudit reads the whole audit log of s and reports the first entry that is
+// not what was written, or does not follow the one before it.
+func VerifyAudit(ctx context.Context, s Store) error {
+	return s.View(ctx, func(tx Tx) error {
+		var last AuditRecord
+		for {
+			page, err := tx.Audit(last.Seq, auditPage)
+			if err != nil {
+				return err
+			}
+			for _, r := range page {
+				if r.Seq != last.Seq+1 {
+					return fmt.Errorf("audit log: entry %d follows entry %d", r.Seq, last.Seq)
+				}
+				if r.Hash != chain(last.Hash, r.AuditEntry) {
+					return fmt.Errorf("audit log: entry %d or one before it was changed", r.Seq)
+				}
+				last = r
+			}
+			if len(page) < auditPage {
+				return nil
+			}
+		}
+	})
+}

@@ -1,0 +1,247 @@
+package coordinator
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"postern"
+)
+
+// A Config is what a Coordinator is made from. Store, Authority and Base are required.
+type Config struct {
+	Store     Store
+	Authority *Authority
+	Base      string           // base domain of the tenants' names, as Authority's
+	Port      uint16           // public HTTPS port. If zero, 443.
+	Names     []string         // own names that gateways pass through. If nil, control.BASE.
+	URLs      []string         // control URLs in tokens. If nil, https://control.BASE[:PORT].
+	Version   string           // of the program, for people. If empty, it is not said.
+	Logger    *slog.Logger     // If nil, logs are discarded.
+	Now       func() time.Time // If nil, time.Now.
+}
+
+// A Coordinator serves one registry. Its methods are safe for concurrent use.
+type Coordinator struct {
+	cfg     Config
+	log     *slog.Logger
+	started time.Time
+	roots   *x509.CertPool
+	names   map[string]bool // Config.Names
+	secret  [32]byte        // challenges follow from it and their connection
+
+	writing  sync.Mutex // held from a transaction's start until its snapshot is published
+	snapshot atomic.Pointer[snapshot]
+
+	presence presence
+	limits   limits
+}
+
+// New opens the registry in cfg.Store, and makes it if the store is new. It
+// starts nothing and owns neither Store nor Authority.
+func New(cfg Config) (*Coordinator, error) {
+	if cfg.Port == 0 {
+		cfg.Port = postern.HTTPSPort
+	}
+	if cfg.Names == nil {
+		cfg.Names = []string{"control." + cfg.Base}
+	}
+	if cfg.URLs == nil {
+		cfg.URLs = []string{httpsURL("control."+cfg.Base, cfg.Port)}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("coordinator: %w", err)
+	}
+	c := &Coordinator{
+		cfg: cfg, log: cfg.Logger, started: cfg.Now(), roots: cfg.Authority.Roots(),
+		names: make(map[string]bool), presence: newPresence(), limits: newLimits(cfg.Now),
+	}
+	rand.Read(c.secret[:])
+	for _, name := range cfg.Names {
+		c.names[name] = true
+	}
+	// Opening reads what is on this machine's own disk; there is nothing to wait for.
+	if err := c.open(context.Background()); err != nil {
+		return nil, fmt.Errorf("open registry: %w", err)
+	}
+	return c, nil
+}
+
+func (cfg *Config) check() error {
+	if cfg.Base != cfg.Authority.base {
+		return fmt.Errorf("base domain %q is not the authority's %q", cfg.Base, cfg.Authority.base)
+	}
+	for _, name := range cfg.Names {
+		if err := postern.CheckHost(name); err != nil {
+			return fmt.Errorf("own name: %w", err)
+		}
+	}
+	if len(cfg.URLs) == 0 {
+		return errors.New("no control URL for tokens")
+	}
+	// What a token cannot say is found here and not at the first join.
+	if _, err := postern.ParseToken(cfg.newToken(postern.JoinToken).Secret()); err != nil {
+		return fmt.Errorf("control URLs: %w", err)
+	}
+	return nil
+}
+
+func (cfg *Config) newToken(kind postern.TokenKind) postern.Token {
+	return postern.NewToken(kind, cfg.Authority.Root(), cfg.URLs...)
+}
+
+// open makes the registry if need be and the first snapshot.
+func (c *Coordinator) open(ctx context.Context) error {
+	if err := VerifyAudit(ctx, c.cfg.Store); err != nil {
+		// Whoever changed the log would like nothing better than a coordinator
+		// that does not start: members and operators are served all the same.
+		c.log.Error("audit log is not as it was written", "err", err)
+	}
+	var first *snapshot
+	err := c.cfg.Store.Update(ctx, func(tx Tx) error {
+		d, err := tx.Deployment()
+		if errors.Is(err, ErrNotFound) {
+			d = Deployment{
+				ID: c.cfg.Authority.Deployment(), Prefix: newPrefix(),
+				NextTenant: firstTenant, NextGateway: 1, Created: c.cfg.Now(),
+			}
+			ch := &change{Tx: tx, cfg: &c.cfg, now: c.cfg.Now(), actor: actorLocal}
+			err = errors.Join(tx.PutDeployment(d), ch.audit("deployment.create", "", d.ID, d.Prefix.String()))
+		}
+		if err != nil {
+			return err
+		}
+		if id := c.cfg.Authority.Deployment(); d.ID != id {
+			return fmt.Errorf("the registry is deployment %s's and the authority's keys are %s's: "+
+				"bring back the two that belong together", d.ID, id)
+		}
+		// Each start is a version, as it may come with other settings. That it is
+		// also the time keeps a registry that was restored from a backup ahead of
+		// what members were told by the one that was lost.
+		d.MapVersion = max(d.MapVersion+1, uint64(c.cfg.Now().UnixMilli()))
+		if err := tx.PutDeployment(d); err != nil {
+			return err
+		}
+		first, err = firstSnapshot(&c.cfg, tx, d)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.snapshot.Store(first)
+	return nil
+}
+
+// update runs fn in one transaction and, when that is on disk, publishes the
+// map that follows from it. Errors that are Problems are the asker's to read.
+func (c *Coordinator) update(ctx context.Context, actor string, fn func(*change) error) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	var next *snapshot
+	err := c.cfg.Store.Update(ctx, func(tx Tx) error {
+		ch := &change{Tx: tx, cfg: &c.cfg, now: c.cfg.Now(), actor: actor, touched: make(map[string]bool)}
+		if err := fn(ch); err != nil {
+			return err
+		}
+		var err error
+		next, err = ch.snapshot(c.snapshot.Load())
+		return err
+	})
+	if err != nil || next == nil {
+		return err
+	}
+	old := c.snapshot.Swap(next)
+	close(old.superseded)
+	if len(next.byID) < len(old.byID) {
+		c.presence.keep(next.byID)
+	}
+	c.log.Debug("map changed", "map_version", next.version)
+	return nil
+}
+
+// A change is one transaction of the registry, with who asked and when.
+type change struct {
+	Tx
+	cfg     *Config
+	now     time.Time
+	actor   string
+	touched map[string]bool // sections of the map: tenants' names, "" for the deployment's
+}
+
+// Actors of audit entries; tokens and members are KIND:ID.
+const (
+	actorLocal    = "local"
+	actorStranger = "stranger"
+)
+
+func actorToken(id postern.TokenID) string { return "token:" + id.String() }
+func actorMember(m *Member) string         { return string(m.Role) + ":" + m.ID }
+
+// touch says that a section of the map changed.
+func (ch *change) touch(tenant string) { ch.touched[tenant] = true }
+
+// maxDetail bounds the texts of an audit entry, in bytes.
+const maxDetail = 512
+
+// audit adds an entry to the log.
+func (ch *change) audit(action, tenant, target, detail string) error {
+	last, err := ch.LastAudit()
+	if err != nil {
+		return err
+	}
+	e := postern.AuditEntry{
+		Seq: last.Seq + 1, Time: ch.now.UTC().Round(0), Actor: ch.actor,
+		Action: action, Tenant: tenant, Target: cut(target), Detail: cut(detail),
+	}
+	return ch.AppendAudit(AuditRecord{AuditEntry: e, Hash: chain(last.Hash, e)})
+}
+
+// refused records that somebody was refused, as often as limits allow.
+func (c *Coordinator) refused(ctx context.Context, actor, action, tenant, target string, remote netip.Addr, why error) {
+	skipped, ok := c.limits.refusal.pass()
+	if !ok {
+		return
+	}
+	detail := fmt.Sprintf("%v: %v", remote, why)
+	if skipped > 0 {
+		detail = fmt.Sprintf("%s (and %d more refusals, not recorded)", detail, skipped)
+	}
+	err := c.update(context.WithoutCancel(ctx), actor, func(ch *change) error {
+		return ch.audit(action, tenant, target, detail)
+	})
+	if err != nil {
+		c.log.Error("refusal not recorded", "err", err)
+	}
+}
+
+// limits keep one asker from taking what is everybody's.
+type limits struct {
+	source  *limiter[netip.Prefix]    // enrolments and wrong credentials, by /32 or /64
+	token   *limiter[postern.TokenID] // enrolments
+	member  *limiter[string]          // members' writes, by id
+	refusal *gate                     // refusals in the audit log
+}
+
+func newLimits(now func() time.Time) limits {
+	return limits{
+		source:  newLimiter[netip.Prefix](rate.Every(100*time.Millisecond), 120, now),
+		token:   newLimiter[postern.TokenID](rate.Every(200*time.Millisecond), 120, now),
+		member:  newLimiter[string](rate.Every(time.Second), 60, now),
+		refusal: newGate(rate.Every(time.Minute), 60, now),
+	}
+}

@@ -1,0 +1,81 @@
+package coordinator
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// limiterSize is how many keys one generation of a limiter holds.
+const limiterSize = 8192
+
+// A limiter is a token bucket for each key. It holds at most two generations of
+// limiterSize keys; a key that was not asked for during a whole generation is
+// forgotten, and starts again with a full bucket.
+type limiter[K comparable] struct {
+	every rate.Limit
+	burst int
+	now   func() time.Time
+
+	mu       sync.Mutex
+	new, old map[K]*rate.Limiter
+}
+
+func newLimiter[K comparable](every rate.Limit, burst int, now func() time.Time) *limiter[K] {
+	return &limiter[K]{every: every, burst: burst, now: now, new: make(map[K]*rate.Limiter)}
+}
+
+func (l *limiter[K]) allow(key K) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.new[key]
+	if b == nil {
+		if b = l.old[key]; b == nil {
+			b = rate.NewLimiter(l.every, l.burst)
+		}
+		if len(l.new) >= limiterSize {
+			l.old, l.new = l.new, make(map[K]*rate.Limiter)
+		}
+		l.new[key] = b
+	}
+	return b.AllowN(l.now(), 1)
+}
+
+// A gate lets some through and counts the rest.
+type gate struct {
+	now func() time.Time
+
+	mu      sync.Mutex
+	bucket  *rate.Limiter
+	stopped int
+}
+
+func newGate(every rate.Limit, burst int, now func() time.Time) *gate {
+	return &gate{now: now, bucket: rate.NewLimiter(every, burst)}
+}
+
+// pass reports whether the caller may pass, and how many were stopped before it
+// since the last one that did.
+func (g *gate) pass() (stopped int, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.bucket.AllowN(g.now(), 1) {
+		g.stopped++
+		return 0, false
+	}
+	stopped, g.stopped = g.stopped, 0
+	return stopped, true
+}
+
+// sourceOf returns what counts as one source: an IPv4 address or an IPv6 /64.
+func sourceOf(a netip.Addr) netip.Prefix {
+	a = a.Unmap().WithZone("")
+	bits := 32
+	if a.Is6() {
+		bits = 64
+	}
+	p, _ := a.Prefix(bits) // the zero address has the zero prefix
+	return p
+}

@@ -1,0 +1,213 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"postern"
+)
+
+// freshHandshake is how long a tunnel's handshake proves that it works: as long
+// as WireGuard itself uses a session (whitepaper, section 6.1: Reject-After-Time).
+const freshHandshake = 180 * time.Second
+
+// presence is who is connected, and what gateways say of their tunnels. It is
+// not kept over a restart: what is true shows again within seconds.
+type presence struct {
+	mu      sync.Mutex
+	streams map[string]*mapStream // by member id; the newest of each
+	seen    map[string]time.Time  // by member id; when its last stream ended
+	unsaved map[string]bool       // of seen, by member id
+	reports map[string]report     // by gateway id
+}
+
+func newPresence() presence {
+	return presence{
+		streams: make(map[string]*mapStream), seen: make(map[string]time.Time),
+		unsaved: make(map[string]bool), reports: make(map[string]report),
+	}
+}
+
+// A report is the last Status of a gateway.
+type report struct {
+	time  time.Time
+	peers map[string]postern.PeerStatus // by node id
+}
+
+// A mapStream is one member's open stream.
+type mapStream struct {
+	ended chan struct{} // closed when another stream took its place, or the coordinator stops
+}
+
+// open registers a stream for the member with id and ends the one it had.
+func (p *presence) open(id string) *mapStream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if old := p.streams[id]; old != nil {
+		close(old.ended)
+	}
+	s := &mapStream{ended: make(chan struct{})}
+	p.streams[id] = s
+	return s
+}
+
+// close forgets s, which was the member's with id until now.
+func (p *presence) close(id string, s *mapStream, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.streams[id] == s {
+		delete(p.streams, id)
+	}
+	p.seen[id], p.unsaved[id] = now, true
+}
+
+// endAll ends every stream.
+func (p *presence) endAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.streams {
+		close(s.ended)
+	}
+	clear(p.streams)
+}
+
+// report keeps what the gateway with id says of its tunnels.
+func (p *presence) report(id string, r report) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reports[id] = r
+}
+
+// keep forgets all members but those in known, which is by id.
+func (p *presence) keep(known map[string]*Member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id := range p.seen {
+		if known[id] == nil {
+			delete(p.seen, id)
+			delete(p.unsaved, id)
+		}
+	}
+	for id := range p.reports {
+		if known[id] == nil {
+			delete(p.reports, id)
+		}
+	}
+}
+
+// control reports whether m's stream is open, and when it last was.
+func (p *presence) control(m *Member, now time.Time) (open bool, seen time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.streams[m.ID] != nil {
+		return true, now
+	}
+	if t, ok := p.seen[m.ID]; ok {
+		return false, t
+	}
+	return false, m.Seen
+}
+
+// tunnels returns the tunnels of the node with id, by gateway, and whether one
+// of them has a fresh handshake.
+func (p *presence) tunnels(id string, gateways []*Member, now time.Time) (all []postern.Tunnel, fresh bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all = []postern.Tunnel{}
+	for _, g := range gateways {
+		peer, ok := p.reports[g.ID].peers[id]
+		if !ok {
+			continue
+		}
+		all = append(all, postern.Tunnel{
+			Gateway: g.Name, Endpoint: peer.Endpoint, Handshake: peer.Handshake,
+			Received: peer.Received, Sent: peer.Sent, Reported: p.reports[g.ID].time,
+		})
+		fresh = fresh || now.Sub(peer.Handshake) < freshHandshake
+	}
+	return all, fresh
+}
+
+// freshTunnels returns how many tunnels of the gateway with id work.
+func (p *presence) freshTunnels(id string, now time.Time) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for _, peer := range p.reports[id].peers {
+		if now.Sub(peer.Handshake) < freshHandshake {
+			n++
+		}
+	}
+	return n
+}
+
+// nodeState returns a node's state as operators are told.
+func nodeState(control, path bool) string {
+	switch {
+	case control && path:
+		return postern.StateReady
+	case control:
+		return postern.StateNoPath
+	case path:
+		return postern.StateNoCtrl
+	}
+	return postern.StateOffline
+}
+
+// seenInterval is how often the times when members were last seen are stored.
+const seenInterval = time.Minute
+
+// keepSeen stores when members were last seen, now and then until ctx is done.
+func (c *Coordinator) keepSeen(ctx context.Context) error {
+	tick := time.NewTicker(seenInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			c.storeSeen(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// storeSeen stores when members were last seen whose streams ended since the
+// last time. What cannot be stored is lost, until they come back.
+func (c *Coordinator) storeSeen(ctx context.Context) {
+	seen := c.presence.takeUnsaved()
+	if len(seen) == 0 {
+		return
+	}
+	err := c.update(ctx, actorLocal, func(ch *change) error {
+		for id, t := range seen {
+			m, err := ch.Members().Get(id)
+			if errors.Is(err, ErrNotFound) {
+				continue // removed in the meantime
+			}
+			if err != nil {
+				return err
+			}
+			m.Seen = t
+			if err := ch.Members().Put(m); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		c.log.Warn("times when members were last seen not stored", "err", err)
+	}
+}
+
+func (p *presence) takeUnsaved() map[string]time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen := make(map[string]time.Time, len(p.unsaved))
+	for id := range p.unsaved {
+		seen[id] = p.seen[id]
+	}
+	clear(p.unsaved)
+	return seen
+}

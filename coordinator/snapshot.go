@@ -1,0 +1,218 @@
+package coordinator
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"slices"
+
+	"postern"
+)
+
+// A snapshot is the registry as members are told of it. It never changes; the
+// sections that a change did not touch are shared with the snapshot before.
+type snapshot struct {
+	version    uint64
+	row        Deployment
+	deployment *postern.Section // with own names and all gateways
+	gateways   []*Member        // by name
+	tenants    map[string]*tenantMap
+	members    map[postern.IdentityPublic]*Member // all
+	byID       map[string]*Member                 // all
+
+	superseded chan struct{} // closed when there is a newer one
+}
+
+// A tenantMap is one tenant's part of a snapshot.
+type tenantMap struct {
+	Tenant
+	section *postern.Section // with all nodes and routes
+	nodes   []*Member        // by name
+	custom  map[string]bool  // hosts of the routes that were added by hand
+}
+
+func firstSnapshot(cfg *Config, tx Tx, d Deployment) (*snapshot, error) {
+	tenants, err := tx.Tenants().All()
+	if err != nil {
+		return nil, err
+	}
+	ch := &change{Tx: tx, cfg: cfg, touched: map[string]bool{"": true}}
+	for _, t := range tenants {
+		ch.touch(t.Name)
+	}
+	return ch.build(&snapshot{}, d)
+}
+
+// snapshot returns what follows prev once ch is committed, nil if the map is the same.
+func (ch *change) snapshot(prev *snapshot) (*snapshot, error) {
+	if len(ch.touched) == 0 {
+		return nil, nil
+	}
+	d, err := ch.Deployment()
+	if err != nil {
+		return nil, err
+	}
+	d.MapVersion++
+	if err := ch.PutDeployment(d); err != nil {
+		return nil, err
+	}
+	return ch.build(prev, d)
+}
+
+func (ch *change) build(prev *snapshot, d Deployment) (*snapshot, error) {
+	next := &snapshot{
+		version: d.MapVersion, row: d,
+		deployment: prev.deployment, gateways: prev.gateways,
+		tenants: maps.Clone(prev.tenants), members: maps.Clone(prev.members), byID: maps.Clone(prev.byID),
+		superseded: make(chan struct{}),
+	}
+	if next.tenants == nil {
+		next.tenants = make(map[string]*tenantMap)
+		next.members, next.byID = make(map[postern.IdentityPublic]*Member), make(map[string]*Member)
+	}
+	for tenant := range ch.touched {
+		var err error
+		if tenant == "" {
+			err = next.buildDeployment(ch)
+		} else {
+			err = next.buildTenant(ch, tenant)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return next, nil
+}
+
+func (s *snapshot) buildDeployment(ch *change) error {
+	s.drop(s.gateways)
+	var err error
+	if s.gateways, err = s.take(ch, ""); err != nil {
+		return err
+	}
+	d := &postern.Deployment{
+		ID: s.row.ID, Base: ch.cfg.Base, Port: ch.cfg.Port, Names: ch.cfg.Names, CA: ch.cfg.Authority.CA(),
+	}
+	for _, g := range s.gateways {
+		d.Gateways = append(d.Gateways, postern.Gateway{
+			ID: g.ID, Name: g.Name, Address: g.Address, WireGuard: g.WireGuard, Endpoint: g.Endpoint, Public: g.Public,
+		})
+	}
+	s.deployment = &postern.Section{Version: s.version, Deployment: d}
+	return nil
+}
+
+func (s *snapshot) buildTenant(ch *change, name string) error {
+	if old := s.tenants[name]; old != nil {
+		s.drop(old.nodes)
+		delete(s.tenants, name)
+	}
+	row, err := ch.Tenants().Get(name)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	t := &tenantMap{Tenant: row, custom: make(map[string]bool)}
+	if t.nodes, err = s.take(ch, name); err != nil {
+		return err
+	}
+	routes, err := ch.Routes().In(name)
+	if err != nil {
+		return err
+	}
+	t.section = &postern.Section{Tenant: name, Version: s.version}
+	serving := make(map[string][]string) // service to node ids
+	for _, n := range t.nodes {
+		t.section.Nodes = append(t.section.Nodes, postern.Node{
+			ID: n.ID, Name: n.Name, Address: n.Address, WireGuard: n.WireGuard,
+		})
+		for _, service := range n.Services {
+			serving[service.Name] = append(serving[service.Name], n.ID)
+		}
+	}
+	for service, nodes := range serving {
+		t.section.Routes = append(t.section.Routes, postern.Route{
+			Host: postern.ServiceHost(service, name, ch.cfg.Base), Service: service, Nodes: nodes,
+		})
+	}
+	for _, r := range routes {
+		t.custom[r.Host] = true
+		t.section.Routes = append(t.section.Routes, postern.Route{
+			Host: r.Host, Service: r.Service, Nodes: serving[r.Service],
+		})
+	}
+	slices.SortFunc(t.section.Routes, func(a, b postern.Route) int { return cmp.Compare(a.Host, b.Host) })
+	s.tenants[name] = t
+	return nil
+}
+
+// take reads the members of tenant, by name, into the index of all.
+func (s *snapshot) take(ch *change, tenant string) ([]*Member, error) {
+	rows, err := ch.Members().In(tenant)
+	if err != nil {
+		return nil, err
+	}
+	members := make([]*Member, len(rows))
+	for i := range rows {
+		members[i] = &rows[i]
+		s.members[rows[i].Identity], s.byID[rows[i].ID] = members[i], members[i]
+	}
+	slices.SortFunc(members, func(a, b *Member) int { return cmp.Compare(a.Name, b.Name) })
+	return members, nil
+}
+
+// drop takes members out of the index of all.
+func (s *snapshot) drop(members []*Member) {
+	for _, m := range members {
+		delete(s.members, m.Identity)
+		delete(s.byID, m.ID)
+	}
+}
+
+// sections returns what m is to be told. A node is told of no other node, and
+// nothing of other tenants.
+func (s *snapshot) sections(m *Member) map[string]*postern.Section {
+	if m.Role == postern.RoleGateway {
+		all := make(map[string]*postern.Section, len(s.tenants)+1)
+		for name, t := range s.tenants {
+			all[name] = t.section
+		}
+		all[""] = s.deploymentFor(func(d *postern.Deployment) {
+			d.Gateways = slices.DeleteFunc(slices.Clone(d.Gateways), func(g postern.Gateway) bool { return g.ID != m.ID })
+		})
+		return all
+	}
+	return map[string]*postern.Section{
+		"":       s.deploymentFor(func(d *postern.Deployment) { d.Names = nil }),
+		m.Tenant: s.tenants[m.Tenant].sectionFor(m),
+	}
+}
+
+func (s *snapshot) deploymentFor(edit func(*postern.Deployment)) *postern.Section {
+	d := *s.deployment.Deployment
+	edit(&d)
+	return &postern.Section{Version: s.deployment.Version, Deployment: &d}
+}
+
+func (t *tenantMap) sectionFor(m *Member) *postern.Section {
+	own := &postern.Section{Tenant: t.Name, Version: t.section.Version, Routes: t.routesOf(m)}
+	for _, n := range t.section.Nodes {
+		if n.ID == m.ID {
+			own.Nodes = append(own.Nodes, n)
+		}
+	}
+	return own
+}
+
+// routesOf returns the routes that lead to m, and that they lead to m.
+func (t *tenantMap) routesOf(m *Member) []postern.Route {
+	routes := []postern.Route{}
+	for _, r := range t.section.Routes {
+		if slices.Contains(r.Nodes, m.ID) {
+			routes = append(routes, postern.Route{Host: r.Host, Service: r.Service, Nodes: []string{m.ID}})
+		}
+	}
+	return routes
+}

@@ -1,0 +1,81 @@
+package coordinator
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"postern"
+)
+
+// tenantsNamed returns the tenant of that name, if there is one, or, for "", all by name.
+func (s *snapshot) tenantsNamed(name string) []*tenantMap {
+	if name != "" {
+		if t := s.tenants[name]; t != nil {
+			return []*tenantMap{t}
+		}
+		return nil
+	}
+	return slices.SortedFunc(maps.Values(s.tenants), func(a, b *tenantMap) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+func (s *snapshot) tenant(t Tenant) postern.Tenant {
+	out := postern.Tenant{Name: t.Name, Title: t.Title, Prefix: tenantPrefix(s.row.Prefix, t.Number), Created: t.Created}
+	if m := s.tenants[t.Name]; m != nil {
+		out.Nodes = len(m.nodes)
+	}
+	return out
+}
+
+func (c *Coordinator) nodeState(snap *snapshot, n *Member) postern.NodeState {
+	now := c.cfg.Now()
+	open, seen := c.presence.control(n, now)
+	tunnels, path := c.presence.tunnels(n.ID, snap.gateways, now)
+	services := n.Services
+	if services == nil {
+		services = []postern.Service{}
+	}
+	return postern.NodeState{
+		ID: n.ID, Name: n.Name, Tenant: n.Tenant, Address: n.Address, State: nodeState(open, path),
+		Host: n.Host, Services: services, Tunnels: tunnels, Control: seen,
+		Identity: n.Identity, WireGuard: n.WireGuard, Joined: n.Joined,
+	}
+}
+
+func (c *Coordinator) gatewayState(g *Member) postern.GatewayState {
+	now := c.cfg.Now()
+	open, seen := c.presence.control(g, now)
+	state := postern.StateOffline
+	if open {
+		state = postern.StateReady
+	}
+	return postern.GatewayState{
+		ID: g.ID, Name: g.Name, Address: g.Address, State: state, Endpoint: g.Endpoint, Public: g.Public,
+		Host: g.Host, Tunnels: c.presence.freshTunnels(g.ID, now), Control: seen,
+		Identity: g.Identity, WireGuard: g.WireGuard, Joined: g.Joined,
+	}
+}
+
+// Kinds of routes, as the admin API tells them.
+const (
+	routeAuto   = "auto"
+	routeCustom = "custom"
+)
+
+func (c *Coordinator) routeState(snap *snapshot, t *tenantMap, r postern.Route) postern.RouteState {
+	out := postern.RouteState{
+		Host: r.Host, Tenant: t.Name, Service: r.Service, Kind: routeAuto, Nodes: []string{},
+		State: postern.StateOffline, URL: httpsURL(r.Host, c.cfg.Port),
+	}
+	if t.custom[r.Host] {
+		out.Kind = routeCustom
+	}
+	for _, id := range r.Nodes {
+		n := snap.byID[id]
+		out.Nodes = append(out.Nodes, n.Name)
+		if c.nodeState(snap, n).State == postern.StateReady {
+			out.State = postern.StateReady
+		}
+	}
+	return out
+}
