@@ -1,0 +1,181 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"postern"
+	"postern/internal/member"
+)
+
+const (
+	// resolveInterval is how often names of gateways are looked up again.
+	resolveInterval = time.Minute
+
+	// linkInterval is how often the control stream's state is looked at.
+	linkInterval = 250 * time.Millisecond
+)
+
+// apply notes the newest map for workMap, and never blocks.
+func (n *Node) apply(m postern.Map) {
+	n.latest.Store(&m)
+	wake(n.changed)
+}
+
+// wake puts a token into a channel that holds one.
+func wake(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// workMap works the newest map in, whenever there is one, and looks names of
+// gateways up again every resolveInterval.
+func (n *Node) workMap(ctx context.Context, run *running) error {
+	again := time.NewTicker(resolveInterval)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.changed:
+			n.setTable(*n.latest.Load())
+		case <-again.C:
+		}
+		if m := n.latest.Load(); m != nil {
+			n.setPeers(ctx, run, *m)
+		}
+	}
+}
+
+// setTable tells the parts that serve about the routes and gateways of m.
+func (n *Node) setTable(m postern.Map) {
+	t := &table{gateways: map[netip.Addr]string{}, hosts: map[string]*service{}}
+	d := m.Deployment()
+	if d == nil {
+		d = &postern.Deployment{}
+	}
+	for _, g := range d.Gateways {
+		t.gateways[g.Address] = g.Name
+	}
+	var hosts, issued []string
+	for _, r := range n.routes(m) {
+		svc := n.services[r.Service]
+		t.hosts[r.Host] = svc
+		hosts = append(hosts, r.Host)
+		if svc == nil || svc.files == nil {
+			issued = append(issued, r.Host)
+		}
+	}
+	n.server.setTable(t)
+	n.issuer.want(issued, d.CA)
+	n.lookout.want(hosts, d.Gateways, d.CA)
+	n.log.Debug("map worked in", "map_version", m.Version, "routes", len(hosts), "gateways", len(d.Gateways))
+}
+
+// routes returns the routes of m that lead to this node.
+func (n *Node) routes(m postern.Map) []postern.Route {
+	var mine []postern.Route
+	for _, r := range m.Sections[n.id.Enrollment.Tenant].Routes {
+		if slices.Contains(r.Nodes, n.id.Enrollment.ID) {
+			mine = append(mine, r)
+		}
+	}
+	return mine
+}
+
+// setPeers brings the tunnels in line with m. A name that cannot be looked up
+// leaves that tunnel where it was, or waiting.
+func (n *Node) setPeers(ctx context.Context, run *running, m postern.Map) {
+	peers, lookup := member.GatewayPeers(ctx, m, n.cfg.Keepalive)
+	if ctx.Err() != nil {
+		return
+	}
+	err := errors.Join(lookup, run.net.SetPeers(peers))
+	if was := run.peers.Swap(&err); err != nil && (was == nil || *was == nil || (*was).Error() != err.Error()) {
+		n.log.Warn("set up tunnels to gateways", "err", err)
+	}
+}
+
+// publish tells the coordinator what the node publishes, each time that the
+// control stream came up, until it is heard.
+func (n *Node) publish(ctx context.Context) error {
+	tick := time.NewTicker(linkInterval)
+	defer tick.Stop()
+	var told time.Time // Since of the link over which it was heard
+	var retry time.Time
+	failures := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		link := n.client.Link()
+		if !link.Up || link.Since.Equal(told) || time.Now().Before(retry) {
+			continue
+		}
+		out, err := n.client.Publish(ctx, n.publication())
+		if err != nil {
+			retry = time.Now().Add(backoff(failures, time.Minute))
+			failures++
+			if ctx.Err() == nil {
+				n.log.Warn("publish services; trying again", "err", err)
+			}
+			continue
+		}
+		told, failures = link.Since, 0
+		n.log.Info("published services", "services", len(n.order), "routes", len(out.Routes))
+		n.issuer.retry()
+	}
+}
+
+func (n *Node) publication() postern.Publication {
+	p := postern.Publication{Services: []postern.Service{}}
+	for _, s := range n.order {
+		p.Services = append(p.Services, postern.Service{Name: s.Name, Title: s.Title})
+	}
+	return p
+}
+
+// report tells the coordinator about the tunnels.
+func (n *Node) report(ctx context.Context) error {
+	n.client.ReportEvery(ctx, postern.StatusInterval, func() postern.Status {
+		s := postern.Status{Version: n.cfg.Version}
+		for _, t := range n.tunnels() {
+			s.Peers = append(s.Peers, postern.PeerStatus{
+				ID: t.ID, Endpoint: t.Endpoint, Handshake: t.Handshake, Received: t.Received, Sent: t.Sent,
+			})
+		}
+		return s
+	})
+	return nil
+}
+
+// errOffline says that the coordinator cannot be asked for a certificate now.
+var errOffline = errors.New("the control stream is down")
+
+// sign has the private CA sign csr.
+func (n *Node) sign(ctx context.Context, csr []byte) ([]byte, error) {
+	if !n.client.Link().Up {
+		return nil, errOffline
+	}
+	cert, err := n.client.Certificate(ctx, csr)
+	return cert.Chain, err
+}
+
+// certificate returns what browsers are to be shown at host, one of our routes'.
+func (n *Node) certificate(host string) (*certificate, error) {
+	svc, ours := n.server.service(host)
+	switch {
+	case !ours:
+		return nil, errNotOurs
+	case svc != nil && svc.files != nil:
+		return svc.files.get(host, time.Now())
+	}
+	return n.issuer.get(host)
+}

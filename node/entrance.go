@@ -1,0 +1,211 @@
+package node
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"postern"
+	"postern/internal/proxyproto"
+)
+
+// headerTimeout bounds the arrival of a PROXY header. The gateway sends it with
+// the first bytes, so it is there as soon as the connection is.
+const headerTimeout = time.Second
+
+// A conn is a browser's connection, as a gateway handed it over. Its RemoteAddr
+// is the browser's.
+type conn struct {
+	net.Conn
+	header   proxyproto.Header
+	gateway  string // its name
+	id       string // the header's UniqueID, fit for logs and HTTP headers
+	requests atomic.Uint64
+	entrance *entrance
+}
+
+func (c *conn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.header.Src) }
+
+func (c *conn) Close() error {
+	c.entrance.forget(c.Conn)
+	return c.Conn.Close()
+}
+
+// nextRequest returns an id for the next request that came over c.
+func (c *conn) nextRequest() string {
+	return c.id + "-" + strconv.FormatUint(c.requests.Add(1), 10)
+}
+
+// An entrance is the overlay's listener as net/http sees it: Accept returns
+// conns of the current gateways that began with a right PROXY header, and no
+// others. Its methods are safe for concurrent use.
+type entrance struct {
+	log    *slog.Logger
+	ready  chan *conn
+	closed chan struct{}
+	close  sync.Once
+
+	mu       sync.Mutex
+	gateways map[netip.Addr]string   // names, by address
+	open     map[net.Conn]netip.Addr // every connection, admitted or not yet, and the gateway's address
+	accepted uint64
+	refused  uint64
+}
+
+func newEntrance(log *slog.Logger) *entrance {
+	return &entrance{
+		log: log, ready: make(chan *conn), closed: make(chan struct{}),
+		open: map[net.Conn]netip.Addr{},
+	}
+}
+
+// run takes connections from ln until Close, and closes ln. When it returns,
+// each was handed out by Accept or is closed.
+func (e *entrance) run(ln net.Listener) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer e.Close()
+	wg.Go(func() { <-e.closed; ln.Close() })
+	for {
+		raw, err := ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("accept from the overlay: %w", err)
+		}
+		wg.Go(func() { e.admit(raw) })
+	}
+}
+
+// admit reads raw's PROXY header and hands it to Accept, or closes it.
+func (e *entrance) admit(raw net.Conn) {
+	gateway, ok := e.enter(raw)
+	if !ok {
+		e.refuse(raw, errors.New("not from a gateway of the current map"))
+		return
+	}
+	raw.SetReadDeadline(time.Now().Add(headerTimeout))
+	h, err := proxyproto.Read(raw)
+	if err != nil {
+		e.refuse(raw, err)
+		return
+	}
+	raw.SetReadDeadline(time.Time{})
+	if h.Local { // a health check: that the connection was taken is the answer
+		e.forget(raw)
+		raw.Close()
+		return
+	}
+	c := &conn{Conn: raw, header: h, gateway: gateway, id: cleanID(h.UniqueID), entrance: e}
+	select {
+	case e.ready <- c:
+		e.log.Debug("connection", "gateway", gateway, "remote", h.Src, "server_name", h.Authority, "id", c.id)
+	case <-e.closed:
+		c.Close()
+	}
+}
+
+// enter counts raw in, and reports whether it comes from a gateway, and which.
+// One lock for both, so that setGateways misses none.
+func (e *entrance) enter(raw net.Conn) (gateway string, ok bool) {
+	addr := remoteAddr(raw)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.accepted++
+	if gateway, ok = e.gateways[addr]; ok {
+		e.open[raw] = addr
+	}
+	return gateway, ok
+}
+
+func (e *entrance) refuse(raw net.Conn, why error) {
+	e.mu.Lock()
+	e.refused++
+	delete(e.open, raw)
+	e.mu.Unlock()
+	raw.Close()
+	e.log.Debug("connection refused", "peer", raw.RemoteAddr(), "err", why)
+}
+
+func (e *entrance) forget(raw net.Conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.open, raw)
+}
+
+// setGateways replaces the gateways, and closes the connections of those gone.
+func (e *entrance) setGateways(gateways map[netip.Addr]string) {
+	e.mu.Lock()
+	e.gateways = gateways
+	e.mu.Unlock()
+	e.closeConns(func(gateway netip.Addr) bool { _, stays := gateways[gateway]; return !stays })
+}
+
+// closeConns closes the connections whose gateway's address is one of which.
+func (e *entrance) closeConns(which func(gateway netip.Addr) bool) {
+	e.mu.Lock()
+	gone := maps.Clone(e.open)
+	maps.DeleteFunc(gone, func(_ net.Conn, gateway netip.Addr) bool { return !which(gateway) })
+	maps.DeleteFunc(e.open, func(c net.Conn, _ netip.Addr) bool { _, ok := gone[c]; return ok })
+	e.mu.Unlock()
+	for c := range gone {
+		c.Close()
+	}
+}
+
+// counts returns how many connections came, and what became of them.
+func (e *entrance) counts() Connections {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return Connections{Open: len(e.open), Accepted: e.accepted, Refused: e.refused}
+}
+
+// Accept returns the next *conn. It fails with net.ErrClosed after Close.
+func (e *entrance) Accept() (net.Conn, error) {
+	select {
+	case c := <-e.ready:
+		return c, nil
+	case <-e.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close ends Accept and run. Conns that were handed out go on.
+func (e *entrance) Close() error {
+	e.close.Do(func() { close(e.closed) })
+	return nil
+}
+
+// Addr returns the port that the entrance stands for.
+func (e *entrance) Addr() net.Addr { return &net.TCPAddr{Port: postern.HTTPSPort} }
+
+// remoteAddr returns the other end's address, the zero Addr if it has none.
+func remoteAddr(c net.Conn) netip.Addr {
+	a, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return a.AddrPort().Addr().Unmap()
+}
+
+// cleanID returns id if it is plain characters, which stand for themselves in a
+// header and a log, and its hex digits otherwise.
+func cleanID(id string) string {
+	odd := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
+	}
+	if strings.ContainsFunc(id, odd) {
+		return hex.EncodeToString([]byte(id))
+	}
+	return id
+}

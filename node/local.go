@@ -1,0 +1,96 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Socket is the local API's unix socket in the node's data directory, for
+// whoever may open it:
+//
+//	GET /v1/status   Status
+const Socket = "node.sock"
+
+const pathStatus = "/v1/status"
+
+// ErrNotRunning says that no node answers on a socket.
+var ErrNotRunning = errors.New("the node is not running")
+
+// QueryStatus asks the node whose Socket has the given path how it does. It
+// fails with ErrNotRunning if there is none.
+func QueryStatus(ctx context.Context, socket string) (Status, error) {
+	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}
+	defer t.CloseIdleConnections()
+	var s Status
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node"+pathStatus, nil)
+	if err != nil {
+		return s, err
+	}
+	resp, err := t.RoundTrip(req)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return s, fmt.Errorf("%s: %w", socket, ErrNotRunning)
+	}
+	if err != nil {
+		return s, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return s, fmt.Errorf("status of the node: %s", resp.Status)
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 16<<20)).Decode(&s); err != nil {
+		return s, fmt.Errorf("status of the node: %w", err)
+	}
+	return s, nil
+}
+
+// listenLocal opens the socket at path, mode 0600. What a process that died left
+// there is replaced; the data directory's lock says that none is alive.
+func listenLocal(path string) (net.Listener, error) {
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		if errors.Is(err, syscall.EINVAL) {
+			return nil, fmt.Errorf("%w (a socket's path has at most 107 bytes, this one %d)", err, len(path))
+		}
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
+}
+
+// serveLocal serves the local API on ln until ctx is done, and closes ln.
+func serveLocal(ctx context.Context, ln net.Listener, status func() Status) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+pathStatus, func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, http.StatusOK, status())
+	})
+	hs := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() { <-ctx.Done(); hs.Close() })
+	if err := hs.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("local API: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,224 @@
+// Package node is the machine in the customer's office: it joins the overlay,
+// and is the HTTPS server that browsers talk to. The TLS keys are made or kept
+// here, and what it decrypts goes to the application beside it and nowhere else.
+//
+// A connection's path, in order:
+//
+//	netstack               a TCP connection to [virtual address]:443
+//	entrance.admit         from a gateway of the current map; its PROXY header
+//	server.configForClient the server name is ours, and the one the gateway routed by
+//	net/http               TLS, HTTP/1.1 or HTTP/2
+//	server.ServeHTTP       the request is for that server name; 421 otherwise
+//	service.ServeHTTP      reverse proxy, folder or Go handler
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"postern"
+	"postern/internal/datadir"
+	"postern/internal/member"
+	"postern/netstack"
+)
+
+// Config says how a node runs.
+type Config struct {
+	// Dir is a data directory that has joined. The caller closes it.
+	Dir *datadir.Dir
+
+	// Services are what the node publishes. There may be none.
+	Services []Service
+
+	// Keepalive is how often a packet keeps the way through NAT open, in whole
+	// seconds. If zero, 25 s.
+	Keepalive time.Duration
+
+	// Port is the UDP port of the tunnel. If zero, any free one.
+	Port uint16
+
+	// MTU is the largest packet inside the tunnel, in bytes. If zero, 1420.
+	MTU int
+
+	// Drain is how long requests under way may go on once Run is to end. If
+	// zero, 30 s.
+	Drain time.Duration
+
+	// Version is the program's, for people to read.
+	Version string
+
+	// Logger is told what happens. If nil, nobody is.
+	Logger *slog.Logger
+}
+
+const (
+	defaultKeepalive = 25 * time.Second
+	defaultDrain     = 30 * time.Second
+)
+
+// A Node is a joined machine. Its methods are safe for concurrent use.
+type Node struct {
+	cfg      Config
+	log      *slog.Logger
+	id       *member.Identity
+	client   *member.Client
+	services map[string]*service // by name
+	order    []*service          // as configured
+	server   *server
+	issuer   *issuer
+	lookout  *lookout
+
+	started atomic.Pointer[time.Time]
+	running atomic.Pointer[running] // nil before Run
+	latest  atomic.Pointer[postern.Map]
+	changed chan struct{} // holds one token while latest is not worked in
+	closed  chan struct{}
+	close   sync.Once
+}
+
+// running is what exists while Run does.
+type running struct {
+	net   *netstack.Net
+	peers atomic.Pointer[error] // of the last look-up of endpoints
+}
+
+// New checks cfg and everything on disk that it names. It starts nothing. It
+// fails with member.ErrNotJoined if the directory has not joined yet.
+func New(cfg Config) (*Node, error) {
+	if cfg.Keepalive == 0 {
+		cfg.Keepalive = defaultKeepalive
+	}
+	if cfg.Drain == 0 {
+		cfg.Drain = defaultDrain
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Keepalive < time.Second || cfg.Keepalive > math.MaxUint16*time.Second || cfg.Keepalive%time.Second != 0 {
+		return nil, fmt.Errorf("keepalive %v is not within 1 to %d whole seconds", cfg.Keepalive, math.MaxUint16)
+	}
+	id, err := member.LoadIdentity(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if id.Role != postern.RoleNode {
+		return nil, fmt.Errorf("the membership is a %s's, want a node's", id.Role)
+	}
+	client, err := member.NewClient(cfg.Dir, id, cfg.Logger)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg: cfg, log: cfg.Logger, id: id, client: client,
+		services: map[string]*service{},
+		changed:  make(chan struct{}, 1),
+		closed:   make(chan struct{}),
+	}
+	for _, s := range cfg.Services {
+		svc, err := newService(s, cfg.Logger)
+		if err != nil {
+			return nil, err
+		}
+		if n.services[svc.Name] != nil {
+			return nil, fmt.Errorf("service %q is there twice", svc.Name)
+		}
+		n.services[svc.Name] = svc
+		n.order = append(n.order, svc)
+	}
+	n.issuer = newIssuer(cfg.Dir.Path("certs"), n.sign, cfg.Logger)
+	n.server = newServer(serverConfig{
+		certificate: n.certificate, version: cfg.Version, drain: cfg.Drain, log: cfg.Logger,
+	})
+	n.lookout = newLookout(n.certificate, cfg.Logger)
+	n.issuer.changed = n.lookout.again
+	return n, nil
+}
+
+// Run keeps the node on the overlay until ctx is done, and then lets requests
+// under way end, for as long as Config.Drain at most or until Close. It returns
+// nil after that, or what it could not go on without: member.ErrRemoved when the
+// coordinator removed the node. It is to be called once.
+func (n *Node) Run(ctx context.Context) error {
+	stack, err := netstack.New(netstack.Config{
+		PrivateKey: n.id.WireGuard, Address: n.id.Enrollment.Address,
+		Port: n.cfg.Port, MTU: n.cfg.MTU, Logger: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	defer stack.Close()
+	defer n.client.Close()
+	defer n.closeIdle()
+	run := &running{net: stack}
+	if !n.running.CompareAndSwap(nil, run) {
+		return errors.New("the node was run before")
+	}
+	now := time.Now()
+	n.started.Store(&now)
+	ln, err := stack.Listen(postern.HTTPSPort)
+	if err != nil {
+		return fmt.Errorf("listen on the overlay: %w", err)
+	}
+	local, err := listenLocal(n.cfg.Dir.Path(Socket))
+	if err != nil {
+		ln.Close()
+		return err
+	}
+	n.log.Info("node up", "tenant", n.id.Enrollment.Tenant, "node", n.id.Enrollment.Name,
+		"address", n.id.Enrollment.Address, "udp_port", stack.Port())
+
+	// The map is followed, and the tunnels are kept, until the drain is over.
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, work := errgroup.WithContext(work)
+	g.Go(func() error { return n.awaitClose(work) })
+	g.Go(func() error { return n.client.Follow(work, n.apply) })
+	g.Go(func() error { return n.workMap(work, run) })
+	g.Go(func() error { return n.publish(work) })
+	g.Go(func() error { return n.report(work) })
+	g.Go(func() error { return n.issuer.run(work) })
+	g.Go(func() error { return n.lookout.run(work) })
+	g.Go(func() error { return n.probe(work) })
+	g.Go(func() error { return serveLocal(work, local, n.Status) })
+	err = n.server.serve(ctx, work, ln)
+	stop()
+	if err = errors.Join(err, g.Wait()); errors.Is(err, errClosed) {
+		return nil
+	}
+	return err
+}
+
+// errClosed ends the goroutines of Run.
+var errClosed = errors.New("closed")
+
+func (n *Node) awaitClose(ctx context.Context) error {
+	select {
+	case <-n.closed:
+		return errClosed
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// Close ends Run at once, drain or not. It does not wait for it.
+func (n *Node) Close() error {
+	n.close.Do(func() { close(n.closed) })
+	return nil
+}
+
+// closeIdle drops the idle connections to the applications.
+func (n *Node) closeIdle() {
+	for _, s := range n.order {
+		if s.transport != nil {
+			s.transport.CloseIdleConnections()
+		}
+	}
+}

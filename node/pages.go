@@ -1,0 +1,147 @@
+package node
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"html/template"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"postern"
+)
+
+// A page is what the node itself answers in place of an application. It says
+// nothing about the inside: no address, no error text.
+type page struct {
+	status     int
+	code       string // postern.CodeXxx
+	title      string
+	text       string // of one or more sentences
+	link       string // what can be said of the way to here; empty: nothing
+	retryAfter int    // seconds; zero: trying again is of no use
+	service    string // title; empty: it has none
+}
+
+// of returns p for the service s.
+func (p page) of(s *service) page {
+	if s.Title != s.Name {
+		p.service = s.Title
+	}
+	return p
+}
+
+const linkWorks = "The connection to the office works."
+
+var (
+	notAnswering = page{
+		status: http.StatusBadGateway, code: postern.CodeUnavailable, retryAfter: 10,
+		title: "The application is not answering",
+		text:  "The application behind this address is not answering. It may be starting, or it may be switched off.",
+		link:  linkWorks,
+	}
+	tooSlow = page{
+		status: http.StatusGatewayTimeout, code: postern.CodeUnavailable, retryAfter: 30,
+		title: "The application takes too long",
+		text:  "The application behind this address did not answer in time. It may be busy, or it may hang.",
+		link:  linkWorks,
+	}
+	noFolder = page{
+		status: http.StatusServiceUnavailable, code: postern.CodeUnavailable, retryAfter: 30,
+		title: "The files are not available",
+		text:  "The files behind this address cannot be read at present.",
+		link:  linkWorks,
+	}
+	notPublished = page{
+		status: http.StatusNotFound, code: postern.CodeNotFound,
+		title: "Nothing is published here",
+		text:  "This address leads to the right place, but nothing is published under it any more.",
+	}
+	noFile = page{
+		status: http.StatusNotFound, code: postern.CodeNotFound,
+		title: "There is no such page",
+		text:  "The address may be mistyped, or the page may have moved.",
+	}
+	noSuchResource = page{
+		status: http.StatusNotFound, code: postern.CodeNotFound,
+		title: "There is no such page",
+		text:  "This part of the address belongs to the gateway software, which has nothing here.",
+	}
+	readOnly = page{
+		status: http.StatusMethodNotAllowed, code: postern.CodeInvalid,
+		title: "This can only be read",
+		text:  "What is behind this address can be fetched, and not be changed.",
+	}
+	noTunnels = page{
+		status: http.StatusMethodNotAllowed, code: postern.CodeInvalid,
+		title: "This is not a proxy",
+		text:  "Connections to elsewhere are not made here.",
+	}
+	misdirected = page{
+		status: http.StatusMisdirectedRequest, code: postern.CodeInvalid,
+		title: "Wrong connection",
+		text:  "This request is for another address than the connection that it came over. Loading the page again helps.",
+	}
+)
+
+//go:embed page.html
+var pageHTML string
+
+var pageTemplate = template.Must(template.New("page").Parse(pageHTML))
+
+// pageCSP lets the page have its own style, and nothing else whatever.
+const pageCSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// writePage answers r, which setForwarded has seen, with p: as HTML if the client asks for that, as a Problem
+// otherwise.
+func writePage(w http.ResponseWriter, r *http.Request, p page) {
+	h := w.Header()
+	h.Del("Content-Length")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Vary", "Accept")
+	if p.retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(p.retryAfter))
+	}
+	if !wantsHTML(r) {
+		writeProblem(w, p)
+		return
+	}
+	var body bytes.Buffer
+	err := pageTemplate.Execute(&body, struct{ Title, Text, Link, Service, Host, ID string }{
+		p.title, p.text, p.link, p.service, requestHost(r), r.Header.Get(headerRequestID),
+	})
+	if err != nil {
+		panic("node: page template: " + err.Error())
+	}
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", pageCSP)
+	h.Set("Referrer-Policy", "no-referrer")
+	w.WriteHeader(p.status)
+	w.Write(body.Bytes())
+}
+
+func writeProblem(w http.ResponseWriter, p page) {
+	detail := strings.TrimSpace(p.text + " " + p.link)
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.status)
+	json.NewEncoder(w).Encode(postern.NewProblem(p.status, p.code, detail, ""))
+}
+
+// wantsHTML reports whether r comes from a browser's address bar, or from what
+// behaves alike: fetch() and API clients do not ask for HTML by name.
+func wantsHTML(r *http.Request) bool {
+	for _, accept := range r.Header["Accept"] {
+		for part := range strings.SplitSeq(accept, ",") {
+			mediaType, _, _ := strings.Cut(part, ";")
+			switch strings.ToLower(strings.TrimSpace(mediaType)) {
+			case "text/html", "application/xhtml+xml":
+				return true
+			case "application/json", "application/problem+json":
+				return false // asked for first
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,163 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	dialTimeout = 5 * time.Second
+
+	// answerTimeout bounds the wait for an answer's header once the request is
+	// sent. It is long: a year's closing may be computed while the browser waits.
+	answerTimeout = 10 * time.Minute
+
+	// continueTimeout is how long an application may think about an Expect:
+	// 100-continue before the body is sent anyway (RFC 9110, section 10.1.1).
+	continueTimeout = 5 * time.Second
+
+	idleUpstreamConns = 64
+)
+
+// newTransport returns the way to an http, https or unix upstream.
+func newTransport(up upstream, s Service) (*http.Transport, error) {
+	t := &http.Transport{
+		DialContext:           up.dial,
+		DisableCompression:    true, // what the application and the browser agreed on, stays
+		ForceAttemptHTTP2:     true,
+		MaxIdleConnsPerHost:   idleUpstreamConns,
+		IdleConnTimeout:       90 * time.Second,
+		TLSHandshakeTimeout:   dialTimeout,
+		ResponseHeaderTimeout: answerTimeout,
+		ExpectContinueTimeout: continueTimeout,
+	}
+	if up.url == nil || up.url.Scheme != "https" {
+		if s.UpstreamCA != "" || s.UpstreamInsecure {
+			return nil, fmt.Errorf("upstream %q: a CA, or its absence, is for https:// only", up)
+		}
+		return t, nil
+	}
+	t.TLSClientConfig = &tls.Config{InsecureSkipVerify: s.UpstreamInsecure} // as the operator says
+	if s.UpstreamCA != "" {
+		pem, err := os.ReadFile(s.UpstreamCA)
+		if err != nil {
+			return nil, fmt.Errorf("CA of upstream %q: %w", up, err)
+		}
+		t.TLSClientConfig.RootCAs = x509.NewCertPool()
+		if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("CA of upstream %q: no certificate in %s", up, s.UpstreamCA)
+		}
+	}
+	return t, nil
+}
+
+// dial connects to the application; addr counts for nothing but TCP.
+func (u upstream) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}
+	if u.socket != "" {
+		return d.DialContext(ctx, "unix", u.socket)
+	}
+	return d.DialContext(ctx, network, addr)
+}
+
+// target returns the URL that requests are rewritten to.
+func (u upstream) target() *url.URL {
+	if u.socket != "" {
+		return &url.URL{Scheme: "http", Host: "localhost"}
+	}
+	return u.url
+}
+
+// newProxy returns a reverse proxy to s' upstream that streams both ways,
+// without buffering and without a limit on bodies.
+func newProxy(s *service, log *slog.Logger) http.Handler {
+	target := s.upstream.target()
+	p := &httputil.ReverseProxy{
+		Transport:      s.transport,
+		Rewrite:        func(pr *httputil.ProxyRequest) { rewrite(pr, target) },
+		FlushInterval:  -1,
+		BufferPool:     copyBuffers,
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ModifyResponse: s.answered,
+		ErrorHandler:   s.failed,
+	}
+	return p
+}
+
+// answered notes that the application answered. TLS ends here, so what is said
+// to browsers about it is said here, not there.
+func (s *service) answered(resp *http.Response) error {
+	s.health.set(nil)
+	resp.Header.Del("Strict-Transport-Security")
+	resp.Header.Del("Alt-Svc")
+	return nil
+}
+
+func rewrite(pr *httputil.ProxyRequest, target *url.URL) {
+	pr.SetURL(target)
+	pr.Out.Host = pr.In.Host // applications build their URLs from it
+	// Nothing is decided here by the query, so the application gets it verbatim.
+	pr.Out.URL.RawQuery = pr.In.URL.RawQuery
+	// The body's trailers are filled in at its end, in this very map.
+	pr.Out.Trailer = pr.In.Trailer
+	// A Connection header may have named ours away.
+	for _, name := range forwarded {
+		pr.Out.Header[name] = pr.In.Header[name]
+	}
+	if user := target.User; user != nil {
+		password, _ := user.Password()
+		pr.Out.SetBasicAuth(user.Username(), password)
+	}
+}
+
+// failed answers a request that the application did not.
+func (s *service) failed(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // the browser went away
+	}
+	if unreachable(err) {
+		s.health.set(err)
+	}
+	s.health.log.Debug("request failed", "server_name", r.Host, "id", r.Header.Get(headerRequestID), "err", err)
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		writePage(w, r, tooSlow.of(s))
+		return
+	}
+	writePage(w, r, notAnswering.of(s))
+}
+
+// unreachable reports whether err says that no request whatever would have got
+// through. Other errors may be the request's own, or the browser's.
+func unreachable(err error) bool {
+	var op *net.OpError
+	var cert *tls.CertificateVerificationError
+	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &cert)
+}
+
+// copyBuffers are shared by all proxies.
+var copyBuffers = new(bufferPool)
+
+type bufferPool struct{ pool sync.Pool }
+
+const copyBufferSize = 32 << 10
+
+func (p *bufferPool) Get() []byte {
+	if b, ok := p.pool.Get().(*[copyBufferSize]byte); ok {
+		return b[:]
+	}
+	return make([]byte, copyBufferSize)
+}
+
+func (p *bufferPool) Put(b []byte) { p.pool.Put((*[copyBufferSize]byte)(b)) }

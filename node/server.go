@@ -1,0 +1,229 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// serverConfig is what a server is made from. All is required but log.
+type serverConfig struct {
+	// certificate returns what browsers are shown at host.
+	certificate func(host string) (*certificate, error)
+
+	version string
+	drain   time.Duration
+	log     *slog.Logger
+}
+
+// A table is what the newest map says of gateways and host names. It does not
+// change once it is made.
+type table struct {
+	gateways map[netip.Addr]string // names, by address
+	hosts    map[string]*service   // nil: the route's service is not one of ours
+}
+
+// A server is the HTTPS server of one node. It needs no WireGuard: connections
+// come from whatever listener serve is given.
+type server struct {
+	serverConfig
+	entrance *entrance
+	table    atomic.Pointer[table]
+	refusal  *tls.Config
+	own      http.Handler // under wellKnown
+
+	// inflight is held for reading by each request under way.
+	inflight sync.RWMutex
+	draining atomic.Bool
+}
+
+const (
+	readHeaderTimeout = 10 * time.Second // the TLS handshake's too
+	idleTimeout       = 120 * time.Second
+	maxHeaderBytes    = 64 << 10
+)
+
+func newServer(cfg serverConfig) *server {
+	s := &server{serverConfig: cfg, entrance: newEntrance(cfg.log)}
+	// A handshake without certificate ends in unrecognized_name. Tickets must be
+	// off, or a resumed session would need none.
+	s.refusal = &tls.Config{
+		MinVersion:             tls.VersionTLS12,
+		SessionTicketsDisabled: true,
+		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil },
+	}
+	s.own = ownResource(s)
+	s.table.Store(&table{})
+	return s
+}
+
+// setTable makes t the truth. Connections of gateways that it lacks are closed.
+func (s *server) setTable(t *table) {
+	s.table.Store(t)
+	s.entrance.setGateways(t.gateways)
+}
+
+// service returns what answers at host, nil if that is no longer there, and
+// whether host is ours at all.
+func (s *server) service(host string) (svc *service, ours bool) {
+	svc, ours = s.table.Load().hosts[host]
+	return svc, ours
+}
+
+// serve serves what comes to ln until ctx is done. Then requests under way may
+// end, for as long as the drain lasts or until hard is done. It closes ln, and
+// returns when every handler has returned. It is to be called once.
+func (s *server) serve(ctx, hard context.Context, ln net.Listener) error {
+	// Handlers outlive ctx, not serve.
+	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	hs := &http.Server{
+		Handler:           s,
+		TLSConfig:         s.tlsConfig(),
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       withConn,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	failed := make(chan error, 2)
+	wg.Go(func() { failed <- s.entrance.run(ln) })
+	wg.Go(func() { failed <- hs.ServeTLS(s.entrance, "", "") })
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case <-hard.Done():
+	case err = <-failed:
+	}
+	s.draining.Store(true)
+	s.shutdown(hs, hard)
+	cancel()
+	s.entrance.closeConns(func(netip.Addr) bool { return true })
+	s.inflight.Lock() // never unlocked: no request begins after this
+	return err
+}
+
+// shutdown ends hs as gently as the drain and hard allow. WebSockets are cut
+// when all else is done.
+func (s *server) shutdown(hs *http.Server, hard context.Context) {
+	ctx, cancel := context.WithTimeout(hard, s.drain)
+	defer cancel()
+	if err := hs.Shutdown(ctx); err != nil {
+		s.log.Warn("requests under way are cut off", "err", err)
+		hs.Close()
+	}
+}
+
+// tlsConfig returns the settings for all our names. A client that names none of
+// them, or another than its gateway routed by, is refused.
+func (s *server) tlsConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		NextProtos:         []string{"h2", "http/1.1"},
+		GetConfigForClient: s.configForClient,
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			cert, err := s.certificate(strings.ToLower(hello.ServerName))
+			if err != nil {
+				return nil, err
+			}
+			return &cert.Certificate, nil
+		},
+	}
+}
+
+// errNotOurs says that a host name has no route to this node.
+var errNotOurs = errors.New("no route of this host name leads here")
+
+func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	c := hello.Conn.(*conn)
+	name := strings.ToLower(hello.ServerName)
+	err := errNotOurs
+	if _, ours := s.service(name); ours {
+		if name == c.header.Authority {
+			return nil, nil
+		}
+		err = fmt.Errorf("the gateway routed by %q", c.header.Authority)
+	}
+	s.log.Debug("server name refused", "server_name", fmt.Sprintf("%q", name), "gateway", c.gateway,
+		"remote", c.header.Src, "id", c.id, "err", err)
+	return s.refusal, nil
+}
+
+type connKey struct{}
+
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, c.(*tls.Conn).NetConn().(*conn))
+}
+
+// connOf returns the connection that r came over.
+func connOf(r *http.Request) *conn { return r.Context().Value(connKey{}).(*conn) }
+
+// ServeHTTP answers any request of any of our host names.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !s.inflight.TryRLock() {
+		panic(http.ErrAbortHandler)
+	}
+	defer s.inflight.RUnlock()
+
+	setForwarded(r)
+	host := strings.ToLower(r.TLS.ServerName)
+	if requestHost(r) != host {
+		// Browsers send requests for other names that they believe this server
+		// to have (RFC 9110, section 7.4; RFC 9113, section 9.1.2).
+		writePage(w, r, misdirected)
+		return
+	}
+	svc, _ := s.service(host)
+	setHSTS(w.Header(), s.pinnable(host))
+	switch {
+	case isOwn(r.URL.Path):
+		s.own.ServeHTTP(w, r)
+	case svc == nil:
+		writePage(w, r, notPublished)
+	case r.Method == http.MethodConnect:
+		writePage(w, r, noTunnels)
+	default:
+		svc.handler.ServeHTTP(w, r)
+	}
+}
+
+// requestHost returns the host that r asks for, in lower case, without port.
+func requestHost(r *http.Request) string {
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	return strings.ToLower(host)
+}
+
+// pinnable reports whether browsers may be told to insist on HTTPS at host. Not
+// under the private CA: it serves demos and intranets, and a name there, such as
+// one below .localhost, may serve plain HTTP tomorrow.
+func (s *server) pinnable(host string) bool {
+	cert, err := s.certificate(host)
+	return err == nil && cert.source != SourceCA
+}
+
+// setHSTS tells browsers to use HTTPS alone for a year (RFC 6797), if pin, and
+// otherwise nothing. Names below the host may belong to others, so they are not
+// included.
+func setHSTS(h http.Header, pin bool) {
+	if pin {
+		h.Set("Strict-Transport-Security", "max-age=31536000")
+	} else {
+		h.Del("Strict-Transport-Security")
+	}
+}

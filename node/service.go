@@ -1,0 +1,235 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"postern"
+)
+
+// A Service is what a node publishes: what answers behind one or more of the
+// tenant's host names. Either Upstream or Handler is set.
+type Service struct {
+	Name  string `json:"name,omitempty"`  // DNS label; if empty, postern.DefaultService
+	Title string `json:"title,omitempty"` // for people; if empty, the name
+
+	// Upstream is http://HOST:PORT[/PATH], https://HOST:PORT[/PATH], unix:/PATH
+	// (HTTP over a unix socket), or a folder: an absolute path, ./PATH, ../PATH
+	// or file:///PATH. User and password in a URL are sent to the application
+	// as Basic authentication.
+	Upstream string `json:"upstream,omitempty"`
+
+	// Handler serves in place of an upstream, for Go applications. It sees the
+	// browser's address as RemoteAddr.
+	Handler http.Handler `json:"-"`
+
+	// CertFile and KeyFile are PEM files, chain leaf first, to be used in place
+	// of the deployment's private CA. A change on disk is seen within seconds.
+	CertFile string `json:"cert_file,omitempty"`
+	KeyFile  string `json:"key_file,omitempty"`
+
+	// UpstreamCA is a PEM file of what an https upstream's certificate may lead
+	// to. If empty, the system's roots.
+	UpstreamCA string `json:"upstream_ca,omitempty"`
+
+	// UpstreamInsecure takes any certificate of an https upstream.
+	UpstreamInsecure bool `json:"upstream_insecure,omitempty"`
+}
+
+// ErrUpstream is wrapped by errors about an upstream that cannot be one.
+var ErrUpstream = errors.New("want http://…, https://…, unix:/path or a folder (/path, ./path or file:///path)")
+
+// ParseService reads "[NAME=]UPSTREAM", as the command line takes it. A relative
+// folder becomes an absolute one; a folder must be there.
+func ParseService(spec string) (Service, error) {
+	s := Service{Name: postern.DefaultService, Upstream: spec}
+	// What stands before the first = is a name unless it already looks like the
+	// upstream: http://host/?a=b, ./a=b.
+	if name, rest, ok := strings.Cut(spec, "="); ok && !strings.ContainsAny(name, `/\:`) {
+		s.Name, s.Upstream = name, rest
+	}
+	if err := postern.CheckLabel("service", s.Name); err != nil {
+		return Service{}, err
+	}
+	up, err := parseUpstream(s.Upstream)
+	if err != nil {
+		return Service{}, err
+	}
+	if up.folder != "" {
+		info, err := os.Stat(up.folder)
+		if err != nil {
+			return Service{}, fmt.Errorf("upstream %q: %w", s.Upstream, err)
+		}
+		if !info.IsDir() {
+			return Service{}, fmt.Errorf("upstream %q: it is a file, want a folder: %w", s.Upstream, fs.ErrInvalid)
+		}
+		s.Upstream = up.folder
+	}
+	return s, nil
+}
+
+// An upstream is a parsed Service.Upstream. Exactly one field is set.
+type upstream struct {
+	url    *url.URL // http or https
+	socket string   // absolute path
+	folder string   // absolute path
+}
+
+func parseUpstream(s string) (upstream, error) {
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		path = "/" + strings.TrimLeft(path, "/")
+		if path == "/" || strings.HasSuffix(s, "/") || strings.HasPrefix(s, "unix:.") {
+			return upstream{}, fmt.Errorf("upstream %q: the socket's path must be absolute, as in unix:/run/app.sock: %w", s, ErrUpstream)
+		}
+		return upstream{socket: path}, nil
+	}
+	if isFolder(s) {
+		path, err := filepath.Abs(s)
+		if err != nil {
+			return upstream{}, fmt.Errorf("upstream %q: %w", s, err)
+		}
+		return upstream{folder: path}, nil
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return upstream{}, fmt.Errorf("upstream: %w: %w", redactURLError(err), ErrUpstream)
+	}
+	shown := u.Redacted()
+	switch {
+	case u.Scheme == "file" && u.Host == "" && strings.HasPrefix(u.Path, "/"):
+		return upstream{folder: filepath.FromSlash(u.Path)}, nil
+	case u.Scheme != "http" && u.Scheme != "https":
+		return upstream{}, fmt.Errorf("upstream %q: %w", shown, ErrUpstream)
+	case u.Hostname() == "":
+		return upstream{}, fmt.Errorf("upstream %q has no host: %w", shown, ErrUpstream)
+	case u.RawQuery != "" || u.Fragment != "":
+		return upstream{}, fmt.Errorf("upstream %q has a query or fragment: %w", shown, ErrUpstream)
+	}
+	if p := u.Port(); p != "" {
+		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
+			return upstream{}, fmt.Errorf("upstream %q: port %s is not one of 1 to 65535: %w", shown, p, ErrUpstream)
+		}
+	}
+	return upstream{url: u}, nil
+}
+
+// isFolder reports whether s is spelled as the path of a folder.
+func isFolder(s string) bool {
+	return s == "." || s == ".." || strings.HasPrefix(s, "./") || strings.HasPrefix(s, "../") || filepath.IsAbs(s)
+}
+
+// redactURLError leaves out the URL, which may hold a password.
+func redactURLError(err error) error {
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		return ue.Err
+	}
+	return err
+}
+
+// String shows the upstream without its user and password.
+func (u upstream) String() string {
+	switch {
+	case u.socket != "":
+		return "unix:" + u.socket
+	case u.folder != "":
+		return u.folder
+	}
+	plain := *u.url
+	plain.User = nil
+	return plain.String()
+}
+
+// address returns host:port of an http or https upstream.
+func (u upstream) address() string {
+	if u.url == nil {
+		return ""
+	}
+	port := u.url.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.url.Scheme]
+	}
+	return net.JoinHostPort(u.url.Hostname(), port)
+}
+
+// A service is a Service that is ready to serve.
+type service struct {
+	Service
+	upstream  upstream // zero if there is a Handler
+	handler   http.Handler
+	transport *http.Transport // nil for folders and Handlers
+	files     *pemFiles       // nil: the private CA's certificates
+	health    *health
+}
+
+// newService checks s and what it names on disk.
+func newService(s Service, log *slog.Logger) (*service, error) {
+	if s.Name == "" {
+		s.Name = postern.DefaultService
+	}
+	if err := postern.CheckLabel("service", s.Name); err != nil {
+		return nil, err
+	}
+	if s.Title == "" {
+		s.Title = s.Name
+	}
+	log = log.With("service", s.Name)
+	svc := &service{Service: s, health: newHealth(log)}
+	if err := svc.open(log); err != nil {
+		return nil, fmt.Errorf("service %q: %w", s.Name, err)
+	}
+	return svc, nil
+}
+
+func (s *service) open(log *slog.Logger) (err error) {
+	switch {
+	case (s.Handler != nil) == (s.Upstream != ""):
+		return errors.New("want either an upstream or a handler")
+	case (s.CertFile != "") != (s.KeyFile != ""):
+		return errors.New("want both a certificate file and a key file, or neither")
+	}
+	if s.CertFile != "" {
+		if s.files, err = openPEMFiles(s.CertFile, s.KeyFile, log); err != nil {
+			return err
+		}
+	}
+	if s.Handler != nil {
+		s.handler = s.Handler
+		s.health.state = UpstreamUp
+		return nil
+	}
+	if s.upstream, err = parseUpstream(s.Upstream); err != nil {
+		return err
+	}
+	if s.upstream.folder != "" {
+		s.handler = folder{s}
+		return nil
+	}
+	if s.transport, err = newTransport(s.upstream, s.Service); err != nil {
+		return err
+	}
+	s.handler = newProxy(s, log)
+	return nil
+}
+
+// status returns how the service does.
+func (s *service) status() ServiceState {
+	state, since, err := s.health.get()
+	st := ServiceState{Name: s.Name, Title: s.Title, Upstream: "handler", State: state, Since: since}
+	if s.Handler == nil {
+		st.Upstream = s.upstream.String()
+	}
+	if err != nil {
+		st.Error = err.Error()
+	}
+	return st
+}

@@ -1,0 +1,215 @@
+package node
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"postern"
+	"postern/netstack"
+)
+
+// A Status is a node at a glance, as its local socket and `postern node status`
+// show it.
+type Status struct {
+	Version  string    `json:"version"` // of the program
+	Started  time.Time `json:"started,omitzero"`
+	Draining bool      `json:"draining,omitempty"`
+
+	Member      Membership     `json:"member"`
+	Control     Control        `json:"control"`
+	MapVersion  uint64         `json:"map_version"`
+	Tunnels     []Tunnel       `json:"tunnels"`                // one a gateway of the map
+	TunnelError string         `json:"tunnel_error,omitempty"` // why a tunnel cannot be set up
+	Routes      []Route        `json:"routes"`                 // one a host name, sorted
+	Services    []ServiceState `json:"services"`               // as configured
+	Connections Connections    `json:"connections"`
+}
+
+// A Membership says who the node is.
+type Membership struct {
+	ID         string     `json:"id"`
+	Name       string     `json:"name"`
+	Tenant     string     `json:"tenant"`
+	Address    netip.Addr `json:"address"` // on the overlay
+	Deployment string     `json:"deployment"`
+}
+
+// A Control is the state of the stream from the coordinator.
+type Control struct {
+	Up    bool      `json:"up"`
+	Since time.Time `json:"since,omitzero"`
+	Error string    `json:"error,omitempty"` // why it is down
+}
+
+// A Tunnel is the node's end of its tunnel to one gateway.
+type Tunnel struct {
+	ID        string    `json:"id"`
+	Gateway   string    `json:"gateway"`            // its name
+	Endpoint  string    `json:"endpoint,omitempty"` // where packets go; empty: not known yet
+	Public    string    `json:"public,omitempty"`   // where browsers go
+	Handshake time.Time `json:"handshake,omitzero"` // last one; zero: never
+	Received  uint64    `json:"received"`           // bytes
+	Sent      uint64    `json:"sent"`               // bytes
+}
+
+// States of a route at its node.
+const (
+	RouteReady   = "ready"   // seen through a gateway with this node's certificate
+	RouteWaiting = "waiting" // Error says for what
+	RouteAlarm   = "alarm"   // a gateway showed a certificate that is not ours
+)
+
+// A Route is a host name that leads to this node.
+type Route struct {
+	Host        string       `json:"host"`
+	URL         string       `json:"url"`
+	Service     string       `json:"service"`
+	State       string       `json:"state"` // RouteReady, RouteWaiting or RouteAlarm
+	Certificate *Certificate `json:"certificate,omitempty"`
+	SeenTLS     string       `json:"seen_tls,omitempty"`    // version, such as "TLS 1.3", through a gateway
+	SeenSHA256  string       `json:"seen_sha256,omitempty"` // of the certificate that was shown there
+	SeenAt      time.Time    `json:"seen_at,omitzero"`
+	Note        string       `json:"note,omitempty"`
+	Error       string       `json:"error,omitempty"`
+}
+
+// Sources of certificates.
+const (
+	SourceCA   = "private-ca"
+	SourceFile = "file"
+)
+
+// A Certificate is what browsers are shown at one host name.
+type Certificate struct {
+	Source   string    `json:"source"` // SourceCA or SourceFile
+	SHA256   string    `json:"sha256"` // of the leaf, in hex
+	NotAfter time.Time `json:"not_after"`
+	Error    string    `json:"error,omitempty"` // why it could not be renewed or reloaded
+}
+
+// States of the application behind a service.
+const (
+	UpstreamUp      = "up"
+	UpstreamDown    = "down"
+	UpstreamUnknown = "unknown" // not asked yet
+)
+
+// A ServiceState is a service and how its application does.
+type ServiceState struct {
+	Name     string    `json:"name"`
+	Title    string    `json:"title"`
+	Upstream string    `json:"upstream"` // without user and password; "handler" for a Go handler
+	State    string    `json:"state"`    // UpstreamUp, UpstreamDown or UpstreamUnknown
+	Since    time.Time `json:"since,omitzero"`
+	Error    string    `json:"error,omitempty"`
+}
+
+// Connections counts what came to the HTTPS listener.
+type Connections struct {
+	Open     int    `json:"open"`
+	Accepted uint64 `json:"accepted"`
+	Refused  uint64 `json:"refused"` // not from a gateway, or without a right PROXY header
+}
+
+// Status returns how the node does. It waits for nothing.
+func (n *Node) Status() Status {
+	e := n.id.Enrollment
+	s := Status{
+		Version:  n.cfg.Version,
+		Draining: n.server.draining.Load(),
+		Member:   Membership{ID: e.ID, Name: e.Name, Tenant: e.Tenant, Address: e.Address, Deployment: e.Deployment},
+		Tunnels:  n.tunnels(),
+		Routes:   []Route{}, Services: []ServiceState{},
+		Connections: n.server.entrance.counts(),
+	}
+	if t := n.started.Load(); t != nil {
+		s.Started = *t
+	}
+	if run := n.running.Load(); run != nil {
+		if err := run.peers.Load(); err != nil && *err != nil {
+			s.TunnelError = (*err).Error()
+		}
+	}
+	link := n.client.Link()
+	s.Control = Control{Up: link.Up, Since: link.Since}
+	if link.Err != nil {
+		s.Control.Error = link.Err.Error()
+	}
+	if m := n.latest.Load(); m != nil {
+		s.MapVersion = m.Version
+		for _, r := range n.routes(*m) {
+			s.Routes = append(s.Routes, n.route(r, m.Deployment(), time.Now()))
+		}
+		slices.SortFunc(s.Routes, func(a, b Route) int { return strings.Compare(a.Host, b.Host) })
+	}
+	for _, svc := range n.order {
+		s.Services = append(s.Services, svc.status())
+	}
+	return s
+}
+
+// tunnels returns the tunnels to the gateways of the newest map.
+func (n *Node) tunnels() []Tunnel {
+	tunnels := []Tunnel{}
+	run, m := n.running.Load(), n.latest.Load()
+	if run == nil || m == nil || m.Deployment() == nil {
+		return tunnels
+	}
+	live := map[postern.WireGuardPublic]netstack.PeerStatus{}
+	for _, p := range run.net.Peers() {
+		live[p.PublicKey] = p
+	}
+	for _, g := range m.Deployment().Gateways {
+		p := live[g.WireGuard]
+		t := Tunnel{
+			ID: g.ID, Gateway: g.Name, Public: g.Public,
+			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent,
+		}
+		if p.Endpoint.IsValid() {
+			t.Endpoint = p.Endpoint.String()
+		}
+		tunnels = append(tunnels, t)
+	}
+	return tunnels
+}
+
+// route returns how r, one of our routes, does.
+func (n *Node) route(r postern.Route, d *postern.Deployment, now time.Time) Route {
+	v := n.lookout.get(r.Host)
+	out := Route{
+		Host: r.Host, URL: siteURL(r.Host, d), Service: r.Service, State: RouteWaiting,
+		SeenTLS: v.tls, SeenSHA256: v.sha256, SeenAt: v.at, Note: v.note,
+	}
+	svc := n.services[r.Service]
+	cert, err := n.certificate(r.Host)
+	switch {
+	case svc == nil:
+		out.Error = "this node does not publish the service " + strconv.Quote(r.Service)
+		return out
+	case err != nil:
+		out.Error = "no certificate: " + err.Error()
+		return out
+	case v.state != "":
+		out.State = v.state
+	}
+	if v.err != nil {
+		out.Error = v.err.Error()
+	}
+	if svc.files != nil {
+		out.Certificate = cert.status(svc.files.lastError(now))
+	} else {
+		out.Certificate = cert.status(n.issuer.lastError(r.Host))
+	}
+	return out
+}
+
+// siteURL returns where browsers find host.
+func siteURL(host string, d *postern.Deployment) string {
+	if d == nil || d.Port == 0 || d.Port == 443 {
+		return "https://" + host
+	}
+	return "https://" + host + ":" + strconv.Itoa(int(d.Port))
+}
