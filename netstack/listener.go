@@ -87,7 +87,10 @@ func (l *listener) Accept() (net.Conn, error) {
 // removed while the endpoint waited, or broke the connection.
 func (l *listener) adopt(ep tcpip.Endpoint, events *waiter.Queue) net.Conn {
 	c := newConn(ep, events)
-	if l.net.reachable(c.remote.AddrPort().Addr()) != nil || harden(ep) != nil {
+	// In this order: an address that is reachable again, behind another key, is
+	// so after SetPeers aborted what was there.
+	if l.net.reachable(c.remote.AddrPort().Addr()) != nil ||
+		tcp.EndpointState(ep.State()) == tcp.StateError || harden(ep) != nil {
 		ep.Abort()
 		return nil
 	}

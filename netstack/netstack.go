@@ -224,8 +224,9 @@ func (n *Net) isClosed() bool {
 }
 
 // Close stops the host. When it returns, no packet moves any more, every
-// connection is aborted and every listener closed. Peers are not told. Further
-// calls do nothing; the error is always nil.
+// connection is aborted and every listener closed; WireGuard's idle workers are
+// on their way out. Peers are not told. Further calls do nothing but wait for
+// the first; the error is always nil.
 func (n *Net) Close() error {
 	n.close.Do(n.shutdown)
 	return nil

@@ -36,9 +36,9 @@ func TestEcho(t *testing.T) {
 func TestNewRefuses(t *testing.T) {
 	good := Config{PrivateKey: newPrivateKey(t), Address: overlay(1)}
 	for _, tt := range []struct {
-		name   string
-		break_ func(*Config)
-		want   string
+		name  string
+		spoil func(*Config)
+		want  string
 	}{
 		{"no key", func(c *Config) { c.PrivateKey = [32]byte{} }, "no private key"},
 		{"no address", func(c *Config) { c.Address = netip.Addr{} }, "no IPv6 address"},
@@ -52,7 +52,7 @@ func TestNewRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := good
-			tt.break_(&cfg)
+			tt.spoil(&cfg)
 			n, err := New(cfg)
 			if err == nil {
 				n.Close()
@@ -86,8 +86,8 @@ func TestPortIsTheOneAskedFor(t *testing.T) {
 }
 
 func TestPrivateKeyNeverPrints(t *testing.T) {
-	var log bytes.Buffer
-	logger := slog.New(slog.NewTextHandler(&syncWriter{w: &log}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := new(syncBuffer)
+	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	node := &host{private: newPrivateKey(t)}
 	cfg := Config{PrivateKey: node.private, Address: overlay(1), Logger: logger}
 	node.start(t, cfg)
@@ -115,15 +115,21 @@ func TestPrivateKeyNeverPrints(t *testing.T) {
 	}
 }
 
-type syncWriter struct {
+type syncBuffer struct {
 	mu sync.Mutex
-	w  io.Writer
+	b  bytes.Buffer
 }
 
-func (s *syncWriter) Write(b []byte) (int, error) {
+func (s *syncBuffer) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.w.Write(b)
+	return s.b.Write(b)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
 
 func TestDialErrors(t *testing.T) {
