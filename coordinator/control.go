@@ -148,10 +148,11 @@ func (c *Coordinator) postEnroll(r *http.Request) (any, error) {
 			return c.enrolled(&m)
 		}
 	}
-	if p := (*postern.Problem)(nil); errors.As(err, &p) {
-		c.refused(r.Context(), actor, "enroll.refused", token.Tenant, e.Token.String(), remoteOf(r), err)
+	p := c.problemOf(r.Context(), err)
+	if p.Status < http.StatusInternalServerError {
+		c.refused(r.Context(), actor, "enroll.refused", token.Tenant, e.Token.String(), remoteOf(r), p)
 	}
-	return nil, err
+	return nil, p
 }
 
 // readEnrollment returns a request to join whose proofs are right, and its token.
