@@ -114,7 +114,7 @@ func (g *Gateway) route(ctx context.Context, c *client) error {
 // clientAddrs finds out between which addresses c really is.
 func (g *Gateway) clientAddrs(c *client) error {
 	c.src, c.dst = addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
-	if !slices.ContainsFunc(g.cfg.ProxyFrom, func(p netip.Prefix) bool { return p.Contains(c.src.Addr()) }) {
+	if !g.isProxy(c.src.Addr()) {
 		return nil
 	}
 	c.SetReadDeadline(time.Now().Add(g.cfg.FirstByteTimeout))
@@ -126,6 +126,11 @@ func (g *Gateway) clientAddrs(c *client) error {
 		c.src, c.dst = h.Src, h.Dst
 	}
 	return nil
+}
+
+// isProxy reports whether addr is a load balancer of Config.ProxyFrom.
+func (g *Gateway) isProxy(addr netip.Addr) bool {
+	return slices.ContainsFunc(g.cfg.ProxyFrom, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // addrPort returns a TCP address, the zero AddrPort for others.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -90,7 +91,11 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		v, err := l.g.limiter.enter(time.Now(), c, addrPort(c.RemoteAddr()).Addr())
+		addr := addrPort(c.RemoteAddr()).Addr()
+		if l.g.isProxy(addr) {
+			addr = netip.Addr{} // which client it is for remains unknown
+		}
+		v, err := l.g.limiter.enter(time.Now(), c, addr)
 		if err == nil {
 			return &limitedConn{Conn: c, leave: sync.OnceFunc(func() { l.g.limiter.leave(v) })}, nil
 		}
