@@ -85,9 +85,9 @@ type Net struct {
 	stack   *stack.Stack
 	device  *device.Device
 
-	// routes is the address of every peer that may be dialed or accepted from,
-	// and whose key is behind it.
-	routes atomic.Pointer[map[netip.Addr]Key]
+	// routes is the addresses that may be dialed and accepted from. A map that
+	// was stored is never written again.
+	routes atomic.Pointer[map[netip.Addr]bool]
 	port   atomic.Uint32
 
 	// configuring is held while the device is being changed.
@@ -132,7 +132,7 @@ func New(cfg Config) (*Net, error) {
 		device:  device.NewDevice(tunDevice{link}, conn.NewDefaultBind(), newDeviceLogger(cfg.Logger)),
 		peers:   map[Key]Peer{},
 	}
-	n.routes.Store(&map[netip.Addr]Key{})
+	n.routes.Store(&map[netip.Addr]bool{})
 	if err := n.up(cfg); err != nil {
 		n.Close()
 		return nil, err

@@ -64,22 +64,22 @@ func (n *Net) SetPeers(peers []Peer) error {
 	}
 	// In this order: nobody dials an address any more, its packets stop, then
 	// the connections that were there are aborted.
-	routes := maps.Clone(*n.routes.Load())
+	kept := maps.Clone(*n.routes.Load())
 	gone := map[netip.Addr]bool{}
 	for key, have := range n.peers {
 		if now, ok := want[key]; !ok || now.Address != have.Address {
 			gone[have.Address] = true
-			delete(routes, have.Address)
+			delete(kept, have.Address)
 		}
 	}
-	n.routes.Store(&routes)
+	n.routes.Store(&kept)
 	err = n.apply(want)
 	n.abort(gone)
-	routes = make(map[netip.Addr]Key, len(n.peers))
-	for key, p := range n.peers {
-		routes[p.Address] = key
+	all := make(map[netip.Addr]bool, len(n.peers))
+	for _, p := range n.peers {
+		all[p.Address] = true
 	}
-	n.routes.Store(&routes)
+	n.routes.Store(&all)
 	return err
 }
 
@@ -172,7 +172,7 @@ var errNoPeer = errors.New("no peer has this address")
 
 // reachable returns errNoPeer unless a peer has a.
 func (n *Net) reachable(a netip.Addr) error {
-	if _, ok := (*n.routes.Load())[a]; !ok {
+	if !(*n.routes.Load())[a] {
 		return errNoPeer
 	}
 	return nil
