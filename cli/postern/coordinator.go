@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+
+	"postern"
+	"postern/coordinator"
+	"postern/internal/datadir"
+)
+
+func coordinatorCommand() *cli.Command {
+	return &cli.Command{
+		Name: "coordinator", Usage: "the registry that tells nodes and gateways what they need to know",
+		Subcommands: []*cli.Command{{
+			Name: "run", Usage: "run a coordinator until it is stopped", Action: runCoordinator,
+			Description: "The first start makes the deployment's keys and its registry in the data directory. The domain is " +
+				"for ever: the names of all companies lie below it, and so does control.DOMAIN, by which gateways pass nodes " +
+				"through to this coordinator.",
+			UsageText: "postern coordinator run --domain apps.example.com\n" +
+				"postern coordinator run --domain apps.example.com --listen :8443 \\\n" +
+				"    --control-url https://203.0.113.7:8443",
+			Flags: append([]cli.Flag{
+				domainFlag(),
+				&cli.StringFlag{Name: "listen", Value: ":8443", Usage: "`ADDRESS` of the control port"},
+				&cli.UintFlag{Name: "https-port", Value: postern.HTTPSPort, Usage: "`PORT` at which gateways are reached by browsers"},
+				&cli.StringSliceFlag{Name: "control-url", Usage: "`URL` for tokens, may be repeated (https://control.DOMAIN if not given)"},
+				dataFlag("data `DIR`ectory (/var/lib/postern/coordinator for root)"),
+			}, logFlags()...),
+		}},
+	}
+}
+
+func domainFlag() cli.Flag {
+	return &cli.StringFlag{Name: "domain", Usage: "base `DOMAIN` of all names; needed at the first start only"}
+}
+
+// coordinatorOptions say how a coordinator runs.
+type coordinatorOptions struct {
+	dir       string
+	domain    string   // empty: what the data directory remembers
+	listen    string   // control port
+	httpsPort uint16   // of gateways, for browsers
+	urls      []string // for tokens; nil: control.DOMAIN
+	log       *slog.Logger
+}
+
+func runCoordinator(c *cli.Context) error {
+	if _, err := operands(c); err != nil {
+		return err
+	}
+	log, err := logger(c)
+	if err != nil {
+		return err
+	}
+	port, err := parsePort(c.Uint("https-port"))
+	if err != nil {
+		return err
+	}
+	urls := c.StringSlice("control-url")
+	for _, u := range urls {
+		if err := postern.CheckControlURL(u); err != nil {
+			return misuse("such as --control-url https://203.0.113.7:8443", "%w", err)
+		}
+	}
+	s, err := openSeat(c.Context, coordinatorOptions{
+		dir: dataDir(c, postern.RoleCoordinator), domain: c.String("domain"), listen: c.String("listen"),
+		httpsPort: port, urls: urls, log: log,
+	})
+	if err != nil {
+		return err
+	}
+	return s.run(c.Context)
+}
+
+func parsePort(n uint) (uint16, error) {
+	if n == 0 || n > 65535 {
+		return 0, misuse("ports are 1 to 65535", "--https-port %d is no port", n)
+	}
+	return uint16(n), nil
+}
+
+// A seat is a coordinator with all that it sits on: its data directory, its
+// store and its listeners.
+type seat struct {
+	*coordinator.Coordinator
+	domain  string
+	dir     *datadir.Dir
+	store   store
+	control net.Listener
+	admin   net.Listener
+	log     *slog.Logger
+}
+
+// openSeat opens everything that a coordinator needs. The caller calls run or
+// close.
+func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
+	if err := checkBuild(); err != nil {
+		return nil, err
+	}
+	s := &seat{log: o.log}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.dir, err = datadir.Open(o.dir, postern.RoleCoordinator); err != nil {
+		return nil, err
+	}
+	if s.domain, err = settleDomain(s.dir, o.domain); err != nil {
+		return nil, err
+	}
+	if s.control, err = net.Listen("tcp", o.listen); err != nil {
+		return nil, fmt.Errorf("control port: %w", err)
+	}
+	authority, err := coordinator.OpenAuthority(s.dir.Path("authority"), s.domain, nil)
+	if err != nil {
+		return nil, err
+	}
+	if s.store, err = openStore(ctx, s.dir.Path("postern.db")); err != nil {
+		return nil, err
+	}
+	s.Coordinator, err = coordinator.New(coordinator.Config{
+		Store: s.store, Authority: authority, Base: s.domain, Port: o.httpsPort,
+		URLs: o.urls, Version: programVersion(), Logger: o.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.admin, err = listenAdmin(s.dir.Path(postern.AdminSocket))
+	return s, err
+}
+
+// run serves until ctx is done and then closes everything.
+func (s *seat) run(ctx context.Context) error {
+	defer s.close()
+	s.log.Info("coordinator up", "domain", s.domain, "control", s.control.Addr().String(),
+		"admin", s.admin.Addr().String(), "version", programVersion())
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.Serve(ctx, s.control) })
+	g.Go(func() error { return s.ServeAdmin(ctx, s.admin) })
+	err := g.Wait()
+	s.log.Info("coordinator down")
+	return err
+}
+
+func (s *seat) close() {
+	for _, ln := range []net.Listener{s.control, s.admin} {
+		if ln != nil {
+			ln.Close()
+		}
+	}
+	if s.store != nil {
+		if err := s.store.Close(); err != nil {
+			s.log.Error("close the registry", "err", err)
+		}
+	}
+	if s.dir != nil {
+		s.dir.Close()
+	}
+}
+
+// config is what a coordinator's data directory remembers of the command line.
+type config struct {
+	Domain string `json:"domain"`
+}
+
+const configFile = "config.json"
+
+// settleDomain returns the domain for ever: the one that dir remembers, else
+// the one asked for, which it then remembers.
+func settleDomain(dir *datadir.Dir, asked string) (string, error) {
+	if asked != "" {
+		host, err := postern.ParseHost(asked)
+		if err != nil {
+			return "", misuse("want a domain such as apps.example.com", "--domain: %w", err)
+		}
+		asked = host
+	}
+	var cfg config
+	err := dir.ReadJSON(configFile, &cfg)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if asked == "" {
+			return "", misuse("the first start needs --domain, such as --domain apps.example.com", "%s: no domain yet", dir.Path("."))
+		}
+		return asked, dir.WriteJSON(configFile, config{Domain: asked})
+	case err != nil:
+		return "", err
+	case asked != "" && asked != cfg.Domain:
+		return "", fail("a deployment keeps its domain for ever: leave --domain away, or use another --data directory for another deployment",
+			fmt.Errorf("--domain %s: this deployment's domain is %s", asked, cfg.Domain))
+	}
+	return cfg.Domain, nil
+}
+
+// maxSocketPath is how long a unix socket's path can be on the systems we know.
+const maxSocketPath = 103
+
+// listenAdmin opens the admin API's socket for this user alone. The data
+// directory's lock is held, so that a socket found there is a dead one's.
+func listenAdmin(path string) (net.Listener, error) {
+	if len(path) > maxSocketPath {
+		return nil, fail("use a shorter --data directory",
+			fmt.Errorf("admin socket %s: its path has %d characters, more than the %d that fit", path, len(path), maxSocketPath))
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
+}

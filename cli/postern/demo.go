@@ -1,0 +1,452 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"postern"
+	"postern/internal/datadir"
+)
+
+func demoCommand() *cli.Command {
+	return &cli.Command{
+		Name: "demo", Usage: "try everything on this machine, without root or internet", Action: demoAction,
+		Description: "It starts a coordinator, a gateway, two nodes and an application behind each as processes of their own, " +
+			"for two companies, acme and globex. It stays until Ctrl-C and leaves nothing behind. With --check it asks each " +
+			"application one question through the whole road and exits with 0 or 1.",
+		UsageText: "make demo\nmake demo ARGS=--check\npostern demo --ledger build/ledger",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "ledger", Usage: "`PATH` of the application (ledger beside this program if not given)"},
+			&cli.BoolFlag{Name: "check", Usage: "one request for each company, then exit"},
+			&cli.BoolFlag{Name: "verbose", Usage: "show the log of every process"},
+		},
+	}
+}
+
+// demoBase is the demo's domain. Names below localhost are loopback to browsers
+// and curl, without DNS (RFC 6761, section 6.3).
+const demoBase = "postern.localhost"
+
+// demoPatience is how long the demo waits for anything to become ready.
+const demoPatience = 60 * time.Second
+
+// A company is one of the demo's tenants.
+type company struct {
+	name, title string
+	ledger      string // URL of the application itself
+	url         string // as a browser sees it
+}
+
+// A demo is the whole road on one machine.
+type demo struct {
+	dir       string // of all state; removed at the end
+	cast      *cast
+	admin     *admin
+	https     int // ports on loopback
+	control   int
+	udp       int
+	companies []*company
+}
+
+func demoAction(c *cli.Context) (err error) {
+	if _, err := operands(c); err != nil {
+		return err
+	}
+	if err := checkBuild(); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	ledger := cmp.Or(c.String("ledger"), filepath.Join(filepath.Dir(self), "ledger"))
+	if ledger, err = filepath.Abs(ledger); err != nil {
+		return err
+	}
+	if _, err := os.Stat(ledger); err != nil {
+		return fail("build it with `make build`, or name it with --ledger PATH", fmt.Errorf("the demo's application: %w", err))
+	}
+	dir, err := os.MkdirTemp("", "postern-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	d := &demo{dir: dir, cast: newCast(self, dir), companies: []*company{
+		{name: "acme", title: "Acme Joinery"}, {name: "globex", title: "Globex Trading"},
+	}}
+	if c.Bool("verbose") {
+		d.cast.show = c.App.ErrWriter
+	}
+	defer d.cast.stop()
+	// A process that dies takes the demo with it.
+	ctx, cancel := context.WithCancelCause(c.Context)
+	defer cancel(nil)
+	d.cast.died = func(err error) { cancel(err) }
+
+	err = d.play(ctx, c, ledger)
+	if c.Context.Err() != nil {
+		return nil // Ctrl-C
+	}
+	return cause(ctx, err)
+}
+
+// cause prefers the reason for which ctx was cancelled to what that broke.
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// play is the demo from its first process to its end.
+func (d *demo) play(ctx context.Context, c *cli.Context, ledger string) error {
+	fmt.Fprintln(c.App.ErrWriter, "Starting a coordinator, a gateway, two nodes and two applications …")
+	if err := d.findPorts(); err != nil {
+		return err
+	}
+	steps := []func() error{
+		func() error { return d.startCoordinator(ctx) },
+		func() error { return d.startGateway(ctx) },
+		func() error { return d.startLedgers(ctx, ledger) },
+		func() error { return d.startNodes(ctx) },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	hc, err := d.browser()
+	if err != nil {
+		return err
+	}
+	defer hc.CloseIdleConnections()
+	for _, v := range d.companies {
+		if err := d.await(ctx, v.url, func(ctx context.Context) error { return getOK(ctx, hc, v.url) }); err != nil {
+			return err
+		}
+	}
+	if err := d.await(ctx, "all routes ready", d.routesReady); err != nil {
+		return err
+	}
+	if c.Bool("check") {
+		return d.check(ctx, c.App.Writer, hc)
+	}
+	if err := d.print(ctx, c.App.Writer); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// findPorts chooses ports that are free at this moment, 8443 for browsers if it
+// is one of them.
+func (d *demo) findPorts() error {
+	d.https = 8443
+	if !portFree(d.https) {
+		d.https = 0
+	}
+	for _, port := range []*int{&d.https, &d.control} {
+		if *port != 0 {
+			continue
+		}
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer ln.Close() // not before all are chosen
+		*port = ln.Addr().(*net.TCPAddr).Port
+	}
+	conn, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	d.udp = conn.LocalAddr().(*net.UDPAddr).Port
+	return nil
+}
+
+func portFree(port int) bool {
+	ln, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+	if err != nil {
+		return false
+	}
+	ln.Close()
+	return true
+}
+
+func (d *demo) data(role string) string { return filepath.Join(d.dir, role) }
+
+func local(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
+
+func (d *demo) startCoordinator(ctx context.Context) error {
+	// Nodes go through the gateway, as they would from an office.
+	err := d.cast.start("coordinator", nil, d.cast.self, "coordinator", "run", "--data", d.data("coordinator"),
+		"--domain", demoBase, "--listen", local(d.control), "--https-port", strconv.Itoa(d.https))
+	if err != nil {
+		return err
+	}
+	d.admin = socketAdmin(filepath.Join(d.data("coordinator"), postern.AdminSocket))
+	return d.await(ctx, "the coordinator", func(ctx context.Context) error {
+		return d.admin.call(ctx, http.MethodGet, "/status", nil, nil)
+	})
+}
+
+// token returns a fresh join token as the environment of who is to use it.
+func (d *demo) token(ctx context.Context, req postern.TokenRequest) ([]string, error) {
+	var t postern.CreatedToken
+	err := d.admin.call(ctx, http.MethodPost, "/tokens", req, &t)
+	return []string{joinTokenEnv + "=" + t.Secret}, err
+}
+
+func (d *demo) startGateway(ctx context.Context) error {
+	env, err := d.token(ctx, postern.TokenRequest{Role: postern.RoleGateway})
+	if err != nil {
+		return err
+	}
+	err = d.cast.do(ctx, "gateway-join", env, d.cast.self, "gateway", "join", "--data", d.data("gateway"),
+		"--name", "door", "--coordinator", "https://"+local(d.control))
+	if err != nil {
+		return err
+	}
+	err = d.cast.start("gateway", nil, d.cast.self, "gateway", "run", "--data", d.data("gateway"),
+		"--listen", local(d.https), "--http", "", "--udp", ":"+strconv.Itoa(d.udp),
+		"--advertise", local(d.udp), "--public", local(d.https))
+	if err != nil {
+		return err
+	}
+	return d.await(ctx, "the gateway", func(ctx context.Context) error {
+		gateways, err := fetch[postern.GatewayState](d.admin, "/gateways")(ctx)
+		if err == nil && (len(gateways) != 1 || gateways[0].State != postern.StateReady || gateways[0].Endpoint == "") {
+			err = errors.New("not ready yet")
+		}
+		return err
+	})
+}
+
+func (d *demo) startLedgers(ctx context.Context, ledger string) error {
+	for _, v := range d.companies {
+		name := v.name + "-ledger"
+		err := d.cast.start(name, nil, ledger, "-listen", "127.0.0.1:0", "-data", d.data(name+".db"), "-sample", v.name, "-title", v.title)
+		if err != nil {
+			return err
+		}
+		err = d.await(ctx, name, func(context.Context) error {
+			said, err := os.ReadFile(d.cast.log(name))
+			if err != nil {
+				return err
+			}
+			_, rest, _ := strings.Cut(string(said), "ledger: listening on ")
+			url, _, whole := strings.Cut(rest, "\n")
+			if !whole {
+				return errors.New("it does not say yet where it listens")
+			}
+			v.ledger = url
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *demo) startNodes(ctx context.Context) error {
+	for _, v := range d.companies {
+		if err := d.admin.call(ctx, http.MethodPost, "/tenants", postern.TenantRequest{Name: v.name, Title: v.title}, nil); err != nil {
+			return err
+		}
+		env, err := d.token(ctx, postern.TokenRequest{Tenant: v.name})
+		if err != nil {
+			return err
+		}
+		err = d.cast.start(v.name+"-node", env, d.cast.self, "node", "join", "--data", d.data(v.name+"-node"),
+			"--name", "office", "--publish", v.ledger)
+		if err != nil {
+			return err
+		}
+		v.url = "https://" + net.JoinHostPort(v.name+"."+demoBase, strconv.Itoa(d.https)) + "/"
+	}
+	return nil
+}
+
+// caFile is the deployment's private CA, for whoever wants to trust it.
+func (d *demo) caFile() string { return d.data("ca.pem") }
+
+// browser returns a client that trusts the demo's private CA and nothing else.
+func (d *demo) browser() (*http.Client, error) {
+	pem, err := os.ReadFile(filepath.Join(d.data("coordinator"), "authority", "ca.pem"))
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, errors.New("the private CA's file holds no certificate")
+	}
+	if err := datadir.Write(d.caFile(), pem); err != nil {
+		return nil, err
+	}
+	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DialContext: dialLocalhost, TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true,
+	}}, nil
+}
+
+func getOK(ctx context.Context, hc *http.Client, url string) error {
+	_, _, err := get(ctx, hc, url)
+	return err
+}
+
+// maxAnswer bounds what the demo reads of an answer, in bytes.
+const maxAnswer = 1 << 20
+
+// get returns the body of a 200 answer, and of TLS what there was.
+func get(ctx context.Context, hc *http.Client, url string) ([]byte, *tls.ConnectionState, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	resp, err := hc.Do(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s answered %s", url, resp.Status)
+	}
+	return body, resp.TLS, err
+}
+
+func (d *demo) routesReady(ctx context.Context) error {
+	routes, err := fetch[postern.RouteState](d.admin, "/routes")(ctx)
+	if err != nil {
+		return err
+	}
+	nodes, err := fetch[postern.NodeState](d.admin, "/nodes")(ctx)
+	if err != nil {
+		return err
+	}
+	ready := 0
+	for _, r := range routes {
+		if r.State == postern.StateReady {
+			ready++
+		}
+	}
+	for _, n := range nodes {
+		if n.State == postern.StateReady {
+			ready++
+		}
+	}
+	if ready != 2*len(d.companies) {
+		return fmt.Errorf("%d of %d nodes and routes are ready", ready, 2*len(d.companies))
+	}
+	return nil
+}
+
+// await repeats try until it succeeds, or what fails, for demoPatience.
+func (d *demo) await(ctx context.Context, what string, try func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, demoPatience, context.DeadlineExceeded)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := try(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			if !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+				return context.Cause(ctx)
+			}
+			return fail("`--verbose` shows what each process says", fmt.Errorf("waited %v for %s: %w", demoPatience, what, err))
+		}
+	}
+}
+
+// check asks each application one question through the whole road, and holds
+// the answer against the one that the application gives when asked directly.
+func (d *demo) check(ctx context.Context, w io.Writer, hc *http.Client) error {
+	seen := map[string]string{} // answer -> company
+	for _, v := range d.companies {
+		url := v.url + "api/companies"
+		through, state, err := get(ctx, hc, url)
+		if err != nil {
+			return fmt.Errorf("%s: %w", v.name, err)
+		}
+		direct, _, err := get(ctx, hc, v.ledger+"/api/companies")
+		if err != nil {
+			return fmt.Errorf("%s: the application itself: %w", v.name, err)
+		}
+		if string(through) != string(direct) {
+			return fmt.Errorf("%s: %s did not answer what the company's application does", v.name, url)
+		}
+		if other, ok := seen[string(through)]; ok {
+			return fmt.Errorf("%s: the answer is %s's", v.name, other)
+		}
+		seen[string(through)] = v.name
+		fmt.Fprintf(w, "%-7s ok  %s  200, %s, certificate verified, %s\n", v.name, url, tls.VersionName(state.Version), companyNames(through))
+	}
+	return nil
+}
+
+// companyNames returns the names in an answer of /api/companies, or its size.
+func companyNames(body []byte) string {
+	var list []struct{ Name string }
+	if json.Unmarshal(body, &list) != nil || len(list) == 0 {
+		return size(uint64(len(body)))
+	}
+	var names []string
+	for _, v := range list {
+		names = append(names, v.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (d *demo) print(ctx context.Context, w io.Writer) error {
+	nodes, err := fetch[postern.NodeState](d.admin, "/nodes")(ctx)
+	if err != nil {
+		return err
+	}
+	routes, err := fetch[postern.RouteState](d.admin, "/routes")(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(w, "\nTwo companies, each with its own application on its own node:")
+	fmt.Fprintln(w)
+	for _, v := range d.companies {
+		fmt.Fprintf(w, "  %-16s%s\n", v.title, v.url)
+	}
+	fmt.Fprintf(w, "\nAsk one with curl, in another terminal:\n\n  curl --cacert %s %sapi/companies\n", d.caFile(), d.companies[0].url)
+	fmt.Fprintf(w, "\nA browser warns until it trusts the demo's own CA, which is good for names\nbelow %s only:\n\n", demoBase)
+	fmt.Fprintf(w, "  Chromium  certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n postern-demo \\\n              -i %s\n", d.caFile())
+	fmt.Fprintln(w, "            and afterwards: certutil -d sql:$HOME/.pki/nssdb -D -n postern-demo")
+	fmt.Fprintln(w, "  Firefox   Settings, Certificates, View, Authorities, Import: the same file")
+	fmt.Fprintln(w, "\nWhat the operator sees:")
+	data := "--data " + d.data("coordinator")
+	fmt.Fprintf(w, "\n$ postern nodes list %s\n", data)
+	if err := write(w, "table", nodes, nodeRows); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\n$ postern routes list %s\n", data)
+	if err := write(w, "table", routes, routeRows); err != nil {
+		return err
+	}
+	fmt.Fprintln(w, "\nCtrl-C ends it and removes everything.")
+	return nil
+}

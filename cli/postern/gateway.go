@@ -1,0 +1,315 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+
+	"postern"
+	"postern/gateway"
+	"postern/internal/datadir"
+	"postern/internal/member"
+	"postern/netstack"
+)
+
+func gatewayCommand() *cli.Command {
+	data := dataFlag("data `DIR`ectory (/var/lib/postern/gateway for root)")
+	return &cli.Command{
+		Name: "gateway", Usage: "the public door: moves ciphertext between browsers and nodes",
+		Subcommands: []*cli.Command{
+			{
+				Name: "join", Usage: "make this machine a gateway of a deployment", Action: joinGateway,
+				UsageText: "postern gateway join --token-file gateway.token\n" +
+					"postern gateway join --token-file - --coordinator https://203.0.113.7:8443 < t",
+				Flags: append([]cli.Flag{
+					tokenFlag(),
+					&cli.StringFlag{Name: "name", Usage: "`NAME` in lists (made from the machine's if not given)"},
+					&cli.StringFlag{Name: "coordinator", Usage: "`URL` of the coordinator in place of the token's"},
+					data,
+				}, logFlags()...),
+			},
+			{
+				Name: "run", Usage: "run this gateway until it is stopped", Action: runGatewayCommand,
+				Description: "When it is stopped it takes no new connections and lets open ones end, for 30 s at most; a second " +
+					"signal ends it at once. It comes up without the coordinator, with the routes that it knew last.",
+				UsageText: "postern gateway run\n" +
+					"postern gateway run --advertise gw1.example.com:51820 --public gw1.example.com:443",
+				Flags: append(append(gatewayFlags(), data), logFlags()...),
+			},
+		},
+	}
+}
+
+// gatewayFlags are what `gateway run` and `up` have in common.
+func gatewayFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "listen", Value: ":443", Usage: "`ADDRESS` for browsers"},
+		&cli.StringFlag{Name: "http", Value: ":80", Usage: "`ADDRESS` that sends browsers on to https; empty for none"},
+		&cli.StringFlag{Name: "udp", Value: ":51820", Usage: "`:PORT` for the nodes' tunnels"},
+		&cli.StringFlag{Name: "advertise", Usage: "`HOST:PORT` where nodes find the UDP port, if it is not this machine's address"},
+		&cli.StringFlag{Name: "public", Usage: "`HOST:PORT` where browsers find this gateway, if it is not this machine's address"},
+		&cli.StringSliceFlag{Name: "proxy-from", Usage: "`PREFIX` of load balancers that send PROXY v2 headers, may be repeated"},
+		&cli.IntFlag{Name: "source-rate", Usage: "`N` new connections a second from one address (20 if not given, -1: any)"},
+		&cli.IntFlag{Name: "source-conns", Usage: "`N` open connections of one address (200 if not given, -1: any)"},
+		&cli.IntFlag{Name: "tenant-rate", Usage: "`N` new connections a second to one company (100 if not given, -1: any)"},
+		&cli.IntFlag{Name: "tenant-conns", Usage: "`N` open connections to one company (2000 if not given, -1: any)"},
+	}
+}
+
+// gatewayOptions say how a gateway runs.
+type gatewayOptions struct {
+	listen, http string // TCP addresses; http may be empty
+	udp          uint16
+	advertise    string // host:port; nodes find the UDP port there
+	public       string // host:port; browsers find the gateway there
+	httpsPort    uint16 // in public
+	proxyFrom    []netip.Prefix
+	limits       gateway.Limits
+	log          *slog.Logger
+}
+
+// parseGateway reads what gatewayFlags say.
+func parseGateway(c *cli.Context, log *slog.Logger) (gatewayOptions, error) {
+	o := gatewayOptions{
+		listen: c.String("listen"), http: c.String("http"),
+		advertise: c.String("advertise"), public: c.String("public"),
+		limits: gateway.Limits{
+			SourceRate: c.Int("source-rate"), SourceBurst: 5 * c.Int("source-rate"), SourceConns: c.Int("source-conns"),
+			TenantRate: c.Int("tenant-rate"), TenantConns: c.Int("tenant-conns"),
+		},
+		log: log,
+	}
+	host, port, err := splitAddress("udp", c.String("udp"))
+	if err != nil {
+		return o, err
+	}
+	if host != "" {
+		return o, misuse("leave the host away, as in --udp :51820", "--udp %s: the tunnels' port is open on all addresses", c.String("udp"))
+	}
+	o.udp = port
+	if o.advertise == "" {
+		o.advertise = ":" + strconv.Itoa(int(o.udp))
+	} else if _, _, err := splitAddress("advertise", o.advertise); err != nil {
+		return o, err
+	}
+	_, port, err = splitAddress("listen", o.listen)
+	if err != nil {
+		return o, err
+	}
+	if o.public == "" {
+		o.public = ":" + strconv.Itoa(int(port))
+	}
+	if _, o.httpsPort, err = splitAddress("public", o.public); err != nil {
+		return o, err
+	}
+	for _, text := range c.StringSlice("proxy-from") {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return o, misuse("such as --proxy-from 10.0.0.0/8", "--proxy-from %q is no prefix", text)
+		}
+		o.proxyFrom = append(o.proxyFrom, prefix)
+	}
+	return o, nil
+}
+
+// splitAddress takes HOST:PORT apart for the option called name.
+func splitAddress(name, text string) (string, uint16, error) {
+	host, port, err := net.SplitHostPort(text)
+	n, perr := strconv.ParseUint(port, 10, 16)
+	if err != nil || perr != nil {
+		return "", 0, misuse("want HOST:PORT or :PORT with a port from 0 to 65535", "--%s %q is no address", name, text)
+	}
+	return host, uint16(n), nil
+}
+
+func joinGateway(c *cli.Context) error {
+	if _, err := operands(c); err != nil {
+		return err
+	}
+	token, err := joinToken(c)
+	if err != nil {
+		return err
+	}
+	if u := c.String("coordinator"); u != "" {
+		if err := postern.CheckControlURL(u); err != nil {
+			return misuse("such as --coordinator https://203.0.113.7:8443", "%w", err)
+		}
+		token.URLs = []string{u}
+	}
+	dir, err := datadir.Open(dataDir(c, postern.RoleGateway), postern.RoleGateway)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	id, err := join(c.Context, dir, token, postern.RoleGateway, c.String("name"))
+	if err != nil {
+		return err
+	}
+	note(c, "Joined as gateway %s. Now run it: postern gateway run", id.Enrollment.Name)
+	return nil
+}
+
+// join is member.Join for this machine.
+func join(ctx context.Context, dir *datadir.Dir, token postern.Token, role postern.Role, name string) (*member.Identity, error) {
+	if name != "" {
+		if err := postern.CheckLabel(string(role), name); err != nil {
+			return nil, misuse("a name is a DNS label such as office-1: letters a to z, digits and hyphens", "%w", err)
+		}
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = string(role)
+	}
+	return member.Join(ctx, dir, token, role, name, member.ThisHost(host, programVersion()))
+}
+
+func runGatewayCommand(c *cli.Context) error {
+	if _, err := operands(c); err != nil {
+		return err
+	}
+	log, err := logger(c)
+	if err != nil {
+		return err
+	}
+	o, err := parseGateway(c, log)
+	if err != nil {
+		return err
+	}
+	dir, err := datadir.Open(dataDir(c, postern.RoleGateway), postern.RoleGateway)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return runGateway(c.Context, dir, o)
+}
+
+// runGateway serves as the gateway that joined in dir until ctx is done and open
+// connections have drained.
+func runGateway(ctx context.Context, dir *datadir.Dir, o gatewayOptions) error {
+	id, err := member.LoadIdentity(dir)
+	if errors.Is(err, member.ErrNotJoined) {
+		return fail("join first: postern gateway join --token-file FILE (`postern tokens create --gateway` makes the token)",
+			fmt.Errorf("%s: %w", dir.Path("."), err))
+	} else if err != nil {
+		return err
+	}
+	d, err := openDoor(dir, id, o)
+	if err != nil {
+		return err
+	}
+	return d.run(ctx)
+}
+
+// A door is a gateway with all that it stands on: its membership, its tunnels
+// and its listeners.
+type door struct {
+	opts   gatewayOptions
+	id     *member.Identity
+	client *member.Client
+	net    *netstack.Net
+	gw     *gateway.Gateway
+	https  net.Listener
+	http   net.Listener // nil: none
+	log    *slog.Logger
+
+	ids atomic.Pointer[map[netip.Addr]string] // of the map's nodes
+}
+
+func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door, err error) {
+	d := &door{opts: o, id: id, log: o.log}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	if d.https, err = net.Listen("tcp", o.listen); err != nil {
+		return nil, err
+	}
+	if o.http != "" {
+		if d.http, err = net.Listen("tcp", o.http); err != nil {
+			return nil, err
+		}
+	}
+	if d.client, err = member.NewClient(dir, id, o.log); err != nil {
+		return nil, err
+	}
+	d.net, err = netstack.New(netstack.Config{
+		PrivateKey: id.WireGuard, Address: id.Enrollment.Address, Port: o.udp, Logger: o.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.gw = gateway.New(gateway.Config{
+		Dial:            d.net.DialContext,
+		DialCoordinator: d.client.DialEdge,
+		HTTPSPort:       o.httpsPort, ProxyFrom: o.proxyFrom, Limits: o.limits, Logger: o.log,
+	})
+	return d, nil
+}
+
+func (d *door) close() {
+	for _, ln := range []net.Listener{d.https, d.http} {
+		if ln != nil {
+			ln.Close()
+		}
+	}
+	if d.net != nil {
+		d.net.Close()
+	}
+	if d.client != nil {
+		d.client.Close()
+	}
+}
+
+// run serves until ctx is done and what was open then has drained; until that
+// the map is followed and the tunnels stay.
+func (d *door) run(ctx context.Context) error {
+	defer d.close()
+	d.log.Info("gateway up", "gateway", d.id.Enrollment.Name, "https", d.https.Addr().String(),
+		"udp_port", d.net.Port(), "address", d.id.Enrollment.Address, "version", programVersion())
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	g, life := errgroup.WithContext(life)
+	serve, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(life, stop)() // whatever fails ends the serving too
+
+	g.Go(func() error { return d.client.Follow(life, d.apply) })
+	g.Go(func() error { d.tell(life); return nil })
+	if d.http != nil {
+		g.Go(func() error { return d.gw.ServeRedirect(serve, d.http) })
+	}
+	g.Go(func() error {
+		defer end()
+		return d.gw.Serve(serve, d.https)
+	})
+	err := g.Wait()
+	d.log.Info("gateway down")
+	return err
+}
+
+// apply works a map in: tunnels first, so that no route leads into nowhere.
+func (d *door) apply(m postern.Map) {
+	if err := d.net.SetPeers(member.NodePeers(m)); err != nil {
+		d.log.Error("set tunnels; going on with those held", "err", err, "map_version", m.Version)
+		return
+	}
+	ids := make(map[netip.Addr]string)
+	for _, s := range m.Sections {
+		for _, n := range s.Nodes {
+			ids[n.Address] = n.ID
+		}
+	}
+	d.ids.Store(&ids)
+	d.gw.SetRoutes(gateway.NewTable(m))
+	d.log.Debug("map applied", "map_version", m.Version)
+}

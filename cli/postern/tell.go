@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"postern"
+)
+
+const (
+	// tellInterval is how often a gateway looks for news to tell.
+	tellInterval = 500 * time.Millisecond
+
+	// fresh is how long a handshake vouches for a tunnel: WireGuard makes a new
+	// one every 2 minutes while there is traffic (whitepaper, section 6.2).
+	fresh = 3 * time.Minute
+)
+
+// tell tells the coordinator, until ctx is done, where this gateway is reached,
+// whenever the control stream came up; and how its tunnels are, whenever one
+// came, went or moved, and every postern.StatusInterval.
+func (d *door) tell(ctx context.Context) {
+	tick := time.NewTicker(tellInterval)
+	defer tick.Stop()
+	var told, reported time.Time
+	var last map[string]string
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		link := d.client.Link()
+		if !link.Up {
+			continue
+		}
+		if !link.Since.Equal(told) {
+			if err := d.client.SetGateway(ctx, d.opts.advertise, d.opts.public); err != nil {
+				d.log.Debug("tell the coordinator this gateway's addresses", "err", err)
+				continue
+			}
+			told, reported = link.Since, time.Time{}
+		}
+		now, s := time.Now(), d.status()
+		paths := tunnelPaths(s, now)
+		if now.Sub(reported) < postern.StatusInterval && maps.Equal(paths, last) {
+			continue
+		}
+		if err := d.client.Report(ctx, s); err != nil {
+			d.log.Debug("report to the coordinator", "err", err)
+			continue
+		}
+		reported, last = now, paths
+	}
+}
+
+// status is what the coordinator hears of the tunnels.
+func (d *door) status() postern.Status {
+	s := postern.Status{Version: programVersion()}
+	ids := d.ids.Load()
+	if ids == nil {
+		return s
+	}
+	for _, p := range d.net.Peers() {
+		peer := postern.PeerStatus{ID: (*ids)[p.Address], Handshake: p.Handshake, Received: p.Received, Sent: p.Sent}
+		if p.Endpoint.IsValid() {
+			peer.Endpoint = p.Endpoint.String()
+		}
+		if peer.ID != "" {
+			s.Peers = append(s.Peers, peer)
+		}
+	}
+	return s
+}
+
+// tunnelPaths returns where each tunnel that answers leads to, by node.
+func tunnelPaths(s postern.Status, now time.Time) map[string]string {
+	paths := make(map[string]string)
+	for _, p := range s.Peers {
+		if now.Sub(p.Handshake) < fresh {
+			paths[p.ID] = p.Endpoint
+		}
+	}
+	return paths
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+
+	"postern"
+	"postern/internal/datadir"
+	"postern/internal/member"
+)
+
+func upCommand() *cli.Command {
+	return &cli.Command{
+		Name: "up", Usage: "run a coordinator and a gateway on this one public host", Action: up,
+		Description: "This is all that the cloud side needs. One DNS record leads to it: *.DOMAIN, an A or AAAA record with this " +
+			"host's address. The first start makes the deployment's keys in the data directory.",
+		UsageText: "postern up --domain apps.example.com\n" +
+			"postern tenants add acme > acme.token",
+		Flags: append(append([]cli.Flag{domainFlag()}, gatewayFlags()...), append([]cli.Flag{
+			&cli.StringFlag{Name: "control", Value: "127.0.0.1:8443", Usage: "`ADDRESS` of the control port; nodes come through the gateway"},
+			dataFlag("data `DIR`ectory of both (/var/lib/postern for root)"),
+		}, logFlags()...)...),
+	}
+}
+
+func up(c *cli.Context) error {
+	if _, err := operands(c); err != nil {
+		return err
+	}
+	log, err := logger(c)
+	if err != nil {
+		return err
+	}
+	door, err := parseGateway(c, log)
+	if err != nil {
+		return err
+	}
+	base := dataDir(c, "")
+	s, err := openSeat(c.Context, coordinatorOptions{
+		dir: filepath.Join(base, string(postern.RoleCoordinator)), domain: c.String("domain"),
+		listen: c.String("control"), httpsPort: door.httpsPort, log: log,
+	})
+	if err != nil {
+		return err
+	}
+	// The wildcard record leads to this host.
+	if strings.HasPrefix(door.advertise, ":") {
+		door.advertise = "control." + s.domain + door.advertise
+	}
+	if strings.HasPrefix(door.public, ":") {
+		door.public = "control." + s.domain + door.public
+	}
+	g, ctx := errgroup.WithContext(c.Context)
+	ctx, end := context.WithCancel(ctx)
+	g.Go(func() error {
+		defer end()
+		return s.run(ctx)
+	})
+	g.Go(func() error {
+		defer end()
+		dir, err := datadir.Open(filepath.Join(base, string(postern.RoleGateway)), postern.RoleGateway)
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		if err := enrolGateway(ctx, s, dir); err != nil {
+			return err
+		}
+		printUp(c.App.Writer, s.domain, door)
+		return runGateway(ctx, dir, door)
+	})
+	return g.Wait()
+}
+
+// enrolGateway makes this process' gateway a member of the deployment that s
+// serves, if it is not one yet.
+func enrolGateway(ctx context.Context, s *seat, dir *datadir.Dir) error {
+	_, err := member.LoadIdentity(dir)
+	if !errors.Is(err, member.ErrNotJoined) {
+		return err
+	}
+	created, err := s.IssueToken(ctx, postern.TokenRequest{Role: postern.RoleGateway, Note: "postern up"})
+	if err != nil {
+		return fmt.Errorf("token for the gateway: %w", err)
+	}
+	token, err := postern.ParseToken(created.Secret)
+	if err != nil {
+		return err
+	}
+	// Not through the gateway that it is about to be.
+	token.URLs = []string{"https://" + loopback(s.control.Addr())}
+	_, err = join(ctx, dir, token, postern.RoleGateway, "")
+	return err
+}
+
+// loopback returns where this machine itself reaches a listener at addr.
+func loopback(addr net.Addr) string {
+	tcp := addr.(*net.TCPAddr)
+	if tcp.IP.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", strconv.Itoa(tcp.Port))
+	}
+	return tcp.String()
+}
+
+func printUp(w io.Writer, domain string, o gatewayOptions) {
+	fmt.Fprintf(w, `Postern is up for %[1]s.
+
+  DNS        *.%[1]s leads to this host
+  Firewall   TCP %[2]s and UDP %[3]d are open
+
+Next, for a customer called acme:
+
+  postern tenants add acme > acme.token
+  postern node join --token-file acme.token --publish http://localhost:9000
+
+The second command is for the machine beside the application.
+
+`, domain, tcpPorts(o), o.udp)
+}
+
+func tcpPorts(o gatewayOptions) string {
+	_, https, _ := net.SplitHostPort(o.listen)
+	if _, http, err := net.SplitHostPort(o.http); err == nil {
+		return https + ", " + http
+	}
+	return https
+}
