@@ -96,10 +96,8 @@ func (s *service) knock(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	if s.transport.TLSClientConfig == nil {
+	if s.tls == nil {
 		return nil
 	}
-	cfg := s.transport.TLSClientConfig.Clone()
-	cfg.ServerName = u.url.Hostname()
-	return tls.Client(c, cfg).HandshakeContext(ctx)
+	return tls.Client(c, s.tls).HandshakeContext(ctx)
 }

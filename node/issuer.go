@@ -27,7 +27,7 @@ import (
 type issuer struct {
 	dir     string // made when the first key is
 	sign    func(ctx context.Context, csr []byte) (chain []byte, err error)
-	changed func() // called after a certificate changed; nil: nobody cares
+	changed func() // called after a certificate changed
 	log     *slog.Logger
 	poke    chan struct{}
 
@@ -50,8 +50,11 @@ const (
 	checkWait   = 6 * time.Hour   // between looks at a certificate that is well
 )
 
-func newIssuer(dir string, sign func(context.Context, []byte) ([]byte, error), log *slog.Logger) *issuer {
-	return &issuer{dir: dir, sign: sign, log: log, poke: make(chan struct{}, 1), hosts: map[string]*issued{}}
+func newIssuer(dir string, sign func(context.Context, []byte) ([]byte, error), changed func(), log *slog.Logger) *issuer {
+	return &issuer{
+		dir: dir, sign: sign, changed: changed, log: log,
+		poke: make(chan struct{}, 1), hosts: map[string]*issued{},
+	}
 }
 
 // want makes hosts the names to keep certificates for, signed by ca. What is on
@@ -199,7 +202,7 @@ func (i *issuer) keep(st *issued, host string, cert *certificate, err error, now
 	case err == nil && changed:
 		i.log.Info("certificate ready", "server_name", host, "source", cert.source, "not_after", cert.Leaf.NotAfter)
 	}
-	if changed && i.changed != nil {
+	if changed {
 		i.changed()
 	}
 }

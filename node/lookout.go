@@ -130,7 +130,8 @@ func (l *lookout) due(now time.Time) (due map[string]*sight, wait time.Duration)
 	for host, s := range l.hosts {
 		cert, err := l.certificate(host)
 		switch {
-		case err != nil: // its arrival wakes us
+		case err != nil:
+			wait = min(wait, lookMaxWait)
 		case cert.sha256 != s.looked || !s.next.After(now):
 			due[host] = s
 			wait = 0

@@ -133,12 +133,11 @@ func New(cfg Config) (*Node, error) {
 		n.services[svc.Name] = svc
 		n.order = append(n.order, svc)
 	}
-	n.issuer = newIssuer(cfg.Dir.Path("certs"), n.sign, cfg.Logger)
+	n.lookout = newLookout(n.certificate, cfg.Logger)
+	n.issuer = newIssuer(cfg.Dir.Path("certs"), n.sign, n.lookout.again, cfg.Logger)
 	n.server = newServer(serverConfig{
 		certificate: n.certificate, version: cfg.Version, drain: cfg.Drain, log: cfg.Logger,
 	})
-	n.lookout = newLookout(n.certificate, cfg.Logger)
-	n.issuer.changed = n.lookout.again
 	return n, nil
 }
 

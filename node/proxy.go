@@ -30,10 +30,12 @@ const (
 	idleUpstreamConns = 64
 )
 
-// newTransport returns the way to an http, https or unix upstream.
-func newTransport(up upstream, s Service) (*http.Transport, error) {
-	t := &http.Transport{
+// newTransport returns the way to an http, https or unix upstream; cfg is for
+// https alone.
+func newTransport(up upstream, cfg *tls.Config) *http.Transport {
+	return &http.Transport{
 		DialContext:           up.dial,
+		TLSClientConfig:       cfg.Clone(),
 		DisableCompression:    true, // what the application and the browser agreed on, stays
 		ForceAttemptHTTP2:     true,
 		MaxIdleConnsPerHost:   idleUpstreamConns,
@@ -42,24 +44,29 @@ func newTransport(up upstream, s Service) (*http.Transport, error) {
 		ResponseHeaderTimeout: answerTimeout,
 		ExpectContinueTimeout: continueTimeout,
 	}
+}
+
+// upstreamTLS returns the TLS settings for s' upstream, nil if it is not https.
+func upstreamTLS(up upstream, s Service) (*tls.Config, error) {
 	if up.url == nil || up.url.Scheme != "https" {
 		if s.UpstreamCA != "" || s.UpstreamInsecure {
 			return nil, fmt.Errorf("upstream %q: a CA, or its absence, is for https:// only", up)
 		}
-		return t, nil
+		return nil, nil
 	}
-	t.TLSClientConfig = &tls.Config{InsecureSkipVerify: s.UpstreamInsecure} // as the operator says
-	if s.UpstreamCA != "" {
-		pem, err := os.ReadFile(s.UpstreamCA)
-		if err != nil {
-			return nil, fmt.Errorf("CA of upstream %q: %w", up, err)
-		}
-		t.TLSClientConfig.RootCAs = x509.NewCertPool()
-		if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("CA of upstream %q: no certificate in %s", up, s.UpstreamCA)
-		}
+	cfg := &tls.Config{ServerName: up.url.Hostname(), InsecureSkipVerify: s.UpstreamInsecure} // as the operator says
+	if s.UpstreamCA == "" {
+		return cfg, nil
 	}
-	return t, nil
+	pem, err := os.ReadFile(s.UpstreamCA)
+	if err != nil {
+		return nil, fmt.Errorf("CA of upstream %q: %w", up, err)
+	}
+	cfg.RootCAs = x509.NewCertPool()
+	if !cfg.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("CA of upstream %q: no certificate in %s", up, s.UpstreamCA)
+	}
+	return cfg, nil
 }
 
 // dial connects to the application; addr counts for nothing but TCP.

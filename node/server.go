@@ -98,9 +98,9 @@ func (s *server) serve(ctx, hard context.Context, ln net.Listener) error {
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	failed := make(chan error, 2)
+	failed := make(chan error, 1)
 	wg.Go(func() { failed <- s.entrance.run(ln) })
-	wg.Go(func() { failed <- hs.ServeTLS(s.entrance, "", "") })
+	wg.Go(func() { hs.ServeTLS(s.entrance, "", "") }) // it ends with the entrance
 
 	var err error
 	select {

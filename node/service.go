@@ -1,6 +1,7 @@
 package node
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -166,6 +167,7 @@ type service struct {
 	Service
 	upstream  upstream // zero if there is a Handler
 	handler   http.Handler
+	tls       *tls.Config     // iff the upstream is https
 	transport *http.Transport // nil for folders and Handlers
 	files     *pemFiles       // nil: the private CA's certificates
 	health    *health
@@ -210,13 +212,14 @@ func (s *service) open(log *slog.Logger) (err error) {
 	if s.upstream, err = parseUpstream(s.Upstream); err != nil {
 		return err
 	}
+	if s.tls, err = upstreamTLS(s.upstream, s.Service); err != nil {
+		return err
+	}
 	if s.upstream.folder != "" {
 		s.handler = folder{s}
 		return nil
 	}
-	if s.transport, err = newTransport(s.upstream, s.Service); err != nil {
-		return err
-	}
+	s.transport = newTransport(s.upstream, s.tls)
 	s.handler = newProxy(s, log)
 	return nil
 }

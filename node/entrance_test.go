@@ -1,0 +1,183 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"postern/internal/proxyproto"
+)
+
+// pipeListener is a listener for one connection in memory.
+type pipeListener struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error { l.once.Do(func() { close(l.done) }); return nil }
+
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// from is a connection that comes from addr.
+type from struct {
+	net.Conn
+	addr netip.AddrPort
+}
+
+func (f from) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(f.addr) }
+
+func TestEntrance(t *testing.T) {
+	gateway := netip.MustParseAddrPort("[fd00::1]:40000")
+	stranger := netip.MustParseAddrPort("[fd00::2]:40000")
+	good, err := proxyproto.Header{
+		Src: browser, Dst: netip.MustParseAddrPort("198.51.100.1:443"), Authority: "a.test", UniqueID: "f00d",
+	}.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	local, err := proxyproto.Header{Local: true}.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := append([]byte(nil), good...)
+	broken[len(broken)-1] ^= 1
+	tests := []struct {
+		name     string
+		peer     netip.AddrPort
+		send     []byte
+		admitted bool
+		after    time.Duration // when it is closed, at the latest
+		refused  uint64
+	}{
+		{"gateway", gateway, good, true, 0, 0},
+		{"stranger", stranger, good, false, 0, 1},
+		{"health check", gateway, local, false, 0, 0},
+		{"no header: TLS at once", gateway, []byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 and the rest of a hello"), false, 0, 1},
+		{"no header: HTTP", gateway, []byte("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"), false, 0, 1},
+		{"PROXY version 1", gateway, []byte("PROXY TCP4 203.0.113.7 198.51.100.1 50123 443\r\n"), false, 0, 1},
+		{"wrong checksum", gateway, broken, false, 0, 1},
+		{"longer than 536 bytes", gateway, append(append([]byte(nil), good[:14]...), 0x10, 0), false, 0, 1},
+		{"silence", gateway, nil, false, headerTimeout, 1},
+		{"half a header", gateway, good[:20], false, headerTimeout, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEntrance(discard)
+				e.setGateways(map[netip.Addr]string{gateway.Addr(): "gw-1"})
+				ln := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					if err := e.run(ln); err != nil {
+						t.Errorf("run: %v", err)
+					}
+				})
+				admitted := make(chan net.Conn, 1)
+				wg.Go(func() {
+					if c, err := e.Accept(); err == nil {
+						admitted <- c
+					}
+				})
+				ours, theirs := net.Pipe()
+				ln.conns <- from{theirs, tt.peer}
+				began := time.Now()
+				wg.Go(func() { ours.Write(tt.send) })
+				if tt.admitted {
+					c := (<-admitted).(*conn)
+					if got, want := c.RemoteAddr().String(), browser.String(); got != want {
+						t.Errorf("RemoteAddr is %v, want %v", got, want)
+					}
+					if c.gateway != "gw-1" || c.id != "f00d" || c.header.Authority != "a.test" {
+						t.Errorf("admitted as %+v", c)
+					}
+					c.Close()
+				} else {
+					// Whoever is not let in is told nothing.
+					if n, err := ours.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+						t.Errorf("read %d bytes, %v, want EOF", n, err)
+					}
+					if got := time.Since(began); got != tt.after {
+						t.Errorf("closed after %v, want %v", got, tt.after)
+					}
+				}
+				synctest.Wait()
+				if got := e.counts(); got.Open != 0 || got.Accepted != 1 || got.Refused != tt.refused {
+					t.Errorf("counts are %+v, want %d refused", got, tt.refused)
+				}
+				e.Close()
+				ours.Close()
+				wg.Wait()
+			})
+		})
+	}
+}
+
+// A connection whose header is still awaited when the entrance closes must not
+// hold up run for longer than the header's deadline, nor stay open.
+func TestEntranceClosesWhileHeaderIsAwaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEntrance(discard)
+		gateway := netip.MustParseAddrPort("[fd00::1]:40000")
+		e.setGateways(map[netip.Addr]string{gateway.Addr(): "gw-1"})
+		ln := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
+		var wg sync.WaitGroup
+		wg.Go(func() { e.run(ln) })
+		ours, theirs := net.Pipe()
+		ln.conns <- from{theirs, gateway}
+		e.Close()
+		wg.Wait()
+		if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("read: %v, want EOF", err)
+		}
+	})
+}
+
+func TestServeEndsWhenTheOverlayDoes(t *testing.T) {
+	s := newServer(serverConfig{
+		certificate: func(string) (*certificate, error) { return nil, errNoCertificate }, drain: time.Second, log: discard,
+	})
+	err := s.serve(t.Context(), context.Background(), &brokenListener{})
+	if !errors.Is(err, errBroken) {
+		t.Errorf("serve returned %v, want %v", err, errBroken)
+	}
+}
+
+var errBroken = errors.New("broken")
+
+type brokenListener struct{ pipeListener }
+
+func (*brokenListener) Accept() (net.Conn, error) { return nil, errBroken }
+func (*brokenListener) Close() error              { return nil }
+
+func TestCleanID(t *testing.T) {
+	tests := []struct{ name, id, want string }{
+		{"hex", "00ff", "00ff"},
+		{"plain", "a-Z_0.9", "a-Z_0.9"},
+		{"empty", "", ""},
+		{"line break", "a\r\nX: y", "610d0a583a2079"},
+		{"not ASCII", "é", "c3a9"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := cleanID(tt.id); got != tt.want {
+				t.Errorf("cleanID(%q) = %q, want %q", tt.id, got, tt.want)
+			}
+		})
+	}
+}
