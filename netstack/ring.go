@@ -35,19 +35,18 @@ func newRing() *ring {
 // or, if it is lossy, drops p. It reports false once the ring is closed.
 func (r *ring) push(p *stack.PacketBuffer) bool {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	for r.count == ringSize && !r.lossy && !r.closed {
 		r.notFull.Wait()
 	}
-	if r.closed {
-		return false
-	}
-	if r.count == ringSize {
-		return true
+	if r.closed || r.count == ringSize {
+		defer r.mu.Unlock()
+		return !r.closed
 	}
 	r.packets[(r.first+r.count)%ringSize] = p.IncRef()
 	r.count++
-	if r.count == 1 {
+	first := r.count == 1
+	r.mu.Unlock()
+	if first { // unlocked, or who wakes up waits again, for the lock
 		r.notEmpty.Signal()
 	}
 	return true
@@ -62,6 +61,7 @@ func (r *ring) pop(dst []*stack.PacketBuffer) int {
 	for r.count == 0 && !r.closed {
 		r.notEmpty.Wait()
 	}
+	full := r.count == ringSize
 	n := min(r.count, len(dst))
 	for i := range n {
 		dst[i] = r.packets[r.first]
@@ -69,7 +69,7 @@ func (r *ring) pop(dst []*stack.PacketBuffer) int {
 		r.first = (r.first + 1) % ringSize
 	}
 	r.count -= n
-	if n > 0 {
+	if full {
 		r.notFull.Broadcast()
 	}
 	return n
