@@ -145,14 +145,20 @@ func (d *deployment) secretFile(secret string) string {
 // reached through the gateway. Each of publish is [NAME=]UPSTREAM.
 func (d *deployment) node(token, name string, publish ...string) *process {
 	d.t.Helper()
+	d.join(token, name, publish...)
+	p := d.runNode(name)
+	d.ready(name)
+	return p
+}
+
+// join joins a node, which then has yet to run.
+func (d *deployment) join(token, name string, publish ...string) {
+	d.t.Helper()
 	args := []string{program("postern"), "node", "join", "--no-run", "--data", d.data(name), "--name", name, "--token-file", d.secretFile(token)}
 	for _, p := range publish {
 		args = append(args, "--publish", p)
 	}
 	must(d.t, args...)
-	p := d.runNode(name)
-	d.ready(name)
-	return p
 }
 
 // runNode starts a node that has joined.
