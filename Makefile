@@ -2,6 +2,8 @@
 
 SHELL := /bin/bash
 GO    ?= go
+# One set of flags everywhere, so that build and tests share what was compiled.
+export GOFLAGS := -trimpath
 # The documentation generator of urfave/cli is left out of the binary.
 TAGS  := urfave_cli_no_docs
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -14,7 +16,7 @@ help: ## what can be made
 
 .PHONY: build
 build: ## build/postern and the demo's build/ledger
-	$(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o build/ ./cli/postern ./scripts/ledger
+	$(GO) build -tags $(TAGS) -ldflags '$(LDFLAGS)' -o build/ ./cli/postern ./scripts/ledger
 
 .PHONY: demo
 demo: build ## everything on this machine, until Ctrl-C; ARGS=--check tries it once

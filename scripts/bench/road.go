@@ -61,11 +61,13 @@ func openRoad(ctx context.Context, program string) (r *road, err error) {
 		"--listen", control, "--https-port", port); err != nil {
 		return nil, err
 	}
-	if err := r.join(ctx, coordinator, "gateway", []string{"--gateway"}, nil); err != nil {
+	if err := r.join(ctx, coordinator, "gateway", []string{"--gateway"}, []string{"--coordinator", "https://" + control}); err != nil {
 		return nil, err
 	}
+	// One client stands for many, so that no limit per source or tenant applies.
 	if err := r.start("gateway", "run", "--data", filepath.Join(dir, "gateway"), "--listen", https,
-		"--http", "", "--udp", udp, "--advertise", udp, "--public", https); err != nil {
+		"--http", "", "--udp", udp[len("127.0.0.1"):], "--advertise", udp, "--public", https,
+		"--source-rate", "-1", "--source-conns", "-1", "--tenant-rate", "-1", "--tenant-conns", "-1"); err != nil {
 		return nil, err
 	}
 	if _, err := r.admin(ctx, coordinator, "tenants", "add", "bench", "--no-token"); err != nil {
