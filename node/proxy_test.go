@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -151,7 +152,9 @@ func TestUpstreams(t *testing.T) {
 		fmt.Fprintf(w, "%s %s %s:%s", r.Host, r.URL.Path, user, password)
 	}
 	plain := application(t, whole)
-	secure := httptest.NewTLSServer(http.HandlerFunc(whole))
+	secure := httptest.NewUnstartedServer(http.HandlerFunc(whole))
+	secure.Config.ErrorLog = slog.NewLogLogger(discard.Handler(), 0)
+	secure.StartTLS()
 	t.Cleanup(secure.Close)
 	secureCA := filepath.Join(t.TempDir(), "ca.pem")
 	write(t, secureCA, encodePEM("CERTIFICATE", secure.Certificate().Raw))
