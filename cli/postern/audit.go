@@ -81,9 +81,9 @@ func showStatus(c *cli.Context, a *admin, words []string) error {
 }
 
 func overviewFields(t *table, o postern.Overview) {
-	root := "its private half is elsewhere"
+	root := "elsewhere, as it should be"
 	if o.RootKey {
-		root = "its private half is on this machine; move it to a safe place"
+		root = "on the coordinator's machine; move it to a safe place"
 	}
 	t.field("Deployment", o.Deployment)
 	t.field("Domain", o.Base+", HTTPS on port "+strconv.Itoa(int(o.Port)))
@@ -93,5 +93,6 @@ func overviewFields(t *table, o postern.Overview) {
 	t.field("Gateways", strconv.Itoa(o.Gateways))
 	t.field("Routes", strconv.Itoa(o.Routes))
 	t.field("Map version", strconv.FormatUint(o.MapVersion, 10))
-	t.field("Root key", o.Root.String()+", "+root)
+	t.field("Root key", o.Root.String())
+	t.field("", "private half: "+root)
 }

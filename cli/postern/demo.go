@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -70,7 +71,7 @@ func demoAction(c *cli.Context) (err error) {
 	if err := checkBuild(); err != nil {
 		return err
 	}
-	self, err := os.Executable()
+	self, err := exec.LookPath(os.Args[0])
 	if err != nil {
 		return err
 	}
@@ -150,6 +151,7 @@ func (d *demo) play(ctx context.Context, c *cli.Context, ledger string) error {
 		return err
 	}
 	<-ctx.Done()
+	fmt.Fprintln(c.App.ErrWriter, "\nEnding …")
 	return context.Cause(ctx)
 }
 
@@ -407,12 +409,14 @@ func (d *demo) check(ctx context.Context, w io.Writer, hc *http.Client) error {
 
 // companyNames returns the names in an answer of /api/companies, or its size.
 func companyNames(body []byte) string {
-	var list []struct{ Name string }
-	if json.Unmarshal(body, &list) != nil || len(list) == 0 {
+	var answer struct {
+		Companies []struct{ Name string }
+	}
+	if json.Unmarshal(body, &answer) != nil || len(answer.Companies) == 0 {
 		return size(uint64(len(body)))
 	}
 	var names []string
-	for _, v := range list {
+	for _, v := range answer.Companies {
 		names = append(names, v.Name)
 	}
 	return strings.Join(names, ", ")
@@ -439,11 +443,11 @@ func (d *demo) print(ctx context.Context, w io.Writer) error {
 	fmt.Fprintln(w, "  Firefox   Settings, Certificates, View, Authorities, Import: the same file")
 	fmt.Fprintln(w, "\nWhat the operator sees:")
 	data := "--data " + d.data("coordinator")
-	fmt.Fprintf(w, "\n$ postern nodes list %s\n", data)
+	fmt.Fprintf(w, "\n$ %s nodes list %s\n", os.Args[0], data)
 	if err := write(w, "table", nodes, nodeRows); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\n$ postern routes list %s\n", data)
+	fmt.Fprintf(w, "\n$ %s routes list %s\n", os.Args[0], data)
 	if err := write(w, "table", routes, routeRows); err != nil {
 		return err
 	}

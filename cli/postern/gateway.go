@@ -54,7 +54,7 @@ func gatewayFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "listen", Value: ":443", Usage: "`ADDRESS` for browsers"},
 		&cli.StringFlag{Name: "http", Value: ":80", Usage: "`ADDRESS` that sends browsers on to https; empty for none"},
-		&cli.StringFlag{Name: "udp", Value: ":51820", Usage: "`:PORT` for the nodes' tunnels"},
+		&cli.StringFlag{Name: "udp", Value: ":51820", Usage: "UDP `:PORT` for the nodes' tunnels"},
 		&cli.StringFlag{Name: "advertise", Usage: "`HOST:PORT` where nodes find the UDP port, if it is not this machine's address"},
 		&cli.StringFlag{Name: "public", Usage: "`HOST:PORT` where browsers find this gateway, if it is not this machine's address"},
 		&cli.StringSliceFlag{Name: "proxy-from", Usage: "`PREFIX` of load balancers that send PROXY v2 headers, may be repeated"},

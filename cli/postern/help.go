@@ -74,13 +74,7 @@ func helpFlags(b *strings.Builder, flags []cli.Flag) {
 		if !ok {
 			continue
 		}
-		// The word in back quotes names the value, as in package flag.
-		usage, value := d.GetUsage(), "VALUE"
-		if before, rest, ok := strings.Cut(usage, "`"); ok {
-			if word, after, ok := strings.Cut(rest, "`"); ok {
-				usage, value = before+word+after, word
-			}
-		}
+		usage, value := unquote(d.GetUsage())
 		name := ""
 		for _, n := range f.Names() {
 			if len(n) == 1 {
@@ -92,12 +86,30 @@ func helpFlags(b *strings.Builder, flags []cli.Flag) {
 		if d.TakesValue() {
 			name += " " + value
 		}
+		if text := strings.Trim(d.GetDefaultText(), `"`); d.TakesValue() && text != "" && text != "0" {
+			usage += " (default " + text + ")"
+		}
 		for _, env := range d.GetEnvVars() {
 			usage += " [$" + env + "]"
 		}
 		rows = append(rows, [2]string{name, usage})
 	}
 	helpColumns(b, rows)
+}
+
+// unquote takes the value's name out of the usage of an option, where it stands
+// in back quotes, as in package flag. In the text it is a word like others.
+func unquote(usage string) (text, value string) {
+	before, rest, _ := strings.Cut(usage, "`")
+	value, after, ok := strings.Cut(rest, "`")
+	if !ok {
+		return usage, "VALUE"
+	}
+	word := strings.ToLower(value)
+	if value == "URL" || len(value) == 1 {
+		word = value
+	}
+	return before + word + after, value
 }
 
 // helpColumns writes names and what they mean beside each other, or below where
@@ -113,7 +125,8 @@ func helpColumns(b *strings.Builder, rows [][2]string) {
 	for _, r := range rows {
 		text := wrap(r[1], width+4)
 		if len(r[0]) > longest {
-			text = "\n" + strings.Repeat(" ", width+4) + text
+			fmt.Fprintf(b, "  %s\n%*s%s\n", r[0], width+4, "", text)
+			continue
 		}
 		fmt.Fprintf(b, "  %-*s  %s\n", width, r[0], text)
 	}

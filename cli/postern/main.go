@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -94,12 +95,22 @@ func group(c *cli.Context) error {
 		}
 		return cli.ShowSubcommandHelp(c)
 	}
-	full := c.Command.HelpName
-	hint := "`" + cmp.Or(full, "postern") + " --help` lists the commands"
-	if near := cli.SuggestCommand(c.Command.Subcommands, word); near != "" {
-		hint = near + " " + hint
+	name, hint := cmp.Or(c.Command.HelpName, c.App.Name), "`postern --help` lists the commands"
+	if c.Command.Name != c.App.Name {
+		hint = "choose one of " + strings.Join(commandNames(c.Command.Subcommands), ", ")
 	}
-	return misuse(hint, "%s: unknown command %q", cmp.Or(full, "postern"), word)
+	if isSecret(word) {
+		return secretMisplaced(name)
+	}
+	return misuse(hint, "%s: unknown command %q", name, word)
+}
+
+func commandNames(commands []*cli.Command) []string {
+	var names []string
+	for _, c := range commands {
+		names = append(names, c.Name)
+	}
+	return names
 }
 
 // programVersion returns the linked version, else what the go command stamped.
@@ -107,8 +118,8 @@ func programVersion() string {
 	if version != "" {
 		return version
 	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return strings.Trim(info.Main.Version, "()") // (devel) if it knows nothing
 	}
 	return "devel"
 }

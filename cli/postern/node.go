@@ -35,7 +35,7 @@ func nodeCommand() *cli.Command {
 				Flags: append(append([]cli.Flag{
 					tokenFlag(),
 					&cli.StringFlag{Name: "name", Usage: "`NAME` in lists (made from the machine's if not given)"},
-					&cli.BoolFlag{Name: "no-run", Usage: "only join; `postern node run` starts it later"},
+					&cli.BoolFlag{Name: "no-run", Usage: "only join; start it later with postern node run"},
 				}, serviceFlags()...), append(logFlags(), data)...),
 			},
 			{
@@ -58,9 +58,9 @@ const publishHelp = "UPSTREAM is http://…, https://…, unix:/PATH or a folder
 
 func serviceFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "publish", Usage: "`[NAME=]UPSTREAM` to publish, may be repeated"},
-		&cli.StringSliceFlag{Name: "cert", Usage: "`[NAME=]FILE` with an own certificate in place of the private CA's"},
-		&cli.StringSliceFlag{Name: "key", Usage: "`[NAME=]FILE` with its key"},
+		&cli.StringSliceFlag{Name: "publish", Usage: "`SERVICE` to publish, [NAME=]UPSTREAM; may be repeated"},
+		&cli.StringSliceFlag{Name: "cert", Usage: "`FILE` with a certificate of your own, [NAME=]FILE"},
+		&cli.StringSliceFlag{Name: "key", Usage: "`FILE` with its key, [NAME=]FILE"},
 	}
 }
 
@@ -304,8 +304,8 @@ func nodeStatusFields(t *table, s node.Status) {
 	for _, r := range s.Routes {
 		t.field("Address", r.URL+", "+r.Service+", "+routeCondition(r))
 		if r.Certificate != nil {
-			t.field("", fmt.Sprintf("certificate of the %s until %s, SHA-256 %s",
-				r.Certificate.Source, r.Certificate.NotAfter.Local().Format(time.DateOnly), r.Certificate.SHA256))
+			t.field("", "certificate from "+r.Certificate.Source+", good until "+r.Certificate.NotAfter.Local().Format(time.DateOnly))
+			t.field("", r.Certificate.SHA256)
 		}
 	}
 	t.field("Connections", fmt.Sprintf("%d open, %d accepted, %d refused", s.Connections.Open, s.Connections.Accepted, s.Connections.Refused))

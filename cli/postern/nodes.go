@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -70,16 +69,7 @@ func showNode(c *cli.Context, a *admin, words []string) error {
 // getNode finds a node by its id or by tenant/name.
 func getNode(ctx context.Context, a *admin, name string) (postern.NodeState, error) {
 	var n postern.NodeState
-	return n, a.call(ctx, http.MethodGet, "/nodes/"+nodePath(name), nil, &n)
-}
-
-// nodePath escapes the parts of tenant/name, not what is between them.
-func nodePath(name string) string {
-	parts := strings.Split(name, "/")
-	for i, p := range parts {
-		parts[i] = url.PathEscape(p)
-	}
-	return strings.Join(parts, "/")
+	return n, a.call(ctx, http.MethodGet, "/nodes/"+url.PathEscape(name), nil, &n)
 }
 
 func nodeFields(t *table, n postern.NodeState) {

@@ -28,8 +28,7 @@ func operands(c *cli.Context, names ...string) ([]string, error) {
 		// What stands on a command line is seen by every user of the machine,
 		// and would be once more in the complaint.
 		if isSecret(word) {
-			return nil, misuse("put it into a file and name that, or - for standard input; `"+name+" --help` shows the option",
-				"%s: a token does not belong on a command line", name)
+			return nil, secretMisplaced(name)
 		}
 	}
 	switch {
@@ -39,6 +38,11 @@ func operands(c *cli.Context, names ...string) ([]string, error) {
 		return nil, misuse("`"+name+" --help` shows what it takes", "%s: unexpected argument %q", name, words[len(names)])
 	}
 	return words, nil
+}
+
+func secretMisplaced(name string) error {
+	return misuse("put it into a file and name that with --token-file, or - for standard input",
+		"%s: a token does not belong on a command line", name)
 }
 
 func isSecret(word string) bool {
@@ -152,7 +156,7 @@ const maxSecret = 64 << 10
 func readSecret(c *cli.Context, file string) (string, error) {
 	if file != "-" {
 		if isSecret(file) {
-			return "", misuse("put it into a file and name that", "a token does not belong on a command line")
+			return "", secretMisplaced(c.Command.HelpName)
 		}
 		f, err := os.Open(file)
 		if errors.Is(err, fs.ErrNotExist) {

@@ -23,8 +23,8 @@ func routesCommand() *cli.Command {
 					"domain follow from what nodes publish and need no adding.",
 				UsageText: "postern routes add books.acme.example --tenant acme",
 				Flags: adminFlags(append([]cli.Flag{
-					&cli.StringFlag{Name: "tenant", Usage: "`NAME` of the company that it leads to"},
-					&cli.StringFlag{Name: "service", Usage: "`NAME` of the service (default if not given)"},
+					&cli.StringFlag{Name: "tenant", Usage: "`TENANT` that it leads to"},
+					&cli.StringFlag{Name: "service", Usage: "`SERVICE` that it leads to (default if not given)"},
 				}, outputFlags()...)...),
 			},
 			{

@@ -27,7 +27,7 @@ func tokensCommand() *cli.Command {
 					"postern tokens create --gateway > gateway.token\n" +
 					"postern tokens create --admin --note \"the office laptop\" > admin.token",
 				Flags: adminFlags(append([]cli.Flag{
-					&cli.StringFlag{Name: "tenant", Usage: "for nodes of the company `NAME`"},
+					&cli.StringFlag{Name: "tenant", Usage: "for nodes of this `TENANT`"},
 					&cli.BoolFlag{Name: "gateway", Usage: "for a gateway"},
 					&cli.BoolFlag{Name: "admin", Usage: "for operating from afar"},
 					&cli.IntFlag{Name: "uses", Usage: "good for `N` machines (1 if not given)"},
@@ -50,7 +50,7 @@ func tokensCommand() *cli.Command {
 }
 
 func tenantFlag() cli.Flag {
-	return &cli.StringFlag{Name: "tenant", Usage: "only those of the company `NAME`"}
+	return &cli.StringFlag{Name: "tenant", Usage: "only those of this `TENANT`"}
 }
 
 func createToken(c *cli.Context, a *admin, words []string) error {
