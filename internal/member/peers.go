@@ -27,9 +27,10 @@ func NodePeers(m postern.Map) []netstack.Peer {
 }
 
 // GatewayPeers returns the tunnels of a node: one to each gateway of m, kept
-// open through NAT by a packet every keepalive. Endpoints that are names are
-// looked up; for those that cannot be, the error says so and the peer waits
-// without one.
+// open through NAT by a packet every keepalive. A gateway without endpoint has
+// none yet: WireGuard would greet it in vain, and again only seconds after its
+// endpoint is known. Endpoints that are names are looked up; for those that
+// cannot be, the error says so and the peer waits without one.
 func GatewayPeers(ctx context.Context, m postern.Map, keepalive time.Duration) ([]netstack.Peer, error) {
 	d := m.Deployment()
 	if d == nil {
@@ -38,15 +39,14 @@ func GatewayPeers(ctx context.Context, m postern.Map, keepalive time.Duration) (
 	var peers []netstack.Peer
 	var failed []error
 	for _, g := range d.Gateways {
-		peer := netstack.Peer{PublicKey: g.WireGuard, Address: g.Address, Keepalive: keepalive}
-		if g.Endpoint != "" {
-			endpoint, err := resolve(ctx, g.Endpoint)
-			if err != nil {
-				failed = append(failed, fmt.Errorf("endpoint of gateway %q: %w", g.Name, err))
-			}
-			peer.Endpoint = endpoint
+		if g.Endpoint == "" {
+			continue
 		}
-		peers = append(peers, peer)
+		endpoint, err := resolve(ctx, g.Endpoint)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("endpoint of gateway %q: %w", g.Name, err))
+		}
+		peers = append(peers, netstack.Peer{PublicKey: g.WireGuard, Address: g.Address, Endpoint: endpoint, Keepalive: keepalive})
 	}
 	return peers, errors.Join(failed...)
 }
