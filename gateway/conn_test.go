@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -390,4 +391,41 @@ func TestLogHoldsNoPayload(t *testing.T) {
 			t.Errorf("the log holds what a client sent:\n%s", &log)
 		}
 	})
+}
+
+// TestIdleIsCheap: a connection that waits costs what its goroutines' stacks and
+// two small buffers do, not what it needed while it moved much.
+func TestIdleIsCheap(t *testing.T) {
+	const conns, most = 500, 40 << 10 // bytes each, the fakes at both ends included
+	w := newWorld(t, Config{Limits: unlimited}, mapOf(section("acme", "a.example", "fd00::1")))
+	hello := helloFor("a.example")
+	burst := strings.Repeat("x", 100<<10)
+	one := func() {
+		c := w.say(hello)
+		node, _ := w.accept(w.node("fd00::1"))
+		w.expect(node, string(hello))
+		var wg sync.WaitGroup
+		wg.Go(func() { io.WriteString(c, burst) })
+		w.expect(node, burst)
+		wg.Wait()
+		w.talk(c, node)
+	}
+	one()
+	before := memoryInUse()
+	for range conns {
+		one()
+	}
+	if each := (memoryInUse() - before) / conns; each > most {
+		t.Errorf("an idle connection costs %d bytes, want at most %d", each, most)
+	} else {
+		t.Logf("an idle connection costs %d bytes", each)
+	}
+}
+
+func memoryInUse() int64 {
+	runtime.GC()
+	runtime.GC() // empties the pools as well
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc + m.StackInuse)
 }

@@ -100,7 +100,9 @@ func (s *stream) read(b []byte) (int, error) {
 			return 0, nil
 		case len(s.buf) > 0:
 			n := copy(b, s.buf)
-			s.buf = s.buf[n:]
+			if s.buf = s.buf[n:]; len(s.buf) == 0 {
+				s.buf = nil // an idle fake costs little
+			}
 			s.changed.Broadcast()
 			return n, nil
 		case s.ended != nil:

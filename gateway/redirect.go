@@ -29,6 +29,9 @@ func (g *Gateway) ServeRedirect(ctx context.Context, ln net.Listener) error {
 		ReadTimeout:       g.cfg.FirstByteTimeout,
 		WriteTimeout:      g.cfg.FirstByteTimeout,
 		MaxHeaderBytes:    8 << 10,
+
+		DisableGeneralOptionsHandler: true, // which says 200 to OPTIONS *
+
 		ConnState: func(_ net.Conn, s http.ConnState) {
 			switch s {
 			case http.StateNew:
