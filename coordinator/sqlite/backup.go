@@ -20,8 +20,15 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 	if err := temp.Close(); err != nil {
 		return err
 	}
-	// An empty file is as good as none to VACUUM INTO, and keeps its mode.
-	if _, err := s.readers.ExecContext(ctx, `VACUUM INTO ?`, temp.Name()); err != nil {
+	// A connection of its own: the readers' may write nowhere, and the writer has
+	// others waiting. An empty file is as good as none to VACUUM INTO, and keeps
+	// its mode.
+	db, err := connect(s.path, 1, durable)
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, `VACUUM INTO ?`, temp.Name())
+	if err := errors.Join(err, db.Close()); err != nil {
 		return fmt.Errorf("backup to %s: %w", path, s.explain(err))
 	}
 	if err := check(ctx, temp.Name()); err != nil {
