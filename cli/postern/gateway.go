@@ -213,7 +213,9 @@ func runGateway(ctx context.Context, dir *datadir.Dir, o gatewayOptions) error {
 // and its listeners.
 type door struct {
 	opts   gatewayOptions
+	dir    *datadir.Dir
 	id     *member.Identity
+	seen   member.Endpoints // as of the last run
 	client *member.Client
 	net    *netstack.Net
 	gw     *gateway.Gateway
@@ -225,12 +227,15 @@ type door struct {
 }
 
 func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door, err error) {
-	d := &door{opts: o, id: id, log: o.log}
+	d := &door{opts: o, dir: dir, id: id, log: o.log}
 	defer func() {
 		if err != nil {
 			d.close()
 		}
 	}()
+	if d.seen, err = member.LoadEndpoints(dir); err != nil {
+		return nil, err
+	}
 	if d.https, err = net.Listen("tcp", o.listen); err != nil {
 		return nil, err
 	}
@@ -285,6 +290,7 @@ func (d *door) run(ctx context.Context) error {
 
 	g.Go(func() error { return d.client.Follow(life, d.apply) })
 	g.Go(func() error { d.tell(life); return nil })
+	g.Go(func() error { d.remember(life); return nil })
 	if d.http != nil {
 		g.Go(func() error { return d.gw.ServeRedirect(serve, d.http) })
 	}
@@ -299,7 +305,11 @@ func (d *door) run(ctx context.Context) error {
 
 // apply works a map in: tunnels first, so that no route leads into nowhere.
 func (d *door) apply(m postern.Map) {
-	if err := d.net.SetPeers(member.NodePeers(m)); err != nil {
+	peers := member.NodePeers(m)
+	for i := range peers {
+		peers[i].Endpoint = d.seen[peers[i].PublicKey]
+	}
+	if err := d.net.SetPeers(peers); err != nil {
 		d.log.Error("set tunnels; going on with those held", "err", err, "map_version", m.Version)
 		return
 	}

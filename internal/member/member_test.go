@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -545,5 +546,19 @@ func TestPeers(t *testing.T) {
 	}
 	if nodes := NodePeers(m); len(nodes) != 1 || nodes[0].Keepalive != 0 || nodes[0].Address != netip.MustParseAddr("fd00::9") {
 		t.Errorf("got %+v", nodes)
+	}
+}
+
+func TestEndpoints(t *testing.T) {
+	dir := openDir(t)
+	if got, err := LoadEndpoints(dir); len(got) != 0 || err != nil {
+		t.Errorf("in a new directory: got %v, %v", got, err)
+	}
+	want := Endpoints{{1}: netip.MustParseAddrPort("192.0.2.1:51820"), {2}: netip.MustParseAddrPort("[2001:db8::1]:4711")}
+	if err := want.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := LoadEndpoints(dir); !maps.Equal(got, want) || err != nil {
+		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
 }

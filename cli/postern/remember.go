@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"postern"
+	"postern/internal/member"
+)
+
+// rememberInterval is how often it is looked where the nodes are.
+const rememberInterval = 2 * time.Second
+
+// remember keeps on disk, for the next run, where the nodes are, until ctx is
+// done.
+func (d *door) remember(ctx context.Context) {
+	tick := time.NewTicker(rememberInterval)
+	defer tick.Stop()
+	kept := d.seen
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+		seen := d.endpoints()
+		if maps.Equal(seen, kept) {
+			continue
+		}
+		if err := seen.Save(d.dir); err != nil {
+			d.log.Warn("keep where the nodes are; trying again", "err", err)
+			continue
+		}
+		kept = seen
+	}
+}
+
+// endpoints returns where the nodes are, as far as that is known.
+func (d *door) endpoints() member.Endpoints {
+	seen := make(member.Endpoints)
+	for _, p := range d.net.Peers() {
+		if p.Endpoint.IsValid() {
+			seen[postern.WireGuardPublic(p.PublicKey)] = p.Endpoint
+		}
+	}
+	return seen
+}
