@@ -155,9 +155,10 @@ func (a *Authority) serve(cert *x509.Certificate) {
 }
 
 func (a *Authority) issueControl(name *url.URL, key crypto.PublicKey, use x509.ExtKeyUsage, life time.Duration) (*x509.Certificate, error) {
+	since := a.since(a.control.cert)
 	return sign(&x509.Certificate{
-		NotBefore:   a.since(a.control.cert),
-		NotAfter:    a.now().Add(life),
+		NotBefore:   since,
+		NotAfter:    since.Add(life),
 		URIs:        []*url.URL{name},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{use},
@@ -226,8 +227,9 @@ func (a *Authority) openControl() error {
 		return errors.New("the control CA has to be signed anew and root.key is not here: " +
 			"bring root.key back into this directory, start once, and take it offline again")
 	}
+	since := a.since(a.root)
 	p.cert, err = sign(&x509.Certificate{
-		Subject: pkix.Name{CommonName: "Postern control CA"}, NotBefore: a.since(a.root), NotAfter: a.now().Add(caLife),
+		Subject: pkix.Name{CommonName: "Postern control CA"}, NotBefore: since, NotAfter: since.Add(caLife),
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
 	}, pair{a.root, a.rootKey}, p.key.Public())
 	if err != nil {
