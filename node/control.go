@@ -142,8 +142,18 @@ func (n *Node) publication() postern.Publication {
 	return p
 }
 
-// report tells the coordinator about the tunnels.
+// report tells the coordinator about the tunnels, from when the control stream
+// is up.
 func (n *Node) report(ctx context.Context) error {
+	tick := time.NewTicker(linkInterval)
+	defer tick.Stop()
+	for !n.client.Link().Up {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
 	n.client.ReportEvery(ctx, postern.StatusInterval, func() postern.Status {
 		s := postern.Status{Version: n.cfg.Version}
 		for _, t := range n.tunnels() {

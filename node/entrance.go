@@ -1,13 +1,16 @@
 package node
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,7 +39,9 @@ type conn struct {
 func (c *conn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.header.Src) }
 
 func (c *conn) Close() error {
-	c.entrance.forget(c.Conn)
+	if c.entrance.linger(c.Conn) {
+		return nil
+	}
 	return c.Conn.Close()
 }
 
@@ -54,6 +59,9 @@ type entrance struct {
 	closed chan struct{}
 	close  sync.Once
 
+	cut       chan struct{} // closed when lingering must end
+	lingering sync.WaitGroup
+
 	mu       sync.Mutex
 	gateways map[netip.Addr]string   // names, by address
 	open     map[net.Conn]netip.Addr // every connection, admitted or not yet, and the gateway's address
@@ -63,7 +71,7 @@ type entrance struct {
 
 func newEntrance(log *slog.Logger) *entrance {
 	return &entrance{
-		log: log, ready: make(chan *conn), closed: make(chan struct{}),
+		log: log, ready: make(chan *conn), closed: make(chan struct{}), cut: make(chan struct{}),
 		open: map[net.Conn]netip.Addr{},
 	}
 }
@@ -147,20 +155,73 @@ func (e *entrance) forget(raw net.Conn) {
 func (e *entrance) setGateways(gateways map[netip.Addr]string) {
 	e.mu.Lock()
 	e.gateways = gateways
+	var gone []net.Conn
+	for c, gateway := range e.open {
+		if _, stays := gateways[gateway]; !stays {
+			gone = append(gone, c)
+			delete(e.open, c)
+		}
+	}
 	e.mu.Unlock()
-	e.closeConns(func(gateway netip.Addr) bool { _, stays := gateways[gateway]; return !stays })
-}
-
-// closeConns closes the connections whose gateway's address is one of which.
-func (e *entrance) closeConns(which func(gateway netip.Addr) bool) {
-	e.mu.Lock()
-	gone := maps.Clone(e.open)
-	maps.DeleteFunc(gone, func(_ net.Conn, gateway netip.Addr) bool { return !which(gateway) })
-	maps.DeleteFunc(e.open, func(c net.Conn, _ netip.Addr) bool { _, ok := gone[c]; return ok })
-	e.mu.Unlock()
-	for c := range gone {
+	for _, c := range gone {
 		c.Close()
 	}
+}
+
+// linger forgets raw. If the entrance is closed, and with it the overlay soon,
+// it also sees to it that what was written to raw arrives, closes it after that,
+// and reports true.
+func (e *entrance) linger(raw net.Conn) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, ok := e.open[raw]; !ok {
+		return false
+	}
+	delete(e.open, raw)
+	half, ok := raw.(interface{ CloseWrite() error })
+	select {
+	case <-e.closed:
+	default:
+		return false
+	}
+	if !ok || half.CloseWrite() != nil {
+		return false
+	}
+	e.lingering.Go(func() { e.awaitEnd(raw) })
+	return true
+}
+
+// awaitEnd closes raw when the other end has, which it does when it has read
+// everything, or when the lingering is cut.
+func (e *entrance) awaitEnd(raw net.Conn) {
+	ended := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-e.cut:
+		case <-ended:
+		}
+		raw.Close()
+	})
+	io.Copy(io.Discard, raw)
+	close(ended)
+	wg.Wait()
+}
+
+// finish closes what is still open, and returns when all that lingers has ended
+// or ctx is done. It is to be called once, after Close.
+func (e *entrance) finish(ctx context.Context) {
+	e.mu.Lock()
+	open := slices.Collect(maps.Keys(e.open))
+	e.mu.Unlock()
+	for _, raw := range open {
+		if !e.linger(raw) {
+			raw.Close()
+		}
+	}
+	stop := context.AfterFunc(ctx, func() { close(e.cut) })
+	defer stop()
+	e.lingering.Wait()
 }
 
 // counts returns how many connections came, and what became of them.

@@ -50,6 +50,13 @@ const (
 	readHeaderTimeout = 10 * time.Second // the TLS handshake's too
 	idleTimeout       = 120 * time.Second
 	maxHeaderBytes    = 64 << 10
+
+	// lingerTimeout bounds how long what was answered last may take to arrive.
+	lingerTimeout = 10 * time.Second
+
+	// lastWords is how long the other ends have to learn that all is over, when
+	// there is no time for more.
+	lastWords = 500 * time.Millisecond
 )
 
 func newServer(cfg serverConfig) *server {
@@ -84,8 +91,8 @@ func (s *server) service(host string) (svc *service, ours bool) {
 // returns when every handler has returned. It is to be called once.
 func (s *server) serve(ctx, hard context.Context, ln net.Listener) error {
 	// Handlers outlive ctx, not serve.
-	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
+	base, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
 	hs := &http.Server{
 		Handler:           s,
 		TLSConfig:         s.tlsConfig(),
@@ -110,10 +117,20 @@ func (s *server) serve(ctx, hard context.Context, ln net.Listener) error {
 	}
 	s.draining.Store(true)
 	s.shutdown(hs, hard)
-	cancel()
-	s.entrance.closeConns(func(netip.Addr) bool { return true })
+	abandon()
+	s.finish(hard)
 	s.inflight.Lock() // never unlocked: no request begins after this
 	return err
+}
+
+// finish sees the last answers off, and the connections.
+func (s *server) finish(hard context.Context) {
+	ctx, cancel := context.WithTimeout(hard, lingerTimeout)
+	if hard.Err() != nil {
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(hard), lastWords)
+	}
+	defer cancel()
+	s.entrance.finish(ctx)
 }
 
 // shutdown ends hs as gently as the drain and hard allow. WebSockets are cut
