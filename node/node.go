@@ -183,6 +183,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.workMap(work, run) })
 	g.Go(func() error { return n.publish(work) })
 	g.Go(func() error { return n.report(work) })
+	g.Go(func() error { return n.touch(work, stack) })
 	g.Go(func() error { return n.issuer.run(work) })
 	g.Go(func() error { return n.lookout.run(work) })
 	g.Go(func() error { return n.probe(work) })

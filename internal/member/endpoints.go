@@ -14,7 +14,7 @@ const endpointsFile = "endpoints.json"
 // Endpoints are where a gateway last saw its nodes on the Internet. A gateway
 // that starts again greets them there: their sessions are with the one that was,
 // which WireGuard lets a node that only sends keepalives notice after two minutes
-// (whitepaper, section 6.1).
+// (whitepaper, section 6.2).
 type Endpoints map[postern.WireGuardPublic]netip.AddrPort
 
 // LoadEndpoints returns what was last saved in dir, none if nothing was.
