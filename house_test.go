@@ -28,6 +28,7 @@ var walls = map[string][]string{
 	"node":                {".", "netstack", "internal/member", "internal/datadir", "internal/proxyproto"},
 	"cli/postern":         {".", "netstack", "coordinator", "coordinator/sqlite", "gateway", "node", "internal/member", "internal/datadir", "internal/identity"},
 	"scripts/ledger":      {},
+	"scripts/bench":       {},
 	"internal/e2e":        {".", "netstack", "coordinator", "coordinator/sqlite", "gateway", "node", "internal/member", "internal/datadir", "internal/identity", "internal/proxyproto", "internal/splice"},
 }
 
