@@ -60,6 +60,9 @@ func operate(do func(c *cli.Context, a *admin, words []string) error, names ...s
 		if err != nil {
 			return err
 		}
+		if _, err := outputFormat(c); err != nil {
+			return err
+		}
 		a, err := openAdmin(c)
 		if err != nil {
 			return err

@@ -116,7 +116,6 @@ var hints = []struct {
 	{datadir.ErrUnwritable, "choose a directory that this user may write to with --data, or run as the user that owns it"},
 	{member.ErrJoined, "`postern ROLE run` starts it; to join anew, stop it and use another --data directory"},
 	{member.ErrNotJoined, "join first: `postern node join --token-file FILE`, or `postern gateway join` for a gateway"},
-	{member.ErrRemoved, "if that was a mistake, join again with a new token and an empty --data directory"},
 	{member.ErrUnreachable, "check that the coordinator runs and that this machine reaches its address; the token is not used up"},
 	{node.ErrNotRunning, "start it with `postern node run`, or name its data directory with --data"},
 	{identity.ErrWrongRoot, "the token is of another deployment, or something in between answers in the coordinator's place; get a token from this coordinator"},

@@ -223,7 +223,8 @@ type door struct {
 	http   net.Listener // nil: none
 	log    *slog.Logger
 
-	ids atomic.Pointer[map[netip.Addr]string] // of the map's nodes
+	greeted bool                                  // owned by apply
+	ids     atomic.Pointer[map[netip.Addr]string] // of the map's nodes
 }
 
 func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door, err error) {
@@ -309,7 +310,11 @@ func (d *door) apply(m postern.Map) {
 	for i := range peers {
 		peers[i].Endpoint = d.seen[peers[i].PublicKey]
 	}
-	if err := d.net.SetPeers(peers); err != nil {
+	err := d.greet(peers)
+	if err == nil {
+		err = d.net.SetPeers(peers)
+	}
+	if err != nil {
 		d.log.Error("set tunnels; going on with those held", "err", err, "map_version", m.Version)
 		return
 	}

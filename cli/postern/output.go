@@ -26,7 +26,8 @@ func watchFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "watch", Aliases: []string{"w"}, Usage: "show it again every 2 s"}
 }
 
-// outputFormat returns table, json or yaml.
+// outputFormat returns table, json or yaml; table for commands without the
+// options.
 func outputFormat(c *cli.Context) (string, error) {
 	format := c.String("output")
 	switch {
@@ -36,6 +37,8 @@ func outputFormat(c *cli.Context) (string, error) {
 		return "json", nil
 	case format == "table", format == "json", format == "yaml":
 		return format, nil
+	case format == "":
+		return "table", nil
 	}
 	return "", misuse("choose table, json or yaml", "unknown output format %q", format)
 }
@@ -78,9 +81,6 @@ const watchInterval = 2 * time.Second
 // elsewhere they follow each other. Only the first fetch may fail: what an
 // operator watches may well be a coordinator's restart.
 func list[T any](c *cli.Context, fetch func(context.Context) ([]T, error), asTable func(*table, []T)) error {
-	if _, err := outputFormat(c); err != nil {
-		return err
-	}
 	rows, err := fetch(c.Context)
 	if err != nil {
 		return err

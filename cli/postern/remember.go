@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"maps"
+	"slices"
 	"time"
 
 	"postern"
 	"postern/internal/member"
+	"postern/netstack"
 )
 
 // rememberInterval is how often it is looked where the nodes are.
@@ -33,6 +35,24 @@ func (d *door) remember(ctx context.Context) {
 		}
 		kept = seen
 	}
+}
+
+// greet has peers that were somewhere at the last run learn, the first time that
+// it is called, that their session is gone: turning keepalives on sends one at
+// once, and for that a handshake. Left to themselves they would find out when
+// they miss an answer.
+func (d *door) greet(peers []netstack.Peer) error {
+	if d.greeted {
+		return nil
+	}
+	d.greeted = true
+	greeting := slices.Clone(peers)
+	for i, p := range greeting {
+		if p.Endpoint.IsValid() {
+			greeting[i].Keepalive = time.Minute
+		}
+	}
+	return d.net.SetPeers(greeting)
 }
 
 // endpoints returns where the nodes are, as far as that is known.
