@@ -117,6 +117,8 @@ func TestAdminRefuses(t *testing.T) {
 	}{
 		{"tenant is no label", "POST", "/tenants", postern.TenantRequest{Name: "A_b"}, 422, postern.CodeInvalid},
 		{"tenant is reserved", "POST", "/tenants", postern.TenantRequest{Name: "control"}, 422, postern.CodeInvalid},
+		{"tenant would have the coordinator's name", "POST", "/tenants", postern.TenantRequest{Name: "desk"}, 409, postern.CodeTaken},
+		{"route for the coordinator's name", "POST", "/routes", postern.RouteRequest{Host: "login.example.com", Tenant: "acme"}, 409, postern.CodeTaken},
 		{"tenant is taken", "POST", "/tenants", postern.TenantRequest{Name: "acme"}, 409, postern.CodeTaken},
 		{"tenant's name was released lately", "POST", "/tenants", postern.TenantRequest{Name: "bye"}, 409, postern.CodeQuarantined},
 		{"title of two lines", "POST", "/tenants", postern.TenantRequest{Name: "x", Title: "a\nb"}, 422, postern.CodeInvalid},

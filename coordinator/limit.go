@@ -6,7 +6,26 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"postern"
 )
+
+// limits keep one asker from taking what is everybody's.
+type limits struct {
+	source  *limiter[netip.Prefix]    // enrolments and wrong credentials, by /32 or /64
+	token   *limiter[postern.TokenID] // enrolments
+	member  *limiter[string]          // members' writes, by id
+	refusal *gate                     // refusals in the audit log
+}
+
+func newLimits(now func() time.Time) limits {
+	return limits{
+		source:  newLimiter[netip.Prefix](rate.Every(100*time.Millisecond), 120, now),
+		token:   newLimiter[postern.TokenID](rate.Every(200*time.Millisecond), 120, now),
+		member:  newLimiter[string](rate.Every(time.Second), 60, now),
+		refusal: newGate(rate.Every(time.Minute), 60, now),
+	}
+}
 
 // limiterSize is how many keys one generation of a limiter holds.
 const limiterSize = 8192

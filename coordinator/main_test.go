@@ -15,7 +15,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -32,6 +31,9 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const base = "apps.test"
+
+// ownNames are the coordinator's.
+var ownNames = []string{control, "desk." + base, "login.example.com"}
 
 // A clock is the coordinator's time, moved by hand.
 type clock struct {
@@ -61,7 +63,6 @@ type deployment struct {
 	authority *coordinator.Authority
 	addr      string
 	stop      func()
-	admin     *httptest.Server
 }
 
 func deploy(t *testing.T) *deployment {
@@ -89,7 +90,7 @@ func (d *deployment) start() {
 	d.addr = ln.Addr().String()
 	d.Coordinator, err = coordinator.New(coordinator.Config{
 		Store: d.store, Authority: d.authority, Base: base, Port: 8443, Version: "test",
-		URLs: []string{"https://" + d.addr}, Now: d.clock.now,
+		Names: ownNames, URLs: []string{"https://" + d.addr}, Now: d.clock.now,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -156,7 +156,7 @@ func TestGatewayMap(t *testing.T) {
 	w := g.watch()
 	w.sync()
 	dep := w.m.Deployment()
-	if len(dep.Gateways) != 1 || dep.Gateways[0].ID != g.ID || !slices.Equal(dep.Names, []string{"control." + base}) {
+	if len(dep.Gateways) != 1 || dep.Gateways[0].ID != g.ID || !slices.Equal(dep.Names, ownNames) {
 		t.Errorf("deployment: got %+v", dep)
 	}
 	s := w.m.Sections["acme"]

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"postern"
@@ -49,10 +50,13 @@ func (ch *change) checkCustom(host string) error {
 		return invalid(fmt.Errorf("%q is not outside the base domain %q", host, ch.cfg.Base),
 			"names below the base domain follow from what nodes publish")
 	}
-	for _, own := range ch.cfg.Names {
-		if host == own {
-			return taken(fmt.Sprintf("%q is the coordinator's own name", host), "choose another name")
-		}
+	return ch.checkOwn(host)
+}
+
+// checkOwn refuses the names by which the coordinator itself is reached.
+func (ch *change) checkOwn(host string) error {
+	if slices.Contains(ch.cfg.Names, host) {
+		return taken(fmt.Sprintf("%q is the coordinator's own name", host), "choose another name")
 	}
 	return nil
 }

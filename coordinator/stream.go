@@ -102,5 +102,8 @@ func (w *mapWriter) write(msg postern.MapMessage) error {
 	if err := w.enc.Encode(msg); err != nil {
 		return err
 	}
-	return w.rc.Flush()
+	if err := w.rc.Flush(); err != nil {
+		return err
+	}
+	return w.rc.SetWriteDeadline(time.Time{}) // HTTP/2 would end a stream that is only silent
 }

@@ -29,7 +29,7 @@ func (ch *change) addTenant(req postern.TenantRequest) (Tenant, error) {
 		}
 		return Tenant{}, taken(fmt.Sprintf("there is a tenant %q already", req.Name), "choose another name")
 	}
-	if err := ch.checkHold(host, 0); err != nil {
+	if err := errors.Join(ch.checkOwn(host), ch.checkHold(host, 0)); err != nil {
 		return Tenant{}, err
 	}
 	d, err := ch.Deployment()

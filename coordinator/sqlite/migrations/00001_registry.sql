@@ -96,3 +96,12 @@ BEGIN
     SELECT RAISE(ABORT, 'entries of the audit log are not changed');
 END;
 -- +goose StatementEnd
+
+-- Without it, REPLACE would get around the two above.
+-- +goose StatementBegin
+CREATE TRIGGER audit_next BEFORE INSERT ON audit
+WHEN NEW.seq <> (SELECT ifnull(max(seq), 0) + 1 FROM audit)
+BEGIN
+    SELECT RAISE(ABORT, 'entries of the audit log are numbered in turn');
+END;
+-- +goose StatementEnd
