@@ -60,3 +60,16 @@ func (fs *flows) cut(routes *atomic.Pointer[Table]) {
 		}
 	}
 }
+
+// endPipes ends the flows to the coordinator. Members keep one open for as long
+// as they run, so that none would ever end by itself; they come back through
+// another gateway, or through this one once it is back.
+func (fs *flows) endPipes() {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for f := range fs.open {
+		if f.tenant == "" {
+			f.cancel(errDrained)
+		}
+	}
+}

@@ -122,9 +122,10 @@ func (g *Gateway) Close() error {
 const reportInterval = time.Minute
 
 // Serve accepts connections from ln and routes each, until ctx ends. Then it
-// closes ln, lets open connections go on for at most Config.DrainTimeout, closes
-// those that are left, and returns nil once all are done. Close shortens that to
-// nothing. If ln fails, it does the same and returns why. It always closes ln.
+// closes ln, ends the pipes to the coordinator, lets the other open connections
+// go on for at most Config.DrainTimeout, closes those that are left, and returns
+// nil once all are done. Close shortens that to nothing. If ln fails, it does the
+// same and returns why. It always closes ln.
 func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	// Connections outlive ctx, for as long as they may drain.
 	connCtx, kill := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -145,6 +146,7 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	ln.Close()
 	stopAccepting()
 
+	g.flows.endPipes()
 	drain := time.AfterFunc(g.cfg.DrainTimeout, func() { kill(errDrained) })
 	defer drain.Stop()
 	conns.Wait()

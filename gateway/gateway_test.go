@@ -279,6 +279,23 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestDrainPipes: a member's stream through the gateway does not hold it up.
+func TestDrainPipes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Config{}, mapOf(deployment("control.example")))
+		c := w.say(helloFor("control.example"))
+		coordinator, _ := w.accept(w.coord)
+		w.expect(coordinator, string(helloFor("control.example")))
+		w.talk(c, coordinator)
+		start := time.Now()
+		w.stop()
+		if err := <-w.done; err != nil || time.Since(start) != 0 {
+			t.Errorf("Serve returned %v after %v; want nil at once", err, time.Since(start))
+		}
+		readAll(coordinator) // ends
+	})
+}
+
 // TestServeListenerFails: Serve says why, after its connections are done.
 func TestServeListenerFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
