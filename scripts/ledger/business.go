@@ -105,6 +105,7 @@ func keepBooks(b business) sampleBook {
 		k.payCosts(month)
 		k.payWages(month)
 		k.payBank(month)
+		k.payCash(month)
 		k.settleVAT(month)
 		if month%3 == 0 {
 			k.closeQuarter(month)
@@ -263,6 +264,18 @@ func (k *keeper) payBank(month int) {
 	k.loanLeft -= k.loan * 100
 	k.post(workday(k.day(month, 5)), "Loan instalment "+time.Month(month).String(), "",
 		debit("2500", k.loan*100), debit("7000", interest), credit("1100", k.loan*100+interest))
+}
+
+// payCash draws cash and pays a few small things with it.
+func (k *keeper) payCash(month int) {
+	k.post(workday(k.day(month, 4)), "Cash drawn from the bank", "", debit("1000", 120_00), credit("1100", 120_00))
+	for _, c := range []struct{ text, account string }{
+		{"Postage", "6520"}, {"Coffee and water for the office", "6520"}, {"Parking", "6400"},
+	} {
+		net := k.between(9_00, 33_00, 5)
+		vat := k.vatOn(net)
+		k.post(workday(k.day(month, 5+k.rng.IntN(22))), c.text, "", debit(c.account, net), debit("1400", vat), credit("1000", net+vat))
+	}
 }
 
 // settleVAT clears the month's VAT at its end and pays it, or has it repaid, a

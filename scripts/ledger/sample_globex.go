@@ -36,7 +36,7 @@ func globexBooks() []sampleBook {
 			{"Humber Freight", "sea freight and haulage", "5200", 380, 1600},
 			{"Harbour Clearing", "customs clearance", "5200", 90, 420},
 		},
-		purchases: 12,
+		purchases: 9,
 		costs: []cost{
 			{1, 3, 1, "Rent of the warehouse, quarter", 10_800, 0, false, "6200"},
 			{9, 1, 1, "Electricity and heating", 880, 30, false, "6210"},
@@ -49,7 +49,7 @@ func globexBooks() []sampleBook {
 			{16, 3, 3, "Printed catalogue", 1850, 15, false, "6600"},
 			{26, 3, 3, "Accountants' fee, Marlow Pryce", 1450, 0, false, "6700"},
 		},
-		wages:      17_200,
+		wages:      16_400,
 		loan:       2_500,
 		interest:   5,
 		writeOff:   2_640,

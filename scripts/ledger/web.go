@@ -188,7 +188,7 @@ func (a *App) render(w http.ResponseWriter, r *http.Request, status int, name st
 
 // parsePages parses the layout together with each page.
 func parsePages() map[string]*template.Template {
-	funcs := template.FuncMap{"asset": assetPath, "amount": amount, "signed": signed}
+	funcs := template.FuncMap{"asset": assetPath, "amount": amount, "signed": signed, "inc": func(i int) int { return i + 1 }}
 	layout := template.Must(template.New("").Funcs(funcs).ParseFS(templateFiles, "templates/layout.html"))
 	names, err := fs.Glob(templateFiles, "templates/*.html")
 	if err != nil {
