@@ -33,9 +33,7 @@ type road struct {
 func newRoad(t *testing.T) *road {
 	t.Helper()
 	r := &road{deployment: newDeployment(t), acme: newApplication(t, "acme"), globex: newApplication(t, "globex")}
-	begin := time.Now()
 	r.acmeNode = r.node(r.tenant("acme"), "acme-office", r.acme.url)
-	noteFigure(t, "road", "join to ready", time.Since(begin).Seconds(), "s")
 	r.globexNode = r.node(r.tenant("globex"), "globex-office", r.globex.url)
 	return r
 }
@@ -89,6 +87,7 @@ func TestRoadClients(t *testing.T) {
 	t.Run("redirect", r.testRedirect)
 	t.Run("well-known", r.testWellKnown)
 	t.Run("edge pipe", r.testEdgePipe)
+	t.Run("join", r.testJoin)
 }
 
 func (r *road) testCurl(t *testing.T) {
@@ -380,6 +379,17 @@ func (r *road) testWellKnown(t *testing.T) {
 		if got := fetch(t, c, r.url("acme", "/.well-known/postern/"+path), http.StatusOK); !json.Valid([]byte(got)) || !strings.Contains(got, want) {
 			t.Errorf("%s: got %s, want JSON with %s", path, got, want)
 		}
+	}
+}
+
+// testJoin adds a node to what runs.
+func (r *road) testJoin(t *testing.T) {
+	token := r.tenant("initech")
+	begin := time.Now()
+	r.node(token, "initech-office", newApplication(t, "initech").url)
+	noteFigure(t, "road", "join to ready", time.Since(begin).Seconds(), "s")
+	if got := fetch(t, r.client(), r.url("initech", "/"), http.StatusOK); got != "initech" {
+		t.Errorf("got %q, want %q", got, "initech")
 	}
 }
 
