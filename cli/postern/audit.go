@@ -83,7 +83,7 @@ func showStatus(c *cli.Context, a *admin, words []string) error {
 func overviewFields(t *table, o postern.Overview) {
 	root := "elsewhere, as it should be"
 	if o.RootKey {
-		root = "on the coordinator's machine; move it to a safe place"
+		root = "here with the coordinator; move it to a safe place"
 	}
 	t.field("Deployment", o.Deployment)
 	t.field("Domain", o.Base+", HTTPS on port "+strconv.Itoa(int(o.Port)))
@@ -94,5 +94,5 @@ func overviewFields(t *table, o postern.Overview) {
 	t.field("Routes", strconv.Itoa(o.Routes))
 	t.field("Map version", strconv.FormatUint(o.MapVersion, 10))
 	t.field("Root key", o.Root.String())
-	t.field("", "private half: "+root)
+	t.field("", "private half "+root)
 }

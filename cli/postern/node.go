@@ -284,15 +284,16 @@ func nodeStatus(c *cli.Context) error {
 }
 
 func nodeStatusFields(t *table, s node.Status) {
-	t.field("Node", s.Member.Tenant+"/"+s.Member.Name+", "+s.Member.Address.String()+", up since "+t.when(s.Started))
-	control := "up since " + t.when(s.Control.Since)
-	if !s.Control.Up {
-		control = "down since " + t.when(s.Control.Since) + ": " + dash(s.Control.Error)
+	t.field("Node", s.Member.Tenant+"/"+s.Member.Name+", "+s.Member.Address.String())
+	t.field("Up since", t.when(s.Started))
+	if s.Control.Up {
+		t.field("Control", "up since "+t.when(s.Control.Since))
+	} else {
+		t.field("Control", "down since "+t.when(s.Control.Since))
+		t.field("", dash(s.Control.Error))
 	}
-	t.field("Control", control)
 	for _, u := range s.Tunnels {
-		t.field("Tunnel", fmt.Sprintf("gateway %s, %s, handshake %s, %s in, %s out",
-			u.Gateway, dash(u.Endpoint), t.ago(u.Handshake), size(u.Received), size(u.Sent)))
+		t.tunnel(u.Gateway, u.Endpoint, u.Handshake, u.Received, u.Sent)
 	}
 	for _, v := range s.Services {
 		line := v.Name + ", " + v.Upstream + ", " + v.State
@@ -302,22 +303,17 @@ func nodeStatusFields(t *table, s node.Status) {
 		t.field("Service", line)
 	}
 	for _, r := range s.Routes {
-		t.field("Address", r.URL+", "+r.Service+", "+routeCondition(r))
+		t.field("Address", r.URL+", "+r.Service+", "+r.State)
+		if r.SeenTLS != "" {
+			t.field("", "seen from the gateway with "+r.SeenTLS+" "+t.ago(r.SeenAt))
+		}
+		if r.Error != "" {
+			t.field("", r.Error)
+		}
 		if r.Certificate != nil {
 			t.field("", "certificate from "+r.Certificate.Source+", good until "+r.Certificate.NotAfter.Local().Format(time.DateOnly))
 			t.field("", r.Certificate.SHA256)
 		}
 	}
 	t.field("Connections", fmt.Sprintf("%d open, %d accepted, %d refused", s.Connections.Open, s.Connections.Accepted, s.Connections.Refused))
-}
-
-// routeCondition tells what a node knows of one of its addresses.
-func routeCondition(r node.Route) string {
-	switch {
-	case r.State == node.RouteReady:
-		return r.State + ", " + r.SeenTLS + " seen from the gateway"
-	case r.Error != "":
-		return r.State + ": " + r.Error
-	}
-	return r.State
 }

@@ -85,7 +85,7 @@ func nodeFields(t *table, n postern.NodeState) {
 		t.field("Service", name)
 	}
 	for _, u := range n.Tunnels {
-		t.field("Tunnel", tunnelLine(t.now, u))
+		t.tunnel(u.Gateway, u.Endpoint, u.Handshake, u.Received, u.Sent)
 	}
 	t.field("Control", t.when(n.Control))
 	t.field("Machine", machine(n.Host))
@@ -94,9 +94,10 @@ func nodeFields(t *table, n postern.NodeState) {
 	t.field("WireGuard", n.WireGuard.String())
 }
 
-func tunnelLine(now time.Time, u postern.Tunnel) string {
-	return "gateway " + u.Gateway + ", " + dash(u.Endpoint) + ", handshake " + ago(now, u.Handshake) +
-		", " + size(u.Received) + " in, " + size(u.Sent) + " out"
+// tunnel adds what one end knows of a tunnel to or by way of gateway.
+func (t *table) tunnel(gateway, endpoint string, handshake time.Time, received, sent uint64) {
+	t.field("Tunnel", "gateway "+gateway+", "+dash(endpoint))
+	t.field("", "handshake "+t.ago(handshake)+", "+size(received)+" in, "+size(sent)+" out")
 }
 
 // machine describes the computer that a member runs on.
