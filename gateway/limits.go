@@ -30,8 +30,9 @@ type Limits struct {
 	TenantDials int // connections waiting for a node of one tenant. If zero, 64.
 
 	// Conns is how many connections may be open in all; more stay in the
-	// kernel's queue. If zero, 50000, or as many as find room in half of the
-	// Go runtime's memory limit, if that is less.
+	// kernel's queue. There is always such a limit: if zero or negative, 50000,
+	// or as many as find room in half of the Go runtime's memory limit, if that
+	// is less.
 	Conns int
 }
 
@@ -54,6 +55,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.TenantBurst, l.TenantRate)
 	set(&l.TenantConns, 2000)
 	set(&l.TenantDials, 64)
+	l.Conns = max(l.Conns, 0)
 	set(&l.Conns, int(max(1, min(50000, debug.SetMemoryLimit(-1)/2/connBytes))))
 	return l
 }
