@@ -167,23 +167,6 @@ type Route struct {
 	Nodes   []string `json:"nodes,omitempty"` // ids; empty: nobody at present
 }
 
-// A Publication is the whole of what a node publishes; what is missing from it
-// is published no longer.
-type Publication struct {
-	Services []Service `json:"services"`
-}
-
-// A Service is what a node publishes, as the coordinator needs to know it.
-type Service struct {
-	Name  string `json:"name"`            // label; DefaultService for the tenant's own name
-	Title string `json:"title,omitempty"` // for people; empty: the name
-}
-
-// Published is the answer to a Publication.
-type Published struct {
-	Routes []Route `json:"routes"` // of this node, all of them
-}
-
 // A CertificateRequest asks the private CA for a certificate.
 type CertificateRequest struct {
 	CSR []byte `json:"csr"` // DER (RFC 2986), one DNS name, routed to the asking node

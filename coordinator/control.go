@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"postern"
 	"postern/internal/identity"
@@ -18,8 +19,7 @@ import (
 // Bounds of what members send, in bytes of a body and in number.
 const (
 	maxEnrollBody = 64 << 10
-	maxMemberBody = 1 << 20
-	maxServices   = 64
+	maxMemberBody = postern.MaxPublication
 )
 
 // controlHandler returns the members' API and, below PathAdmin, the operators'.
@@ -222,7 +222,7 @@ func (c *Coordinator) putServices(r *http.Request, m *Member) (any, error) {
 		return nil, invalid(err, "")
 	}
 	err := c.updateMember(r, m, func(ch *change, now *Member) error {
-		if slices.Equal(now.Services, p.Services) {
+		if slices.EqualFunc(now.Services, p.Services, postern.Service.Equal) {
 			return nil
 		}
 		now.Services = p.Services
@@ -242,27 +242,13 @@ func (c *Coordinator) putServices(r *http.Request, m *Member) (any, error) {
 
 // checkServices puts services in order and reports what is wrong with them.
 func (c *Coordinator) checkServices(tenant string, services []postern.Service) error {
-	if len(services) > maxServices {
-		return fmt.Errorf("%d services are more than the %d that a node may publish", len(services), maxServices)
+	if err := (postern.Publication{Services: services}).Check(); err != nil {
+		return err
 	}
-	slices.SortFunc(services, func(a, b postern.Service) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
-	for i, s := range services {
-		if err := postern.CheckLabel("service", s.Name); err != nil {
-			return err
-		}
+	slices.SortFunc(services, func(a, b postern.Service) int { return strings.Compare(a.Name, b.Name) })
+	for _, s := range services {
 		if err := postern.CheckHost(postern.ServiceHost(s.Name, tenant, c.cfg.Base)); err != nil {
 			return err
-		}
-		if err := checkText("title", s.Title); err != nil {
-			return err
-		}
-		if i > 0 && services[i-1].Name == s.Name {
-			return fmt.Errorf("service %q is there twice", s.Name)
 		}
 	}
 	return nil

@@ -391,11 +391,54 @@ func TestPublishRefused(t *testing.T) {
 		{"twice", []postern.Service{{Name: "a"}, {Name: "b"}, {Name: "a"}}},
 		{"title of two lines", []postern.Service{{Name: "a", Title: "a\nb"}}},
 		{"too many", many},
+		{"an icon that is none", []postern.Service{{Name: "a", Icon: "skull"}}},
+		{"an entry elsewhere", []postern.Service{{Name: "a", Entries: []postern.Entry{{Name: "e", Path: "//evil.example/"}}}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			wantProblem(t, a.call("PUT", postern.PathServices, postern.Publication{Services: tt.services}, nil), 422, postern.CodeInvalid)
 		})
+	}
+}
+
+// TestPublishCatalogue holds what operators are told of a node against what it
+// said, and what it said against what others are told.
+func TestPublishCatalogue(t *testing.T) {
+	d := deploy(t)
+	d.addTenant("acme")
+	a := d.node("acme", "a")
+	services := []postern.Service{
+		{Name: "books", Title: "Books", Description: "Double entry.", Icon: "book", Entries: []postern.Entry{
+			{Name: "y2026", Title: "2026", Path: "/y/2026", Note: "open"}, {Name: "y2025", Path: "/y/2025"},
+		}},
+		{Name: "files"},
+	}
+	publish := func() (audits int) {
+		t.Helper()
+		must(t, a.call("PUT", postern.PathServices, postern.Publication{Services: services}, nil))
+		var nodes []postern.NodeState
+		must(t, d.operate("GET", "/nodes", nil, &nodes))
+		if !reflect.DeepEqual(nodes[0].Services, services) {
+			t.Errorf("operators are told %+v, want %+v", nodes[0].Services, services)
+		}
+		var log []postern.AuditEntry
+		must(t, d.operate("GET", "/audit", nil, &log))
+		for _, e := range log {
+			if e.Action == "node.publish" {
+				audits++
+			}
+		}
+		return audits
+	}
+	if got := publish(); got != 1 {
+		t.Errorf("%d entries in the audit log, want 1", got)
+	}
+	if got := publish(); got != 1 {
+		t.Errorf("the same again: %d entries in the audit log, want 1", got)
+	}
+	services[0].Entries[1].Note = "closed"
+	if got := publish(); got != 2 {
+		t.Errorf("another note: %d entries in the audit log, want 2", got)
 	}
 }
 

@@ -43,7 +43,7 @@ func (n *Node) workMap(ctx context.Context, run *running) error {
 		case <-ctx.Done():
 			return nil
 		case <-n.changed:
-			n.setTable(*n.latest.Load())
+			n.retable()
 		case <-again.C:
 		}
 		if m := n.latest.Load(); m != nil {
@@ -52,8 +52,18 @@ func (n *Node) workMap(ctx context.Context, run *running) error {
 	}
 }
 
-// setTable tells the parts that serve about the routes and gateways of m.
-func (n *Node) setTable(m postern.Map) {
+// retable tells the parts that serve about the newest map and what is published.
+func (n *Node) retable() {
+	n.tabling.Lock()
+	defer n.tabling.Unlock()
+	if m := n.latest.Load(); m != nil {
+		n.setTable(*m, n.published.Load())
+	}
+}
+
+// setTable tells the parts that serve about the routes and gateways of m, to the
+// services of p.
+func (n *Node) setTable(m postern.Map, p *published) {
 	t := &table{gateways: map[netip.Addr]string{}, hosts: map[string]*service{}}
 	d := m.Deployment()
 	if d == nil {
@@ -64,7 +74,7 @@ func (n *Node) setTable(m postern.Map) {
 	}
 	var hosts, issued []string
 	for _, r := range n.routes(m) {
-		svc := n.services[r.Service]
+		svc := p.byName[r.Service]
 		t.hosts[r.Host] = svc
 		hosts = append(hosts, r.Host)
 		if svc == nil || svc.files == nil {
@@ -101,12 +111,16 @@ func (n *Node) setPeers(ctx context.Context, run *running, m postern.Map) {
 	}
 }
 
-// publish tells the coordinator what the node publishes, each time that the
-// control stream came up, until it is heard.
+// publish tells the coordinator what the node publishes, each time that it
+// changed or the control stream came up, until it is heard.
 func (n *Node) publish(ctx context.Context) error {
 	tick := time.NewTicker(linkInterval)
 	defer tick.Stop()
-	var told time.Time // Since of the link over which it was heard
+	var told struct {
+		link time.Time  // Since of the link over which it was heard
+		what *published // nil: nothing yet
+	}
+	var tried *published
 	var retry time.Time
 	failures := 0
 	for {
@@ -115,11 +129,13 @@ func (n *Node) publish(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		link := n.client.Link()
-		if !link.Up || link.Since.Equal(told) || time.Now().Before(retry) {
+		link, what := n.client.Link(), n.published.Load()
+		if !link.Up || link.Since.Equal(told.link) && what == told.what || what == tried && time.Now().Before(retry) {
 			continue
 		}
-		out, err := n.client.Publish(ctx, n.publication())
+		out, err := n.client.Publish(ctx, what.publication())
+		tried = what
+		n.refused.Store(&err)
 		if err != nil {
 			retry = time.Now().Add(backoff(failures, time.Minute))
 			failures++
@@ -128,18 +144,10 @@ func (n *Node) publish(ctx context.Context) error {
 			}
 			continue
 		}
-		told, failures = link.Since, 0
-		n.log.Info("published services", "services", len(n.order), "routes", len(out.Routes))
+		told.link, told.what, retry, failures = link.Since, what, time.Time{}, 0
+		n.log.Info("published services", "services", len(what.order), "routes", len(out.Routes))
 		n.issuer.retry()
 	}
-}
-
-func (n *Node) publication() postern.Publication {
-	p := postern.Publication{Services: []postern.Service{}}
-	for _, s := range n.order {
-		p.Services = append(p.Services, postern.Service{Name: s.Name, Title: s.Title})
-	}
-	return p
 }
 
 // report tells the coordinator about the tunnels, from when the control stream

@@ -54,13 +54,38 @@ func (h *health) get() (state string, since time.Time, err error) {
 // probe knocks at every application now and then, until ctx is done.
 func (n *Node) probe(ctx context.Context) error {
 	var wg sync.WaitGroup
-	for _, s := range n.order {
-		if s.Handler == nil {
-			wg.Go(func() { s.probeEvery(ctx, probeInterval) })
+	defer wg.Wait()
+	probes := map[*health]context.CancelFunc{} // running
+	defer func() {
+		for _, stop := range probes {
+			stop()
+		}
+	}()
+	for {
+		wanted := map[*health]bool{}
+		for _, s := range n.published.Load().order {
+			if s.Handler != nil {
+				continue
+			}
+			wanted[s.health] = true
+			if probes[s.health] == nil {
+				ctx, stop := context.WithCancel(ctx)
+				probes[s.health] = stop
+				wg.Go(func() { s.probeEvery(ctx, probeInterval) })
+			}
+		}
+		for h, stop := range probes {
+			if !wanted[h] {
+				stop()
+				delete(probes, h)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.probed:
 		}
 	}
-	wg.Wait()
-	return nil
 }
 
 func (s *service) probeEvery(ctx context.Context, interval time.Duration) {

@@ -35,7 +35,8 @@ type Config struct {
 	// Dir is a data directory that has joined. The caller closes it.
 	Dir *datadir.Dir
 
-	// Services are what the node publishes. There may be none.
+	// Services are what the node publishes, until SetServices says otherwise.
+	// There may be none.
 	Services []Service
 
 	// Keepalive is how often a packet keeps the way through NAT open, in whole
@@ -66,15 +67,19 @@ const (
 
 // A Node is a joined machine. Its methods are safe for concurrent use.
 type Node struct {
-	cfg      Config
-	log      *slog.Logger
-	id       *member.Identity
-	client   *member.Client
-	services map[string]*service // by name
-	order    []*service          // as configured
-	server   *server
-	issuer   *issuer
-	lookout  *lookout
+	cfg     Config
+	log     *slog.Logger
+	id      *member.Identity
+	client  *member.Client
+	server  *server
+	issuer  *issuer
+	lookout *lookout
+
+	setting   sync.Mutex // held while published changes
+	published atomic.Pointer[published]
+	probed    chan struct{}         // holds one token while probe has not seen published
+	refused   atomic.Pointer[error] // of the last time that the coordinator was told
+	tabling   sync.Mutex            // held while the server's table is made
 
 	started atomic.Pointer[time.Time]
 	running atomic.Pointer[running] // nil before Run
@@ -118,21 +123,15 @@ func New(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, id: id, client: client,
-		services: map[string]*service{},
-		changed:  make(chan struct{}, 1),
-		closed:   make(chan struct{}),
+		probed:  make(chan struct{}, 1),
+		changed: make(chan struct{}, 1),
+		closed:  make(chan struct{}),
 	}
-	for _, s := range cfg.Services {
-		svc, err := newService(s, cfg.Logger)
-		if err != nil {
-			return nil, err
-		}
-		if n.services[svc.Name] != nil {
-			return nil, fmt.Errorf("service %q is there twice", svc.Name)
-		}
-		n.services[svc.Name] = svc
-		n.order = append(n.order, svc)
+	p, err := newPublished(cfg.Services, nil, cfg.Logger)
+	if err != nil {
+		return nil, err
 	}
+	n.published.Store(p)
 	n.lookout = newLookout(n.certificate, cfg.Logger)
 	n.issuer = newIssuer(cfg.Dir.Path("certs"), n.sign, n.lookout.again, cfg.Logger)
 	n.server = newServer(serverConfig{
@@ -216,7 +215,7 @@ func (n *Node) Close() error {
 
 // closeIdle drops the idle connections to the applications.
 func (n *Node) closeIdle() {
-	for _, s := range n.order {
+	for _, s := range n.published.Load().order {
 		if s.transport != nil {
 			s.transport.CloseIdleConnections()
 		}

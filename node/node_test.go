@@ -18,6 +18,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -351,7 +352,7 @@ func TestNode(t *testing.T) {
 		return ok
 	})
 	w.get(func() {
-		if want := []postern.Service{{Name: "default", Title: "Books"}}; !slices.Equal(w.published[0].Services, want) {
+		if want := []postern.Service{{Name: "default", Title: "Books"}}; !reflect.DeepEqual(w.published[0].Services, want) {
 			t.Errorf("published %+v, want %+v", w.published, want)
 		}
 	})

@@ -213,7 +213,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodConnect:
 		writePage(w, r, noTunnels)
 	default:
-		svc.handler.ServeHTTP(w, r)
+		svc.serve(w, r)
 	}
 }
 

@@ -20,8 +20,10 @@ import (
 // A Service is what a node publishes: what answers behind one or more of the
 // tenant's host names. Either Upstream or Handler is set.
 type Service struct {
-	Name  string `json:"name,omitempty"`  // DNS label; if empty, postern.DefaultService
-	Title string `json:"title,omitempty"` // for people; if empty, the name
+	Name        string `json:"name,omitempty"`        // DNS label; if empty, postern.DefaultService
+	Title       string `json:"title,omitempty"`       // for people; if empty, the name
+	Description string `json:"description,omitempty"` // a sentence for people; if empty, none
+	Icon        string `json:"icon,omitempty"`        // one of postern.Icons; if empty, none
 
 	// Upstream is http://HOST:PORT[/PATH], https://HOST:PORT[/PATH], unix:/PATH
 	// (HTTP over a unix socket), or a folder: an absolute path, ./PATH, ../PATH
@@ -44,6 +46,19 @@ type Service struct {
 
 	// UpstreamInsecure takes any certificate of an https upstream.
 	UpstreamInsecure bool `json:"upstream_insecure,omitempty"`
+
+	// Entries are the places inside the service that people look for.
+	Entries []postern.Entry `json:"entries,omitempty"`
+}
+
+// setDefaults fills in what is empty and has a meaning then.
+func (s *Service) setDefaults() {
+	if s.Name == "" {
+		s.Name = postern.DefaultService
+	}
+	if s.Title == "" {
+		s.Title = s.Name
+	}
 }
 
 // ErrUpstream is wrapped by errors about an upstream that cannot be one.
@@ -171,57 +186,70 @@ type service struct {
 	transport *http.Transport // nil for folders and Handlers
 	files     *pemFiles       // nil: the private CA's certificates
 	health    *health
+	requests  *requests
+	log       *slog.Logger
 }
 
 // newService checks s and what it names on disk.
 func newService(s Service, log *slog.Logger) (*service, error) {
-	if s.Name == "" {
-		s.Name = postern.DefaultService
-	}
+	s.setDefaults()
 	if err := postern.CheckLabel("service", s.Name); err != nil {
-		return nil, err
-	}
-	if s.Title == "" {
-		s.Title = s.Name
+		return nil, &postern.FieldError{Field: "name", Err: err}
 	}
 	log = log.With("service", s.Name)
-	svc := &service{Service: s, health: newHealth(log)}
-	if err := svc.open(log); err != nil {
-		return nil, fmt.Errorf("service %q: %w", s.Name, err)
+	svc := &service{Service: s, health: newHealth(log), requests: new(requests), log: log}
+	if field, err := svc.open(); err != nil {
+		return nil, &postern.FieldError{Field: field, Err: fmt.Errorf("service %q: %w", s.Name, err)}
 	}
 	return svc, nil
 }
 
-func (s *service) open(log *slog.Logger) (err error) {
+// open makes ready what s is served with. It says in which field an error lies.
+func (s *service) open() (field string, err error) {
 	switch {
 	case (s.Handler != nil) == (s.Upstream != ""):
-		return errors.New("want either an upstream or a handler")
+		return "upstream", errors.New("want either an upstream or a handler")
 	case (s.CertFile != "") != (s.KeyFile != ""):
-		return errors.New("want both a certificate file and a key file, or neither")
+		return "cert_file", errors.New("want both a certificate file and a key file, or neither")
 	}
 	if s.CertFile != "" {
-		if s.files, err = openPEMFiles(s.CertFile, s.KeyFile, log); err != nil {
-			return err
+		if s.files, err = openPEMFiles(s.CertFile, s.KeyFile, s.log); err != nil {
+			return "cert_file", err
 		}
 	}
 	if s.Handler != nil {
 		s.handler = s.Handler
 		s.health.state = UpstreamUp
-		return nil
+		return "", nil
 	}
 	if s.upstream, err = parseUpstream(s.Upstream); err != nil {
-		return err
+		return "upstream", err
 	}
 	if s.tls, err = upstreamTLS(s.upstream, s.Service); err != nil {
-		return err
+		return "upstream_ca", err
 	}
+	if s.upstream.folder == "" {
+		s.transport = newTransport(s.upstream, s.tls)
+	}
+	s.handle()
+	return "", nil
+}
+
+// handle makes the handler of a service that has an upstream.
+func (s *service) handle() {
 	if s.upstream.folder != "" {
 		s.handler = folder{s}
-		return nil
+	} else {
+		s.handler = newProxy(s, s.log)
 	}
-	s.transport = newTransport(s.upstream, s.tls)
-	s.handler = newProxy(s, log)
-	return nil
+}
+
+// relabel returns s under other words for people. It shares all else with s.
+func (s *service) relabel(words Service) *service {
+	next := *s
+	next.Service = words
+	next.handle()
+	return &next
 }
 
 // status returns how the service does.
@@ -235,4 +263,15 @@ func (s *service) status() ServiceState {
 		st.Error = err.Error()
 	}
 	return st
+}
+
+// serve answers r for as long as the service is published.
+func (s *service) serve(w http.ResponseWriter, r *http.Request) {
+	ctx, done, ok := s.requests.begin(r.Context())
+	if !ok {
+		writePage(w, r, notPublished)
+		return
+	}
+	defer done()
+	s.handler.ServeHTTP(w, r.WithContext(ctx))
 }

@@ -26,6 +26,9 @@ type Status struct {
 	Routes      []Route        `json:"routes"`                 // one a host name, sorted
 	Services    []ServiceState `json:"services"`               // as configured
 	Connections Connections    `json:"connections"`
+
+	// PublishError says why the coordinator does not take what is published.
+	PublishError string `json:"publish_error,omitempty"`
 }
 
 // A Membership says who the node is.
@@ -133,6 +136,9 @@ func (n *Node) Status() Status {
 			s.TunnelError = (*err).Error()
 		}
 	}
+	if err := n.refused.Load(); err != nil && *err != nil {
+		s.PublishError = (*err).Error()
+	}
 	link := n.client.Link()
 	s.Control = Control{Up: link.Up, Since: link.Since}
 	if link.Err != nil {
@@ -145,7 +151,7 @@ func (n *Node) Status() Status {
 		}
 		slices.SortFunc(s.Routes, func(a, b Route) int { return strings.Compare(a.Host, b.Host) })
 	}
-	for _, svc := range n.order {
+	for _, svc := range n.published.Load().order {
 		s.Services = append(s.Services, svc.status())
 	}
 	return s
@@ -183,7 +189,7 @@ func (n *Node) route(r postern.Route, d *postern.Deployment, now time.Time) Rout
 		Host: r.Host, URL: siteURL(r.Host, d), Service: r.Service, State: RouteWaiting,
 		SeenTLS: v.tls, SeenSHA256: v.sha256, SeenAt: v.at, Note: v.note,
 	}
-	svc := n.services[r.Service]
+	svc := n.published.Load().byName[r.Service]
 	cert, err := n.certificate(r.Host)
 	switch {
 	case svc == nil:

@@ -54,7 +54,7 @@ func member(id, tenant string) coordinator.Member {
 		ID: id, Role: postern.RoleNode, Tenant: tenant, Name: "name-" + id,
 		Identity: postern.NewIdentityPrivate().Public(), WireGuard: postern.NewWireGuardPrivate().Public(),
 		Token: postern.TokenID{7}, Host: postern.Host{Name: "h", OS: "o", Arch: "a", Version: "v"},
-		Services: []postern.Service{{Name: "default", Title: "Title"}}, Joined: noon, Seen: noon.Add(1),
+		Services: []postern.Service{{Name: "default", Title: "Title", Description: "d", Icon: "book", Entries: []postern.Entry{{Name: "e", Path: "/"}}}}, Joined: noon, Seen: noon.Add(1),
 	}
 	b := m.Identity
 	b[0] = 0xfd
