@@ -128,6 +128,9 @@ func (e Entry) check(within string) error {
 	if err := checkLine(e.Title, MaxTitle); err != nil {
 		return fieldError(within+"title", "the title of entry %q %w", e.Name, err)
 	}
+	if e.Path == "" {
+		return fieldError(within+"path", "entry %q has no path", e.Name)
+	}
 	if err := checkPath(e.Path); err != nil {
 		return &FieldError{Field: within + "path", Err: err}
 	}

@@ -49,7 +49,7 @@ func TestPublicationCheck(t *testing.T) {
 		{"entry without name", entry(postern.Entry{Path: "/"}), "services[1].entries[1].name", "entry name is empty"},
 		{"an entry twice", entry(postern.Entry{Name: "ok", Path: "/"}), "services[1].entries[1].name", `entry "ok" is there twice`},
 		{"entry with long note", entry(postern.Entry{Name: "a", Path: "/", Note: strings.Repeat("x", 201)}), "services[1].entries[1].note", "201 characters"},
-		{"no path", entry(postern.Entry{Name: "a"}), "services[1].entries[1].path", "does not start with one /"},
+		{"no path", entry(postern.Entry{Name: "a"}), "services[1].entries[1].path", `entry "a" has no path`},
 		{"another site", entry(postern.Entry{Name: "a", Path: "https://evil.example/"}), "services[1].entries[1].path", "does not start with one /"},
 		{"a host", entry(postern.Entry{Name: "a", Path: "//evil.example/"}), "services[1].entries[1].path", "does not start with one /"},
 		{"a host for browsers", entry(postern.Entry{Name: "a", Path: `/\evil.example/`}), "services[1].entries[1].path", "backslash"},

@@ -101,7 +101,7 @@ func (n *Node) routes(m postern.Map) []postern.Route {
 // setPeers brings the tunnels in line with m. A name that cannot be looked up
 // leaves that tunnel where it was, or waiting.
 func (n *Node) setPeers(ctx context.Context, run *running, m postern.Map) {
-	peers, lookup := member.GatewayPeers(ctx, m, n.cfg.Keepalive)
+	peers, lookup := member.GatewayPeers(ctx, m, time.Duration(n.keepalive.Load()))
 	if ctx.Err() != nil {
 		return
 	}

@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +37,12 @@ type Config struct {
 	// Services are what the node publishes, until SetServices says otherwise.
 	// There may be none.
 	Services []Service
+
+	// File is a configuration file that says what is published, in place of
+	// Services and Keepalive; see File. It is read again when it changes. What is
+	// wrong with it then shows in the Status, and what it said before stays. If
+	// empty, there is none.
+	File string
 
 	// Keepalive is how often a packet keeps the way through NAT open, in whole
 	// seconds. If zero, 25 s.
@@ -81,6 +86,10 @@ type Node struct {
 	refused   atomic.Pointer[error] // of the last time that the coordinator was told
 	tabling   sync.Mutex            // held while the server's table is made
 
+	keepalive atomic.Int64          // nanoseconds
+	fileStamp stamp                 // of Config.File when New read it
+	fileErr   atomic.Pointer[error] // of the last time it was read
+
 	started atomic.Pointer[time.Time]
 	running atomic.Pointer[running] // nil before Run
 	latest  atomic.Pointer[postern.Map]
@@ -98,17 +107,11 @@ type running struct {
 // New checks cfg and everything on disk that it names. It starts nothing. It
 // fails with member.ErrNotJoined if the directory has not joined yet.
 func New(cfg Config) (*Node, error) {
-	if cfg.Keepalive == 0 {
-		cfg.Keepalive = defaultKeepalive
-	}
 	if cfg.Drain == 0 {
 		cfg.Drain = defaultDrain
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Keepalive < time.Second || cfg.Keepalive > math.MaxUint16*time.Second || cfg.Keepalive%time.Second != 0 {
-		return nil, fmt.Errorf("keepalive %v is not within 1 to %d whole seconds", cfg.Keepalive, math.MaxUint16)
 	}
 	id, err := member.LoadIdentity(cfg.Dir)
 	if err != nil {
@@ -127,17 +130,43 @@ func New(cfg Config) (*Node, error) {
 		changed: make(chan struct{}, 1),
 		closed:  make(chan struct{}),
 	}
-	p, err := newPublished(cfg.Services, nil, cfg.Logger)
-	if err != nil {
+	if err := n.configure(); err != nil {
 		return nil, err
 	}
-	n.published.Store(p)
 	n.lookout = newLookout(n.certificate, cfg.Logger)
 	n.issuer = newIssuer(cfg.Dir.Path("certs"), n.sign, n.lookout.again, cfg.Logger)
 	n.server = newServer(serverConfig{
 		certificate: n.certificate, version: cfg.Version, drain: cfg.Drain, log: cfg.Logger,
 	})
 	return n, nil
+}
+
+// configure takes what Config or its File say.
+func (n *Node) configure() error {
+	services, keepalive := n.cfg.Services, n.cfg.Keepalive
+	if n.cfg.File != "" {
+		if len(services) > 0 || keepalive != 0 {
+			return errors.New("want either a configuration file, or services and a keepalive")
+		}
+		n.fileStamp = stampOf(n.cfg.File)
+		f, err := ReadFile(n.cfg.File)
+		if err != nil {
+			return err
+		}
+		services, keepalive = f.Services, f.Keepalive
+	}
+	if keepalive != 0 {
+		if err := checkKeepalive(keepalive); err != nil {
+			return err
+		}
+	}
+	p, err := newPublished(services, nil, n.log)
+	if err != nil {
+		return err
+	}
+	n.published.Store(p)
+	n.setKeepalive(keepalive)
+	return nil
 }
 
 // Run keeps the node on the overlay until ctx is done, and then lets requests
@@ -186,6 +215,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.issuer.run(work) })
 	g.Go(func() error { return n.lookout.run(work) })
 	g.Go(func() error { return n.probe(work) })
+	g.Go(func() error { return n.followFile(work) })
 	g.Go(func() error { return serveLocal(work, local, n.Status) })
 	err = n.server.serve(ctx, work, ln)
 	stop()

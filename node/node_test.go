@@ -292,7 +292,13 @@ func (w *world) join() *datadir.Dir {
 // start runs a node; ended yields what Run returned.
 func (w *world) start(dir *datadir.Dir, services ...Service) (n *Node, stop context.CancelFunc, ended <-chan error) {
 	w.t.Helper()
-	n, err := New(Config{Dir: dir, Services: services, Keepalive: time.Second, Version: "v1.2.3"})
+	return w.run(Config{Dir: dir, Services: services, Keepalive: time.Second, Version: "v1.2.3"})
+}
+
+// run is start for any configuration.
+func (w *world) run(cfg Config) (n *Node, stop context.CancelFunc, ended <-chan error) {
+	w.t.Helper()
+	n, err := New(cfg)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -475,6 +481,8 @@ func TestNewRefuses(t *testing.T) {
 		{"a gateway's membership", Config{Dir: gateway}, "want a node's"},
 		{"keepalive of half a second", Config{Dir: joined, Keepalive: time.Second / 2}, "keepalive 500ms"},
 		{"keepalive of a day", Config{Dir: joined, Keepalive: 24 * time.Hour}, "keepalive 24h"},
+		{"a file and services", Config{Dir: joined, File: "x", Services: []Service{app}}, "want either a configuration file, or services"},
+		{"no such file", Config{Dir: joined, File: "nowhere.yaml"}, "nowhere.yaml: no such file"},
 		{"a service twice", Config{Dir: joined, Services: []Service{app, app}}, `service "default" is there twice`},
 		{"a bad service", Config{Dir: joined, Services: []Service{{Name: "books", Upstream: "htp:/x"}}}, `service "books": upstream "htp:/x"`},
 	}

@@ -27,6 +27,11 @@ type Status struct {
 	Services    []ServiceState `json:"services"`               // as configured
 	Connections Connections    `json:"connections"`
 
+	// ConfigFile is what says what is published; empty: no file does. ConfigError
+	// is why what it says now is not what is published.
+	ConfigFile  string `json:"config_file,omitempty"`
+	ConfigError string `json:"config_error,omitempty"`
+
 	// PublishError says why the coordinator does not take what is published.
 	PublishError string `json:"publish_error,omitempty"`
 }
@@ -138,6 +143,10 @@ func (n *Node) Status() Status {
 	}
 	if err := n.refused.Load(); err != nil && *err != nil {
 		s.PublishError = (*err).Error()
+	}
+	s.ConfigFile = n.cfg.File
+	if err := n.fileErr.Load(); err != nil && *err != nil {
+		s.ConfigError = (*err).Error()
 	}
 	link := n.client.Link()
 	s.Control = Control{Up: link.Up, Since: link.Since}

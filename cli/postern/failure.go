@@ -72,13 +72,18 @@ func dashes(option string) string {
 	return "--" + option
 }
 
-// report tells a person of err in two lines on w and returns the exit code.
+// report tells a person of err in two lines on w, with the place in a file between
+// them if it lies in one, and returns the exit code.
 func report(w io.Writer, err error) int {
 	if err == nil {
 		return exitDone
 	}
 	message, hint, code := explain(err)
-	fmt.Fprintf(w, "postern: error: %s\npostern: hint: %s\n", message, hint)
+	fmt.Fprintf(w, "postern: error: %s\n", message)
+	if file := (*node.FileError)(nil); errors.As(err, &file) && file.Source != "" {
+		fmt.Fprintln(w, strings.TrimRight(file.Source, "\n"))
+	}
+	fmt.Fprintf(w, "postern: hint: %s\n", hint)
 	return code
 }
 
@@ -88,7 +93,10 @@ func explain(err error) (message, hint string, code int) {
 	message, code = oneLine(err.Error()), exitFailed
 	var f *failure
 	var p *postern.Problem
+	var file *node.FileError
 	switch {
+	case errors.As(err, &file):
+		hint = "correct the file; `postern node check " + file.Path + "` tries it"
 	case errors.As(err, &f):
 		hint, code = f.hint, f.code
 	case errors.As(err, &p):

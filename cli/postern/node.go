@@ -1,11 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -22,6 +22,7 @@ import (
 
 func nodeCommand() *cli.Command {
 	data := dataFlag("data `DIR`ectory (/var/lib/postern/node for root)")
+	config := &cli.StringFlag{Name: "config", Usage: "configuration `FILE` that says what is published, followed while the node runs"}
 	return &cli.Command{
 		Name: "node", Usage: "the machine beside the application, where TLS ends",
 		Subcommands: []*cli.Command{
@@ -35,14 +36,23 @@ func nodeCommand() *cli.Command {
 				Flags: append(append([]cli.Flag{
 					tokenFlag(),
 					&cli.StringFlag{Name: "name", Usage: "`NAME` in lists (made from the machine's if not given)"},
+					config,
 					&cli.BoolFlag{Name: "no-run", Usage: "only join; start it later with postern node run"},
 				}, serviceFlags()...), append(logFlags(), data)...),
 			},
 			{
 				Name: "run", Usage: "run this node until it is stopped", Action: runNodeCommand,
-				Description: "It publishes what it was told last. " + publishHelp,
-				UsageText:   "postern node run\npostern node run --publish https://10.0.0.5:8443",
-				Flags:       append(serviceFlags(), append(logFlags(), data)...),
+				Description: "It publishes what the file of --config says, or " + node.FileName + " in the data directory. " +
+					"Without a file it publishes what --publish says, else what it was told last. " + publishHelp,
+				UsageText: "postern node run\npostern node run --publish https://10.0.0.5:8443\n" +
+					"postern node run --config /etc/postern.yaml",
+				Flags: append(append([]cli.Flag{config}, serviceFlags()...), append(logFlags(), data)...),
+			},
+			{
+				Name: "check", Usage: "check a configuration file without using it", Action: checkFile, ArgsUsage: "[FILE]",
+				Description: "FILE is " + node.FileName + " in the data directory if not given.",
+				UsageText:   "postern node check\npostern node check postern.yaml",
+				Flags:       []cli.Flag{data},
 			},
 			{
 				Name: "status", Usage: "show how the node on this machine does", Action: nodeStatus,
@@ -50,17 +60,6 @@ func nodeCommand() *cli.Command {
 				Flags:     append([]cli.Flag{data}, outputFlags()...),
 			},
 		},
-	}
-}
-
-const publishHelp = "UPSTREAM is http://…, https://…, unix:/PATH or a folder. Without NAME= it answers at the company's own " +
-	"address, else one label below it. What --publish says replaces all that was published before."
-
-func serviceFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "publish", Usage: "`SERVICE` to publish, [NAME=]UPSTREAM; may be repeated"},
-		&cli.StringSliceFlag{Name: "cert", Usage: "`FILE` with a certificate of your own, [NAME=]FILE"},
-		&cli.StringSliceFlag{Name: "key", Usage: "`FILE` with its key, [NAME=]FILE"},
 	}
 }
 
@@ -73,7 +72,7 @@ func joinNode(c *cli.Context) error {
 		return err
 	}
 	// All that can be wrong here is found before the token is used.
-	services, err := parseServices(c, nil)
+	what, err := toPublish(c)
 	if err != nil {
 		return err
 	}
@@ -86,21 +85,23 @@ func joinNode(c *cli.Context) error {
 		return err
 	}
 	defer dir.Close()
-	id, err := join(c.Context, dir, token, postern.RoleNode, c.String("name"))
+	id, err := join(c.Context, dir, token, postern.RoleNode, cmp.Or(c.String("name"), what.name))
 	if errors.Is(err, member.ErrJoined) {
 		return fail("`postern node run` starts it; to join anew, use another --data directory", fmt.Errorf("%s: %w", dir.Path("."), err))
 	} else if err != nil {
 		return err
 	}
-	if err := dir.WriteJSON(servicesFile, services); err != nil {
-		return err
+	if what.file == "" {
+		if err := dir.WriteJSON(servicesFile, what.services); err != nil {
+			return err
+		}
 	}
 	fmt.Fprintf(c.App.ErrWriter, "Joined %s as node %s.\n", id.Enrollment.Tenant, id.Enrollment.Name)
 	if c.Bool("no-run") {
-		fmt.Fprintln(c.App.ErrWriter, "Now run it: postern node run")
+		fmt.Fprintln(c.App.ErrWriter, "Now run it: "+what.command())
 		return nil
 	}
-	return runNode(c.Context, dir, services, log, c.App.Writer)
+	return runNode(c.Context, dir, what, log, c.App.Writer)
 }
 
 func runNodeCommand(c *cli.Context) error {
@@ -119,98 +120,23 @@ func runNodeCommand(c *cli.Context) error {
 	if _, err := member.LoadIdentity(dir); err != nil {
 		return fmt.Errorf("%s: %w", dir.Path("."), err)
 	}
-	services, err := settleServices(c, dir)
+	what, err := settleServices(c, dir)
 	if err != nil {
 		return err
 	}
-	return runNode(c.Context, dir, services, log, c.App.Writer)
-}
-
-// servicesFile keeps what a node publishes.
-const servicesFile = "services.json"
-
-// settleServices returns what the options say on top of what dir remembers, and
-// makes dir remember it.
-func settleServices(c *cli.Context, dir *datadir.Dir) ([]node.Service, error) {
-	var saved []node.Service
-	if err := dir.ReadJSON(servicesFile, &saved); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if !c.IsSet("publish") && !c.IsSet("cert") && !c.IsSet("key") {
-		return saved, nil
-	}
-	services, err := parseServices(c, saved)
-	if err != nil {
-		return nil, err
-	}
-	return services, dir.WriteJSON(servicesFile, services)
-}
-
-// parseServices reads what serviceFlags say. Without --publish the certificates
-// go to saved.
-func parseServices(c *cli.Context, saved []node.Service) ([]node.Service, error) {
-	services := saved
-	if c.IsSet("publish") {
-		services = nil
-	}
-	for _, spec := range c.StringSlice("publish") {
-		s, err := node.ParseService(spec)
-		if err != nil {
-			return nil, misuse("such as --publish http://localhost:9000 or --publish docs=/srv/docs", "--publish: %w", err)
-		}
-		for _, other := range services {
-			if other.Name == s.Name {
-				return nil, misuse("give each a name of its own, such as --publish docs=/srv/docs", "--publish: service %q is there twice", s.Name)
-			}
-		}
-		services = append(services, s)
-	}
-	for _, option := range []string{"cert", "key"} {
-		for _, spec := range c.StringSlice(option) {
-			if err := setFile(services, option, spec); err != nil {
-				return nil, err
-			}
-		}
-	}
-	for _, s := range services {
-		if (s.CertFile == "") != (s.KeyFile == "") {
-			return nil, misuse("give both, --cert FILE and --key FILE", "service %q has only one of certificate and key", s.Name)
-		}
-	}
-	return services, nil
-}
-
-// setFile gives the service in spec, [NAME=]FILE, its certificate or key.
-func setFile(services []node.Service, option, spec string) error {
-	name, file, ok := strings.Cut(spec, "=")
-	if !ok || strings.ContainsAny(name, `/\`) {
-		name, file = postern.DefaultService, spec
-	}
-	file, err := filepath.Abs(file) // the node may run elsewhere next time
-	if err != nil {
-		return err
-	}
-	for i := range services {
-		if services[i].Name == name {
-			if option == "cert" {
-				services[i].CertFile = file
-			} else {
-				services[i].KeyFile = file
-			}
-			return nil
-		}
-	}
-	return misuse("publish it first: --publish "+name+"=UPSTREAM", "--%s %s: no service %q", option, spec, name)
+	return runNode(c.Context, dir, what, log, c.App.Writer)
 }
 
 // runNode serves as the node that joined in dir until ctx is done and what was
 // under way has ended. It tells out of every address that can be used.
-func runNode(ctx context.Context, dir *datadir.Dir, services []node.Service, log *slog.Logger, out io.Writer) error {
-	n, err := node.New(node.Config{Dir: dir, Services: services, Version: programVersion(), Logger: log})
+func runNode(ctx context.Context, dir *datadir.Dir, what publication, log *slog.Logger, out io.Writer) error {
+	n, err := node.New(node.Config{
+		Dir: dir, Services: what.services, File: what.file, Version: programVersion(), Logger: log,
+	})
 	if err != nil {
 		return err
 	}
-	if len(services) == 0 {
+	if len(n.Services()) == 0 {
 		log.Warn("this node publishes nothing; see --publish")
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -294,6 +220,15 @@ func nodeStatusFields(t *table, s node.Status) {
 	}
 	for _, u := range s.Tunnels {
 		t.tunnel(u.Gateway, u.Endpoint, u.Handshake, u.Received, u.Sent)
+	}
+	if s.ConfigFile != "" {
+		t.field("File", s.ConfigFile)
+	}
+	if s.ConfigError != "" {
+		t.field("", "config error: "+s.ConfigError)
+	}
+	if s.PublishError != "" {
+		t.field("", "the coordinator refuses what is published: "+s.PublishError)
 	}
 	for _, v := range s.Services {
 		line := v.Name + ", " + v.Upstream + ", " + v.State

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"postern"
+	"postern/internal/datadir"
+	"postern/node"
+)
+
+const publishHelp = "UPSTREAM is http://…, https://…, unix:/PATH or a folder. Without NAME= it answers at the company's own " +
+	"address, else one label below it. What --publish says replaces all that was published before."
+
+func serviceFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "publish", Usage: "`SERVICE` to publish, [NAME=]UPSTREAM; may be repeated"},
+		&cli.StringSliceFlag{Name: "cert", Usage: "`FILE` with a certificate of your own, [NAME=]FILE"},
+		&cli.StringSliceFlag{Name: "key", Usage: "`FILE` with its key, [NAME=]FILE"},
+	}
+}
+
+// servicesFile keeps what a node publishes.
+const servicesFile = "services.json"
+
+// A publication is what a node is to publish: what a configuration file says, or
+// services.
+type publication struct {
+	file     string // absolute; empty: none
+	name     string // wish of the file
+	services []node.Service
+}
+
+// command is what runs the node with p.
+func (p publication) command() string {
+	if p.file != "" {
+		return "postern node run --config " + p.file
+	}
+	return "postern node run"
+}
+
+// toPublish returns what the options alone say.
+func toPublish(c *cli.Context) (publication, error) {
+	if !c.IsSet("config") {
+		services, err := parseServices(c, nil)
+		return publication{services: services}, err
+	}
+	if serviceFlagsSet(c) {
+		return publication{}, misuse("say it in the file", "--config and --publish, --cert or --key contradict each other")
+	}
+	file, err := filepath.Abs(c.String("config"))
+	if err != nil {
+		return publication{}, err
+	}
+	f, err := node.ReadFile(file)
+	return publication{file: file, name: f.Name}, err
+}
+
+func serviceFlagsSet(c *cli.Context) bool {
+	return c.IsSet("publish") || c.IsSet("cert") || c.IsSet("key")
+}
+
+// settleServices returns what the node in dir is to publish: what the options
+// say, else the file in dir, else what dir remembers. It makes dir remember what
+// --publish says.
+func settleServices(c *cli.Context, dir *datadir.Dir) (publication, error) {
+	if c.IsSet("config") {
+		return toPublish(c)
+	}
+	file := dir.Path(node.FileName)
+	if _, err := os.Stat(file); err == nil {
+		if serviceFlagsSet(c) {
+			return publication{}, misuse("say it in the file, or move the file away",
+				"what this node publishes is said in %s", file)
+		}
+		return publication{file: file}, nil
+	}
+	var saved []node.Service
+	if err := dir.ReadJSON(servicesFile, &saved); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return publication{}, err
+	}
+	if !serviceFlagsSet(c) {
+		return publication{services: saved}, nil
+	}
+	services, err := parseServices(c, saved)
+	if err != nil {
+		return publication{}, err
+	}
+	return publication{services: services}, dir.WriteJSON(servicesFile, services)
+}
+
+// parseServices reads what serviceFlags say. Without --publish the certificates
+// go to saved.
+func parseServices(c *cli.Context, saved []node.Service) ([]node.Service, error) {
+	services := saved
+	if c.IsSet("publish") {
+		services = nil
+	}
+	for _, spec := range c.StringSlice("publish") {
+		s, err := node.ParseService(spec)
+		if err != nil {
+			return nil, misuse("such as --publish http://localhost:9000 or --publish docs=/srv/docs", "--publish: %w", err)
+		}
+		for _, other := range services {
+			if other.Name == s.Name {
+				return nil, misuse("give each a name of its own, such as --publish docs=/srv/docs", "--publish: service %q is there twice", s.Name)
+			}
+		}
+		services = append(services, s)
+	}
+	for _, option := range []string{"cert", "key"} {
+		for _, spec := range c.StringSlice(option) {
+			if err := setFile(services, option, spec); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, s := range services {
+		if (s.CertFile == "") != (s.KeyFile == "") {
+			return nil, misuse("give both, --cert FILE and --key FILE", "service %q has only one of certificate and key", s.Name)
+		}
+	}
+	return services, nil
+}
+
+// setFile gives the service in spec, [NAME=]FILE, its certificate or key.
+func setFile(services []node.Service, option, spec string) error {
+	name, file, ok := strings.Cut(spec, "=")
+	if !ok || strings.ContainsAny(name, `/\`) {
+		name, file = postern.DefaultService, spec
+	}
+	file, err := filepath.Abs(file) // the node may run elsewhere next time
+	if err != nil {
+		return err
+	}
+	for i := range services {
+		if services[i].Name == name {
+			if option == "cert" {
+				services[i].CertFile = file
+			} else {
+				services[i].KeyFile = file
+			}
+			return nil
+		}
+	}
+	return misuse("publish it first: --publish "+name+"=UPSTREAM", "--%s %s: no service %q", option, spec, name)
+}
+
+// checkFile tells what a configuration file says, or what is wrong with it.
+func checkFile(c *cli.Context) error {
+	file := c.Args().First()
+	if c.NArg() > 1 {
+		_, err := operands(c, "FILE")
+		return err
+	}
+	if file == "" {
+		file = filepath.Join(dataDir(c, postern.RoleNode), node.FileName)
+	}
+	f, err := node.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.App.Writer, "%s is good. It publishes %s.\n", file, counted(len(f.Services), "service"))
+	for _, s := range f.Services {
+		line := "  " + cmp.Or(s.Name, postern.DefaultService)
+		if s.Title != "" {
+			line += " (" + s.Title + ")"
+		}
+		if n := len(s.Entries); n > 0 {
+			line += ", " + counted(n, "entry")
+		}
+		fmt.Fprintln(c.App.Writer, line)
+	}
+	return nil
+}
+
+// counted returns n and the noun in the number that goes with it.
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	if stem, ok := strings.CutSuffix(noun, "y"); ok {
+		return fmt.Sprintf("%d %sies", n, stem)
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
