@@ -334,3 +334,17 @@ func TestIssuerMendsTheDisk(t *testing.T) {
 		})
 	}
 }
+
+// The end comes while the CA is asked: what it broke off is not tried for ever.
+func TestIssuerEndsWhileAsking(t *testing.T) {
+	ca := newTestCA(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	i := newIssuer(t.TempDir(), func(ctx context.Context, _ []byte) ([]byte, error) {
+		cancel()
+		return nil, ctx.Err()
+	}, func() {}, discard)
+	i.want([]string{"a.test"}, ca.pem)
+	if err := i.run(ctx); err != nil {
+		t.Error(err)
+	}
+}

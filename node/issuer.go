@@ -119,7 +119,7 @@ func (i *issuer) lastError(host string) error {
 
 // run gets and renews certificates until ctx is done, one after the other.
 func (i *issuer) run(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil { // what the end broke off stays due
 		host, wait := i.nextDue(time.Now())
 		if host != "" {
 			i.look(ctx, host, time.Now())
@@ -135,6 +135,7 @@ func (i *issuer) run(ctx context.Context) error {
 		case <-timer.C:
 		}
 	}
+	return nil
 }
 
 // nextDue returns a host to look after, or how long there is none.
