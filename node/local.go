@@ -18,10 +18,19 @@ import (
 // Socket is the local API's unix socket in the node's data directory, for
 // whoever may open it:
 //
-//	GET /v1/status   Status
+//	GET /v1/status     Status
+//	GET /v1/services   Published
+//	PUT /v1/services   Published -> Published; what is missing is published no longer
+//
+// Any other outcome than 200 is a postern.Problem. A PUT replaces all services or
+// none. It is refused while a File or the program itself says what is published,
+// and remembered otherwise. Paths in it are absolute.
 const Socket = "node.sock"
 
-const pathStatus = "/v1/status"
+const (
+	pathStatus   = "/v1/status"
+	pathServices = "/v1/services"
+)
 
 // ErrNotRunning says that no node answers on a socket.
 var ErrNotRunning = errors.New("the node is not running")
@@ -77,13 +86,9 @@ func listenLocal(path string) (net.Listener, error) {
 	return ln, nil
 }
 
-// serveLocal serves the local API on ln until ctx is done, and closes ln.
-func serveLocal(ctx context.Context, ln net.Listener, status func() Status) error {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+pathStatus, func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, http.StatusOK, status())
-	})
-	hs := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second}
+// serveLocal serves h on ln until ctx is done, and closes ln.
+func serveLocal(ctx context.Context, ln net.Listener, h http.Handler) error {
+	hs := &http.Server{Handler: h, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,7 +38,10 @@ func TestLocal(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := serveLocal(ctx, ln, func() Status { return Status{Version: "v1.2.3", MapVersion: 7} }); err != nil {
+		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			writeJSON(w, http.StatusOK, Status{Version: "v1.2.3", MapVersion: 7})
+		})
+		if err := serveLocal(ctx, ln, h); err != nil {
 			t.Errorf("serve: %v", err)
 		}
 	})

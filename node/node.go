@@ -24,7 +24,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"postern"
-	"postern/internal/datadir"
 	"postern/internal/member"
 	"postern/netstack"
 )
@@ -32,11 +31,15 @@ import (
 // Config says how a node runs.
 type Config struct {
 	// Dir is a data directory that has joined. The caller closes it.
-	Dir *datadir.Dir
+	Dir *Dir
 
 	// Services are what the node publishes, until SetServices says otherwise.
 	// There may be none.
 	Services []Service
+
+	// Remember lets the local API replace Services, and has Dir remember what it
+	// was told.
+	Remember bool
 
 	// File is a configuration file that says what is published, in place of
 	// Services and Keepalive; see File. It is read again when it changes. What is
@@ -105,7 +108,7 @@ type running struct {
 }
 
 // New checks cfg and everything on disk that it names. It starts nothing. It
-// fails with member.ErrNotJoined if the directory has not joined yet.
+// fails with ErrNotJoined if the directory has not joined yet.
 func New(cfg Config) (*Node, error) {
 	if cfg.Drain == 0 {
 		cfg.Drain = defaultDrain
@@ -113,14 +116,14 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	id, err := member.LoadIdentity(cfg.Dir)
+	id, err := member.LoadIdentity(cfg.Dir.dir)
 	if err != nil {
 		return nil, err
 	}
 	if id.Role != postern.RoleNode {
 		return nil, fmt.Errorf("the membership is a %s's, want a node's", id.Role)
 	}
-	client, err := member.NewClient(cfg.Dir, id, cfg.Logger)
+	client, err := member.NewClient(cfg.Dir.dir, id, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +174,7 @@ func (n *Node) configure() error {
 
 // Run keeps the node on the overlay until ctx is done, and then lets requests
 // under way end, for as long as Config.Drain at most or until Close. It returns
-// nil after that, or what it could not go on without: member.ErrRemoved when the
+// nil after that, or what it could not go on without: ErrRemoved when the
 // coordinator removed the node. It is to be called once.
 func (n *Node) Run(ctx context.Context) error {
 	stack, err := netstack.New(netstack.Config{
@@ -216,7 +219,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.lookout.run(work) })
 	g.Go(func() error { return n.probe(work) })
 	g.Go(func() error { return n.followFile(work) })
-	g.Go(func() error { return serveLocal(work, local, n.Status) })
+	g.Go(func() error { return serveLocal(work, local, n.localAPI()) })
 	err = n.server.serve(ctx, work, ln)
 	stop()
 	if err = errors.Join(err, g.Wait()); errors.Is(err, errClosed) {

@@ -26,7 +26,6 @@ import (
 	"time"
 
 	"postern"
-	"postern/internal/datadir"
 	"postern/internal/member"
 	"postern/internal/proxyproto"
 	"postern/netstack"
@@ -276,21 +275,21 @@ func (w *world) relay(browser net.Conn) {
 }
 
 // join returns the node's data directory, as joining leaves it.
-func (w *world) join() *datadir.Dir {
+func (w *world) join() *Dir {
 	w.t.Helper()
-	dir, err := datadir.Open(shortDir(w.t), postern.RoleNode)
+	dir, err := Open(shortDir(w.t))
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { dir.Close() })
-	if err := dir.WriteJSON("identity.json", w.id); err != nil {
+	if err := dir.dir.WriteJSON("identity.json", w.id); err != nil {
 		w.t.Fatal(err)
 	}
 	return dir
 }
 
 // start runs a node; ended yields what Run returned.
-func (w *world) start(dir *datadir.Dir, services ...Service) (n *Node, stop context.CancelFunc, ended <-chan error) {
+func (w *world) start(dir *Dir, services ...Service) (n *Node, stop context.CancelFunc, ended <-chan error) {
 	w.t.Helper()
 	return w.run(Config{Dir: dir, Services: services, Keepalive: time.Second, Version: "v1.2.3"})
 }
@@ -400,7 +399,7 @@ func TestNode(t *testing.T) {
 }
 
 // checkStatus holds what the socket says of TestNode's node against the world.
-func checkStatus(t *testing.T, dir *datadir.Dir) {
+func checkStatus(t *testing.T, dir *Dir) {
 	t.Helper()
 	s, err := QueryStatus(t.Context(), dir.Path(Socket))
 	if err != nil {
@@ -463,10 +462,10 @@ func TestNewRefuses(t *testing.T) {
 	gateway := w.join()
 	id := w.id
 	id.Role = postern.RoleGateway
-	if err := gateway.WriteJSON("identity.json", id); err != nil {
+	if err := gateway.dir.WriteJSON("identity.json", id); err != nil {
 		t.Fatal(err)
 	}
-	empty, err := datadir.Open(t.TempDir(), postern.RoleNode)
+	empty, err := Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -99,10 +99,19 @@ func (p *published) services() []Service {
 // What did not change goes on undisturbed. Where the upstream changed, requests
 // under way end at the old one. Where a service is gone, they are cut off.
 func (n *Node) SetServices(services []Service) error {
+	return n.setServices(services, func() error { return nil })
+}
+
+// setServices is SetServices, with keep called once services are known to be
+// good. If it fails, nothing changes.
+func (n *Node) setServices(services []Service, keep func() error) error {
 	n.setting.Lock()
 	defer n.setting.Unlock()
 	held := n.published.Load()
 	next, err := newPublished(services, held, n.log)
+	if err == nil {
+		err = keep()
+	}
 	if err != nil {
 		return err
 	}

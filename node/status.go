@@ -124,11 +124,10 @@ type Connections struct {
 
 // Status returns how the node does. It waits for nothing.
 func (n *Node) Status() Status {
-	e := n.id.Enrollment
 	s := Status{
 		Version:  n.cfg.Version,
 		Draining: n.server.draining.Load(),
-		Member:   Membership{ID: e.ID, Name: e.Name, Tenant: e.Tenant, Address: e.Address, Deployment: e.Deployment},
+		Member:   membership(n.id),
 		Tunnels:  n.tunnels(),
 		Routes:   []Route{}, Services: []ServiceState{},
 		Connections: n.server.entrance.counts(),

@@ -160,16 +160,25 @@ func joinGateway(c *cli.Context) error {
 
 // join is member.Join for this machine.
 func join(ctx context.Context, dir *datadir.Dir, token postern.Token, role postern.Role, name string) (*member.Identity, error) {
-	if name != "" {
-		if err := postern.CheckLabel(string(role), name); err != nil {
-			return nil, misuse("a name is a DNS label such as office-1: letters a to z, digits and hyphens", "%w", err)
-		}
+	if err := checkName(role, name); err != nil {
+		return nil, err
 	}
 	host, err := os.Hostname()
 	if err != nil {
 		host = string(role)
 	}
 	return member.Join(ctx, dir, token, role, name, member.ThisHost(host, programVersion()))
+}
+
+// checkName reports what is wrong with the name that a member wishes for.
+func checkName(role postern.Role, name string) error {
+	if name == "" {
+		return nil
+	}
+	if err := postern.CheckLabel(string(role), name); err != nil {
+		return misuse("a name is a DNS label such as office-1: letters a to z, digits and hyphens", "%w", err)
+	}
+	return nil
 }
 
 func runGatewayCommand(c *cli.Context) error {

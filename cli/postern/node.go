@@ -15,8 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"postern"
-	"postern/internal/datadir"
-	"postern/internal/member"
 	"postern/node"
 )
 
@@ -80,23 +78,26 @@ func joinNode(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	dir, err := datadir.Open(dataDir(c, postern.RoleNode), postern.RoleNode)
+	if err := checkName(postern.RoleNode, c.String("name")); err != nil {
+		return err
+	}
+	dir, err := node.Open(dataDir(c, postern.RoleNode))
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	id, err := join(c.Context, dir, token, postern.RoleNode, cmp.Or(c.String("name"), what.name))
-	if errors.Is(err, member.ErrJoined) {
+	who, err := dir.Join(c.Context, token, cmp.Or(c.String("name"), what.name), programVersion())
+	if errors.Is(err, node.ErrJoined) {
 		return fail("`postern node run` starts it; to join anew, use another --data directory", fmt.Errorf("%s: %w", dir.Path("."), err))
 	} else if err != nil {
 		return err
 	}
 	if what.file == "" {
-		if err := dir.WriteJSON(servicesFile, what.services); err != nil {
+		if err := dir.Remember(what.services); err != nil {
 			return err
 		}
 	}
-	fmt.Fprintf(c.App.ErrWriter, "Joined %s as node %s.\n", id.Enrollment.Tenant, id.Enrollment.Name)
+	fmt.Fprintf(c.App.ErrWriter, "Joined %s as node %s.\n", who.Tenant, who.Name)
 	if c.Bool("no-run") {
 		fmt.Fprintln(c.App.ErrWriter, "Now run it: "+what.command())
 		return nil
@@ -112,12 +113,12 @@ func runNodeCommand(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	dir, err := datadir.Open(dataDir(c, postern.RoleNode), postern.RoleNode)
+	dir, err := node.Open(dataDir(c, postern.RoleNode))
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	if _, err := member.LoadIdentity(dir); err != nil {
+	if _, err := dir.Membership(); err != nil {
 		return fmt.Errorf("%s: %w", dir.Path("."), err)
 	}
 	what, err := settleServices(c, dir)
@@ -129,9 +130,9 @@ func runNodeCommand(c *cli.Context) error {
 
 // runNode serves as the node that joined in dir until ctx is done and what was
 // under way has ended. It tells out of every address that can be used.
-func runNode(ctx context.Context, dir *datadir.Dir, what publication, log *slog.Logger, out io.Writer) error {
+func runNode(ctx context.Context, dir *node.Dir, what publication, log *slog.Logger, out io.Writer) error {
 	n, err := node.New(node.Config{
-		Dir: dir, Services: what.services, File: what.file, Version: programVersion(), Logger: log,
+		Dir: dir, Services: what.services, Remember: true, File: what.file, Version: programVersion(), Logger: log,
 	})
 	if err != nil {
 		return err

@@ -2,9 +2,7 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,7 +10,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"postern"
-	"postern/internal/datadir"
 	"postern/node"
 )
 
@@ -26,9 +23,6 @@ func serviceFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "key", Usage: "`FILE` with its key, [NAME=]FILE"},
 	}
 }
-
-// servicesFile keeps what a node publishes.
-const servicesFile = "services.json"
 
 // A publication is what a node is to publish: what a configuration file says, or
 // services.
@@ -70,7 +64,7 @@ func serviceFlagsSet(c *cli.Context) bool {
 // settleServices returns what the node in dir is to publish: what the options
 // say, else the file in dir, else what dir remembers. It makes dir remember what
 // --publish says.
-func settleServices(c *cli.Context, dir *datadir.Dir) (publication, error) {
+func settleServices(c *cli.Context, dir *node.Dir) (publication, error) {
 	if c.IsSet("config") {
 		return toPublish(c)
 	}
@@ -82,8 +76,8 @@ func settleServices(c *cli.Context, dir *datadir.Dir) (publication, error) {
 		}
 		return publication{file: file}, nil
 	}
-	var saved []node.Service
-	if err := dir.ReadJSON(servicesFile, &saved); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	saved, err := dir.Services()
+	if err != nil {
 		return publication{}, err
 	}
 	if !serviceFlagsSet(c) {
@@ -93,7 +87,7 @@ func settleServices(c *cli.Context, dir *datadir.Dir) (publication, error) {
 	if err != nil {
 		return publication{}, err
 	}
-	return publication{services: services}, dir.WriteJSON(servicesFile, services)
+	return publication{services: services}, dir.Remember(services)
 }
 
 // parseServices reads what serviceFlags say. Without --publish the certificates
