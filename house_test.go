@@ -27,7 +27,7 @@ var walls = map[string][]string{
 	"gateway":             {".", "internal/splice", "internal/proxyproto"},
 	"node":                {".", "netstack", "internal/member", "internal/datadir", "internal/proxyproto"},
 	"cli/postern":         {".", "netstack", "coordinator", "coordinator/sqlite", "gateway", "node", "internal/member", "internal/datadir", "internal/identity"},
-	"scripts/ledger":      {},
+	"scripts/ledger":      {".", "node"},
 	"scripts/bench":       {},
 	"internal/e2e":        {".", "netstack", "coordinator", "coordinator/sqlite", "gateway", "node", "internal/member", "internal/datadir", "internal/identity", "internal/proxyproto", "internal/splice"},
 }

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -92,6 +93,8 @@ type Node struct {
 	keepalive atomic.Int64          // nanoseconds
 	fileStamp stamp                 // of Config.File when New read it
 	fileErr   atomic.Pointer[error] // of the last time it was read
+
+	taker chan<- net.Conn // of connections, in place of an HTTP server; nil: none
 
 	started atomic.Pointer[time.Time]
 	running atomic.Pointer[running] // nil before Run
@@ -220,7 +223,11 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.probe(work) })
 	g.Go(func() error { return n.followFile(work) })
 	g.Go(func() error { return serveLocal(work, local, n.localAPI()) })
-	err = n.server.serve(ctx, work, ln)
+	if n.taker != nil {
+		err = n.server.hand(ctx, work, ln, n.taker)
+	} else {
+		err = n.server.serve(ctx, work, ln)
+	}
 	stop()
 	if err = errors.Join(err, g.Wait()); errors.Is(err, errClosed) {
 		return nil

@@ -5,6 +5,11 @@
 //
 //	ledger -data books.db -sample acme -listen 127.0.0.1:9000
 //
+// Given a data directory of its own, it is reached through Postern with no port
+// on this machine and no other program beside it:
+//
+//	ledger -data books.db -sample acme -postern-data node -postern-token acme.token
+//
 // It prints one line once it accepts connections, logs to standard error, and
 // ends on SIGINT or SIGTERM after the requests under way have been answered.
 package main
@@ -50,6 +55,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	data := flags.String("data", "ledger.db", "SQLite `file` that holds the books; made if absent")
 	sample := flags.String("sample", "", "fill empty books with the sample `name`: acme or globex")
 	title := flags.String("title", "Ledger", "`words` at the head of every page")
+	nodeData := flags.String("postern-data", "", "be reached through Postern, with this `directory` for the membership, in place of -listen")
+	nodeToken := flags.String("postern-token", "", "`file` with the token to join Postern with, the first time")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return err
@@ -72,11 +79,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		}
 	}
 
+	app := NewApp(Config{Store: store, Title: *title, Log: slog.New(slog.NewTextHandler(stderr, nil))})
+	if *nodeData != "" {
+		return app.publish(ctx, *nodeData, *nodeToken, stdout)
+	}
 	ln, err := openListener(*listen)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(stdout, "ledger: listening on %s\n", listenerURL(ln))
-	app := NewApp(Config{Store: store, Title: *title, Log: slog.New(slog.NewTextHandler(stderr, nil))})
 	return app.Serve(ctx, ln)
 }

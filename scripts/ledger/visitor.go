@@ -16,8 +16,13 @@ type Visitor struct {
 
 // visitorOf tells r's visitor. Of several forwarded values the last is taken:
 // that one was written by the proxy nearest to us. They are shown and never
-// decided on, since without a proxy anybody can send them.
+// decided on, since without a proxy anybody can send them. Where TLS ends here,
+// there is no proxy, and they are not looked at.
 func visitorOf(r *http.Request) Visitor {
+	if r.TLS != nil {
+		address, _, _ := net.SplitHostPort(r.RemoteAddr)
+		return Visitor{Address: address, Scheme: "https", Host: r.Host}
+	}
 	v := Visitor{
 		Address: last(r.Header, "X-Forwarded-For"),
 		Scheme:  last(r.Header, "X-Forwarded-Proto"),
