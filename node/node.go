@@ -2,6 +2,10 @@
 // and is the HTTPS server that browsers talk to. The TLS keys are made or kept
 // here, and what it decrypts goes to the application beside it and nowhere else.
 //
+// A Go program can be a node of its own: Serve joins and serves a handler, Listen
+// gives a listener for an http.Server. What is beyond them, such as several
+// services, is Open, Dir.Join, New and Node.Run.
+//
 // A connection's path, in order:
 //
 //	netstack               a TCP connection to [virtual address]:443

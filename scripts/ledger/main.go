@@ -68,6 +68,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return errUsage
 	}
 
+	if *nodeToken != "" && *nodeData == "" {
+		fmt.Fprintln(stderr, "ledger: error: -postern-token needs -postern-data")
+		return errUsage
+	}
+
 	store, err := OpenStore(ctx, *data)
 	if err != nil {
 		return err

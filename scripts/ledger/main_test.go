@@ -118,6 +118,10 @@ func TestRunRefuses(t *testing.T) {
 	}{
 		{"a flag that is none", []string{"-nonsense"}, "wrong usage"},
 		{"an argument", []string{"books.db"}, "wrong usage"},
+		{"a token without a directory", []string{"-postern-token", plain}, "wrong usage"},
+		{"a token that is none", []string{"-data", books, "-postern-data", filepath.Join(dir, "node"), "-postern-token", plain}, "join as a node: not a usable token"},
+		{"no token file", []string{"-data", books, "-postern-data", filepath.Join(dir, "node"), "-postern-token", filepath.Join(dir, "none")}, "no such file"},
+		{"not joined, no token", []string{"-data", books, "-postern-data", filepath.Join(dir, "node")}, "join as a node: not joined yet"},
 		{"a sample that is none", []string{"-data", books, "-sample", "initech"}, `no sample "initech": there are acme and globex`},
 		{"a folder that is not there", []string{"-data", filepath.Join(dir, "no", "books.db")}, "no such file or directory"},
 		{"a port in use", []string{"-data", books, "-listen", taken.Addr().String()}, "address already in use"},

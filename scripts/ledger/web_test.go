@@ -461,3 +461,14 @@ func TestOwnFaultIsNotTold(t *testing.T) {
 		t.Errorf("got the log %q", logged.String())
 	}
 }
+
+// Where TLS ends in the program there is no proxy to believe.
+func TestVisitorOverTLS(t *testing.T) {
+	r := httptest.NewRequest("GET", "https://acme.test/", nil)
+	r.RemoteAddr = "203.0.113.7:4711"
+	r.Header.Set("X-Forwarded-For", "192.0.2.1")
+	r.Header.Set("X-Forwarded-Host", "evil.example")
+	if got, want := visitorOf(r), (Visitor{Address: "203.0.113.7", Scheme: "https", Host: "acme.test"}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
