@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"postern"
-	"postern/node"
 )
 
 // A lab is three network namespaces in a row:
@@ -209,12 +207,7 @@ func (l *lab) mapping() (mapping, bool) {
 // connections is how many connections the node has had from gateways.
 func (l *lab) connections() uint64 {
 	l.t.Helper()
-	var s node.Status
-	text := must(l.t, program("postern"), "node", "status", "--data", l.d.data("office"), "--json")
-	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		l.t.Fatal(err)
-	}
-	return s.Connections.Accepted
+	return l.d.nodeStatus("office").Connections.Accepted
 }
 
 // A node's keepalives keep the way to it open for longer than its NAT remembers
