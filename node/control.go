@@ -69,6 +69,8 @@ func (n *Node) setTable(m postern.Map) {
 		hosts = append(hosts, r.Host)
 		if svc == nil || svc.files == nil {
 			issued = append(issued, r.Host)
+		} else if _, err := svc.files.get(r.Host, time.Now()); err != nil {
+			n.log.Error("no certificate to show", "server_name", r.Host, "service", svc.Name, "err", err)
 		}
 	}
 	n.server.setTable(t)

@@ -220,6 +220,9 @@ func TestEventsArriveAsTheyAreSent(t *testing.T) {
 	next := make(chan struct{})
 	up := application(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", r.URL.Query().Get("type"))
+		if length := r.URL.Query().Get("length"); length != "" {
+			w.Header().Set("Content-Length", length)
+		}
 		for i := range 3 {
 			fmt.Fprintf(w, "data: %d\n", i)
 			http.NewResponseController(w).Flush()
@@ -228,8 +231,8 @@ func TestEventsArriveAsTheyAreSent(t *testing.T) {
 	})
 	s := serveSite(t, SourceCA, map[string]Service{"a.test": {Upstream: up}})
 	for _, version := range []int{1, 2} {
-		for _, contentType := range []string{"text/event-stream", "application/json"} {
-			resp, err := s.client(t, version).Get("https://a.test/?type=" + contentType)
+		for _, query := range []string{"type=text/event-stream", "type=application/json", "type=text/plain&length=24"} {
+			resp, err := s.client(t, version).Get("https://a.test/?" + query)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -404,37 +407,6 @@ func TestWebSocket(t *testing.T) {
 	if _, _, err := ws.Read(t.Context()); err == nil {
 		t.Error("a WebSocket outlives its node")
 	}
-}
-
-func TestHealthFollowsTheApplication(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	ln.Close()
-	svc, err := newService(Service{Upstream: "http://" + addr}, discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); svc.probeEvery(ctx, 1e6) }()
-	state := func(want string) func() bool { return func() bool { return svc.status().State == want } }
-	await(t, "down", state(UpstreamDown))
-	if svc.status().Error == "" {
-		t.Error("down without a reason")
-	}
-	if ln, err = net.Listen("tcp", addr); err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	await(t, "up", state(UpstreamUp))
-	if got := svc.status(); got.Error != "" || got.Since.IsZero() {
-		t.Errorf("up: %+v", got)
-	}
-	cancel()
-	<-done
 }
 
 // A browser that goes away, or an application that fails one request, says
