@@ -75,10 +75,13 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	l.in(l.router, "nft", "-f", rules)
-	seconds := int(natTimeout.Seconds())
-	l.in(l.router, "sysctl", "-qw", "net.ipv4.ip_forward=1",
-		fmt.Sprintf("net.netfilter.nf_conntrack_udp_timeout=%d", seconds),
-		fmt.Sprintf("net.netfilter.nf_conntrack_udp_timeout_stream=%d", seconds))
+	for setting, value := range map[string]int{
+		"ipv4/ip_forward":                           1,
+		"netfilter/nf_conntrack_udp_timeout":        int(natTimeout.Seconds()),
+		"netfilter/nf_conntrack_udp_timeout_stream": int(natTimeout.Seconds()),
+	} {
+		l.in(l.router, "sh", "-c", fmt.Sprintf("echo %d > /proc/sys/net/%s", value, setting))
+	}
 	l.settle()
 	return l
 }
