@@ -144,7 +144,11 @@ func (c *Coordinator) postEnroll(r *http.Request) (any, error) {
 			return err
 		})
 		if err == nil {
-			c.log.Info("member joined", "tenant", m.Tenant, string(m.Role), m.Name, "remote", r.RemoteAddr)
+			log := c.log.With(string(m.Role), m.Name, "remote", r.RemoteAddr)
+			if m.Tenant != "" {
+				log = log.With("tenant", m.Tenant)
+			}
+			log.Info("member joined")
 			return c.enrolled(&m)
 		}
 	}
