@@ -95,7 +95,7 @@ func TestCloseReadEndsReads(t *testing.T) {
 }
 
 func TestLargeTransfer(t *testing.T) {
-	const size = 32 << 20
+	const size = 8 << 20
 	node, gateway := newPair(t)
 	a, b := connect(t, gateway, node)
 	var wg sync.WaitGroup
