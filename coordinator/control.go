@@ -359,17 +359,23 @@ func (c *Coordinator) postStatus(r *http.Request, m *Member) (any, error) {
 		return nil, invalid(err, "")
 	}
 	if m.Role == postern.RoleGateway {
-		known := c.snapshot.Load().byID
+		known, now := c.snapshot.Load().byID, c.cfg.Now()
+		if s.Time.IsZero() {
+			s.Time = now
+		}
 		peers := make(map[string]postern.PeerStatus, len(s.Peers))
 		for _, p := range s.Peers {
 			if _, err := netip.ParseAddrPort(p.Endpoint); err != nil {
 				p.Endpoint = ""
 			}
+			if !p.Handshake.IsZero() {
+				p.Handshake = now.Add(-s.Time.Sub(p.Handshake)) // by our own clock
+			}
 			if known[p.ID] != nil {
 				peers[p.ID] = p
 			}
 		}
-		c.presence.report(m.ID, report{time: c.cfg.Now(), peers: peers})
+		c.presence.report(m.ID, report{time: now, peers: peers})
 	}
 	if s.Version == "" || s.Version == m.Host.Version {
 		return struct{}{}, nil

@@ -157,7 +157,7 @@ func (n *Node) report(ctx context.Context) error {
 		}
 	}
 	n.client.ReportEvery(ctx, postern.StatusInterval, func() postern.Status {
-		s := postern.Status{Version: n.cfg.Version}
+		s := postern.Status{Version: n.cfg.Version, Time: time.Now()}
 		for _, t := range n.tunnels() {
 			s.Peers = append(s.Peers, postern.PeerStatus{
 				ID: t.ID, Endpoint: t.Endpoint, Handshake: t.Handshake, Received: t.Received, Sent: t.Sent,
