@@ -46,6 +46,7 @@ const (
 // newStack returns a TCP stack with one address on one interface, the link. It
 // forwards nothing, and neither sends from nor receives for another address.
 func newStack(l *link, address netip.Addr) (*stack.Stack, error) {
+	muteStack()
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol},
