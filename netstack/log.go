@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +22,10 @@ type mute struct{}
 
 func (mute) Emit(int, log.Level, time.Time, string, ...any) {}
 
+// noEndpoint is what WireGuard says when it should shake hands with a peer that
+// never came. Anybody can make it say so, by asking for a node that is away.
+const noEndpoint = "no known endpoint for peer"
+
 // newDeviceLogger returns a logger for the WireGuard device. What it logs names
 // peers by a part of their public keys and never holds private ones.
 func newDeviceLogger(to *slog.Logger) *device.Logger {
@@ -31,7 +36,12 @@ func newDeviceLogger(to *slog.Logger) *device.Logger {
 			}
 		},
 		Errorf: func(format string, args ...any) {
-			to.Warn("wireguard", "err", fmt.Sprintf(format, args...))
+			event := fmt.Sprintf(format, args...)
+			level := slog.LevelWarn
+			if strings.Contains(event, noEndpoint) {
+				level = slog.LevelDebug
+			}
+			to.Log(context.Background(), level, "wireguard", "err", event)
 		},
 	}
 }
