@@ -85,6 +85,7 @@ func (c *Coordinator) authenticate(r *http.Request) (*Member, error) {
 	}
 	m := c.snapshot.Load().members[key]
 	if m != nil && m.ID == name.ID && m.Role == name.Role {
+		visitorOf(r).known(actorMember(m))
 		return m, nil
 	}
 	err = c.cfg.Store.View(r.Context(), func(tx Tx) error {
@@ -112,9 +113,14 @@ func decode(r *http.Request, v any) error {
 	return nil
 }
 
-// remoteOf returns the address that r came from.
+// remoteOf returns the address that r came from, the zero one on a unix socket.
 func remoteOf(r *http.Request) netip.Addr {
-	a, _ := netip.ParseAddrPort(r.RemoteAddr) // the zero address on a unix socket
+	return addrOf(r.RemoteAddr)
+}
+
+// addrOf returns the address in IP:PORT, the zero one if that is something else.
+func addrOf(s string) netip.Addr {
+	a, _ := netip.ParseAddrPort(s)
 	return a.Addr().Unmap()
 }
 
@@ -135,6 +141,11 @@ func (c *Coordinator) postEnroll(r *http.Request) (any, error) {
 		return nil, tooMany()
 	}
 	e, token, err := c.readEnrollment(r)
+	if err == nil && e.Role == postern.RoleGateway && visitorOf(r).piped {
+		// Its edge pipes would end in another gateway's, or in its own.
+		err = forbidden("a gateway has to reach the coordinator itself, not through another gateway",
+			"postern gateway join --coordinator https://HOST:PORT, where the coordinator listens")
+	}
 	actor := actorStranger
 	if err == nil {
 		var m Member
