@@ -219,6 +219,9 @@ func (c *Coordinator) getMap(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *Coordinator) postRenew(r *http.Request, m *Member) (any, error) {
+	if !c.limits.record.allow(m.ID) {
+		return nil, tooMany()
+	}
 	err := c.update(r.Context(), actorMember(m), func(ch *change) error {
 		return ch.audit(string(m.Role)+".renew", m.Tenant, m.ID, m.Name)
 	})
@@ -239,6 +242,9 @@ func (c *Coordinator) putServices(r *http.Request, m *Member) (any, error) {
 	err := c.updateMember(r, m, func(ch *change, now *Member) error {
 		if slices.Equal(now.Services, p.Services) {
 			return nil
+		}
+		if !c.limits.record.allow(now.ID) {
+			return tooMany()
 		}
 		now.Services = p.Services
 		ch.touch(now.Tenant)
@@ -304,6 +310,9 @@ func (c *Coordinator) postCertificates(r *http.Request, m *Member) (any, error) 
 	if routes == nil || !slices.ContainsFunc(routes.routesOf(m), func(r postern.Route) bool { return r.Host == host }) {
 		return nil, forbidden(fmt.Sprintf("%q is not routed to this node", host), "publish the service first")
 	}
+	if !c.limits.record.allow(m.ID) {
+		return nil, tooMany()
+	}
 	chain, err := c.cfg.Authority.IssueHost(req.CSR, host)
 	if err != nil {
 		return nil, invalid(err, "use a certificate of your own for names outside the base domain")
@@ -330,6 +339,9 @@ func (c *Coordinator) putGateway(r *http.Request, m *Member) (any, error) {
 	return struct{}{}, c.updateMember(r, m, func(ch *change, now *Member) error {
 		if now.Endpoint == endpoint && now.Public == public {
 			return nil
+		}
+		if !c.limits.record.allow(now.ID) {
+			return tooMany()
 		}
 		now.Endpoint, now.Public = endpoint, public
 		ch.touch("")
@@ -388,7 +400,7 @@ func (c *Coordinator) postStatus(r *http.Request, m *Member) (any, error) {
 		}
 		c.presence.report(m.ID, report{time: now, peers: peers})
 	}
-	if s.Version == "" || s.Version == m.Host.Version {
+	if s.Version == "" || s.Version == m.Host.Version || !c.limits.record.allow(m.ID) {
 		return struct{}{}, nil
 	}
 	return struct{}{}, c.updateMember(r, m, func(ch *change, now *Member) error {
