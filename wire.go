@@ -181,6 +181,7 @@ type Certificate struct {
 // StatusInterval and when it changed much.
 type Status struct {
 	Version string       `json:"version,omitempty"` // of the program
+	Time    time.Time    `json:"time,omitzero"`     // by the member's clock, as Handshake is; zero: the same as the coordinator's
 	Peers   []PeerStatus `json:"peers,omitempty"`
 }
 

@@ -103,6 +103,7 @@ func (c *Coordinator) bearer(next http.Handler) http.Handler {
 			writeProblem(w, c.problemOf(r.Context(), err))
 			return
 		}
+		visitorOf(r).known(actorToken(id))
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), actorKey{}, actorToken(id))))
 	})
 }

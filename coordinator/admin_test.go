@@ -252,6 +252,40 @@ func TestStates(t *testing.T) {
 	}
 }
 
+// A gateway's clock says how old its handshakes are, and nothing more.
+func TestStatesWhereClocksDiffer(t *testing.T) {
+	d := deploy(t)
+	d.addTenant("acme")
+	a, g := d.node("acme", "a"), d.gateway("door")
+	tests := []struct {
+		name       string
+		clock, age time.Duration // the clock's lead, and how long ago by it
+		want       string
+	}{
+		{"ahead", time.Hour, time.Minute, postern.StateNoCtrl},
+		{"ahead, long ago", time.Hour, 10 * time.Minute, postern.StateOffline},
+		{"behind", -time.Hour, time.Minute, postern.StateNoCtrl},
+		{"behind, long ago", -time.Hour, 10 * time.Minute, postern.StateOffline},
+		{"set back since", 0, -time.Hour, postern.StateOffline},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			now := d.clock.now().Add(tt.clock)
+			must(t, g.call("POST", postern.PathStatus, postern.Status{Time: now, Peers: []postern.PeerStatus{
+				{ID: a.ID, Handshake: now.Add(-tt.age)},
+			}}, nil))
+			var n postern.NodeState
+			must(t, d.operate("GET", "/nodes/"+a.ID, nil, &n))
+			if n.State != tt.want {
+				t.Errorf("state: got %q, want %q", n.State, tt.want)
+			}
+			if off := d.clock.now().Add(-tt.age).Sub(n.Tunnels[0].Handshake); off.Abs() > time.Minute {
+				t.Errorf("handshake: told %v off", off)
+			}
+		})
+	}
+}
+
 // Afar, the admin API needs an admin token.
 func TestBearer(t *testing.T) {
 	d := deploy(t)

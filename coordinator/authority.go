@@ -122,7 +122,8 @@ func (a *Authority) IssueMember(name identity.Name, key postern.IdentityPublic) 
 }
 
 // ServerCertificate returns what the control port shows: its chain ends with the
-// root. It is renewed when less than a third of its life is left.
+// root. It is renewed when less than a third of its life is left; what is held
+// is shown until that succeeds, as no member looks at its dates.
 func (a *Authority) ServerCertificate() (*tls.Certificate, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -130,13 +131,15 @@ func (a *Authority) ServerCertificate() (*tls.Certificate, error) {
 		return a.serving, nil
 	}
 	cert, err := a.issueControl(a.serverName().URI(), a.server.key.Public(), x509.ExtKeyUsageServerAuth, serverLife)
-	if err != nil {
+	if err == nil {
+		err = a.writeCert("coordinator", cert)
+	}
+	switch {
+	case err == nil:
+		a.serve(cert)
+	case a.serving == nil:
 		return nil, fmt.Errorf("issue the coordinator's certificate: %w", err)
 	}
-	if err := a.writeCert("coordinator", cert); err != nil {
-		return nil, err
-	}
-	a.serve(cert)
 	return a.serving, nil
 }
 

@@ -150,7 +150,8 @@ func TestAuthorityAfterCrash(t *testing.T) {
 
 func TestServerCertificateRenewal(t *testing.T) {
 	c := &clock{}
-	a, err := coordinator.OpenAuthority(t.TempDir(), base, c.now)
+	dir := filepath.Join(t.TempDir(), "authority")
+	a, err := coordinator.OpenAuthority(dir, base, c.now)
 	must(t, err)
 	first, err := a.ServerCertificate()
 	must(t, err)
@@ -168,6 +169,12 @@ func TestServerCertificateRenewal(t *testing.T) {
 	}
 	if len(next.Certificate) != 3 {
 		t.Errorf("chain of %d, want leaf, control CA and root", len(next.Certificate))
+	}
+	// A disk that takes nothing is no reason to turn members away.
+	must(t, os.RemoveAll(dir))
+	c.advance(200 * 24 * time.Hour)
+	if held, err := a.ServerCertificate(); err != nil || held != next {
+		t.Errorf("without a disk: got %v, want what is held", err)
 	}
 }
 

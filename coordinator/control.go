@@ -85,6 +85,7 @@ func (c *Coordinator) authenticate(r *http.Request) (*Member, error) {
 	}
 	m := c.snapshot.Load().members[key]
 	if m != nil && m.ID == name.ID && m.Role == name.Role {
+		visitorOf(r).known(actorMember(m))
 		return m, nil
 	}
 	err = c.cfg.Store.View(r.Context(), func(tx Tx) error {
@@ -112,9 +113,14 @@ func decode(r *http.Request, v any) error {
 	return nil
 }
 
-// remoteOf returns the address that r came from.
+// remoteOf returns the address that r came from, the zero one on a unix socket.
 func remoteOf(r *http.Request) netip.Addr {
-	a, _ := netip.ParseAddrPort(r.RemoteAddr) // the zero address on a unix socket
+	return addrOf(r.RemoteAddr)
+}
+
+// addrOf returns the address in IP:PORT, the zero one if that is something else.
+func addrOf(s string) netip.Addr {
+	a, _ := netip.ParseAddrPort(s)
 	return a.Addr().Unmap()
 }
 
@@ -135,6 +141,11 @@ func (c *Coordinator) postEnroll(r *http.Request) (any, error) {
 		return nil, tooMany()
 	}
 	e, token, err := c.readEnrollment(r)
+	if err == nil && e.Role == postern.RoleGateway && visitorOf(r).piped {
+		// Its edge pipes would end in another gateway's, or in its own.
+		err = forbidden("a gateway has to reach the coordinator itself, not through another gateway",
+			"postern gateway join --coordinator https://HOST:PORT, where the coordinator listens")
+	}
 	actor := actorStranger
 	if err == nil {
 		var m Member
@@ -144,7 +155,11 @@ func (c *Coordinator) postEnroll(r *http.Request) (any, error) {
 			return err
 		})
 		if err == nil {
-			c.log.Info("member joined", "tenant", m.Tenant, string(m.Role), m.Name, "remote", r.RemoteAddr)
+			log := c.log.With(string(m.Role), m.Name, "remote", r.RemoteAddr)
+			if m.Tenant != "" {
+				log = log.With("tenant", m.Tenant)
+			}
+			log.Info("member joined")
 			return c.enrolled(&m)
 		}
 	}
@@ -204,6 +219,9 @@ func (c *Coordinator) getMap(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *Coordinator) postRenew(r *http.Request, m *Member) (any, error) {
+	if !c.limits.record.allow(m.ID) {
+		return nil, tooMany()
+	}
 	err := c.update(r.Context(), actorMember(m), func(ch *change) error {
 		return ch.audit(string(m.Role)+".renew", m.Tenant, m.ID, m.Name)
 	})
@@ -224,6 +242,9 @@ func (c *Coordinator) putServices(r *http.Request, m *Member) (any, error) {
 	err := c.updateMember(r, m, func(ch *change, now *Member) error {
 		if slices.EqualFunc(now.Services, p.Services, postern.Service.Equal) {
 			return nil
+		}
+		if !c.limits.record.allow(now.ID) {
+			return tooMany()
 		}
 		now.Services = p.Services
 		ch.touch(now.Tenant)
@@ -275,6 +296,9 @@ func (c *Coordinator) postCertificates(r *http.Request, m *Member) (any, error) 
 	if routes == nil || !slices.ContainsFunc(routes.routesOf(m), func(r postern.Route) bool { return r.Host == host }) {
 		return nil, forbidden(fmt.Sprintf("%q is not routed to this node", host), "publish the service first")
 	}
+	if !c.limits.record.allow(m.ID) {
+		return nil, tooMany()
+	}
 	chain, err := c.cfg.Authority.IssueHost(req.CSR, host)
 	if err != nil {
 		return nil, invalid(err, "use a certificate of your own for names outside the base domain")
@@ -301,6 +325,9 @@ func (c *Coordinator) putGateway(r *http.Request, m *Member) (any, error) {
 	return struct{}{}, c.updateMember(r, m, func(ch *change, now *Member) error {
 		if now.Endpoint == endpoint && now.Public == public {
 			return nil
+		}
+		if !c.limits.record.allow(now.ID) {
+			return tooMany()
 		}
 		now.Endpoint, now.Public = endpoint, public
 		ch.touch("")
@@ -341,19 +368,25 @@ func (c *Coordinator) postStatus(r *http.Request, m *Member) (any, error) {
 		return nil, invalid(err, "")
 	}
 	if m.Role == postern.RoleGateway {
-		known := c.snapshot.Load().byID
+		known, now := c.snapshot.Load().byID, c.cfg.Now()
+		if s.Time.IsZero() {
+			s.Time = now
+		}
 		peers := make(map[string]postern.PeerStatus, len(s.Peers))
 		for _, p := range s.Peers {
 			if _, err := netip.ParseAddrPort(p.Endpoint); err != nil {
 				p.Endpoint = ""
 			}
+			if !p.Handshake.IsZero() {
+				p.Handshake = now.Add(-s.Time.Sub(p.Handshake)) // by our own clock
+			}
 			if known[p.ID] != nil {
 				peers[p.ID] = p
 			}
 		}
-		c.presence.report(m.ID, report{time: c.cfg.Now(), peers: peers})
+		c.presence.report(m.ID, report{time: now, peers: peers})
 	}
-	if s.Version == "" || s.Version == m.Host.Version {
+	if s.Version == "" || s.Version == m.Host.Version || !c.limits.record.allow(m.ID) {
 		return struct{}{}, nil
 	}
 	return struct{}{}, c.updateMember(r, m, func(ch *change, now *Member) error {

@@ -42,6 +42,7 @@ type Coordinator struct {
 
 	presence presence
 	limits   limits
+	crowd    *crowd
 }
 
 // New opens the registry in cfg.Store, and makes it if the store is new. It
@@ -68,6 +69,7 @@ func New(cfg Config) (*Coordinator, error) {
 	c := &Coordinator{
 		cfg: cfg, log: cfg.Logger, started: cfg.Now(), roots: cfg.Authority.Roots(),
 		names: make(map[string]bool), presence: newPresence(), limits: newLimits(cfg.Now),
+		crowd: newCrowd(defaultCrowd),
 	}
 	rand.Read(c.secret[:])
 	for _, name := range cfg.Names {

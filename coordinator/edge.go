@@ -47,7 +47,7 @@ func newEdge(c *Coordinator, addr net.Addr) *edge {
 // checkEdgeHello refuses names that are not the coordinator's own, and those
 // other than the gateway routed by.
 func (c *Coordinator) checkEdgeHello(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	routed := hello.Conn.(*pipeConn).authority
+	routed := hello.Conn.(*visitor).Conn.(*pipeConn).authority
 	if hello.ServerName != routed || !c.names[hello.ServerName] {
 		return nil, fmt.Errorf("server name %q, routed as %q, is not the coordinator's", hello.ServerName, routed)
 	}
@@ -75,9 +75,12 @@ func (e *edge) pipe(_ *http.Server, outer *tls.Conn, _ http.Handler) {
 		e.c.log.Debug("edge pipe refused", "remote", outer.RemoteAddr(), "err", err)
 		return
 	}
-	defer conn.Close()
+	wire := outer.NetConn().(*visitor)
+	wire.release() // how many there are is for the gateway to limit
+	inside := e.c.crowd.enter(conn, wire, true)
+	defer inside.Close()
 	select {
-	case e.conns <- tls.Server(conn, e.tls):
+	case e.conns <- tls.Server(inside, e.tls):
 	case <-e.done:
 		return
 	}

@@ -4,12 +4,15 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"postern"
 	"postern/internal/identity"
@@ -139,6 +142,45 @@ func TestEdgePipeRefused(t *testing.T) {
 			t.Errorf("read %d bytes, want none", n)
 		}
 	})
+}
+
+// Who says nothing makes room for who does, and costs no member its connection.
+func TestStrangersMakeRoom(t *testing.T) {
+	d := deploy(t)
+	d.addTenant("acme")
+	a := d.node("acme", "a")
+	watch := a.watch()
+	watch.sync()
+	var first net.Conn
+	for range 1100 { // above what one source may have
+		conn, err := net.Dial("tcp", d.addr)
+		must(t, err)
+		defer conn.Close()
+		if first == nil {
+			first = conn
+		}
+	}
+	d.node("acme", "b", postern.DefaultService)
+	must(t, first.SetReadDeadline(time.Now().Add(5*time.Second))) // a handshake may take 10
+	if _, err := first.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the first to be silent: got %v, want it to be cut off", err)
+	}
+	a.publish("erp")
+	watch.until("it told of the route", func(m postern.Map) bool { return len(m.Sections["acme"].Routes) == 1 })
+	watch.cancel()
+}
+
+// A gateway's pipes must not end in pipes.
+func TestNoGatewayJoinsThroughAPipe(t *testing.T) {
+	d := deploy(t)
+	d.addTenant("acme")
+	g := d.gateway("door")
+	through := func(a *attempt) { a.client = g.through("203.0.113.7:4711", control, control, nil, "h2") }
+	token := d.token(postern.TokenRequest{Role: postern.RoleGateway})
+	second := d.newMember(postern.RoleGateway)
+	wantProblem(t, second.join(token, "second", through), 403, postern.CodeForbidden)
+	must(t, second.join(token, "second")) // the token is as good as before
+	must(t, d.newMember(postern.RoleNode).join(d.token(postern.TokenRequest{Tenant: "acme"}), "a", through))
 }
 
 // A removed gateway's pipes are cut.

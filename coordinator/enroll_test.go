@@ -252,3 +252,24 @@ func TestRateLimit(t *testing.T) {
 		t.Errorf("a flood left %d entries in the audit log, want at most 70", len(entries))
 	}
 }
+
+// What is recorded for ever of a member's doing is little, however long it goes on.
+func TestRecordIsBounded(t *testing.T) {
+	d := deploy(t)
+	d.addTenant("acme")
+	a := d.node("acme", "a")
+	var audit []postern.AuditEntry
+	must(t, d.operate("GET", "/audit", nil, &audit))
+	before, refused := len(audit), 0
+	for range 400 {
+		d.clock.advance(time.Second) // as often as a member may ask
+		if err := a.call("POST", postern.PathRenew, nil, nil); err != nil {
+			wantProblem(t, err, 429, postern.CodeTooMany)
+			refused++
+		}
+	}
+	must(t, d.operate("GET", "/audit?limit=1000", nil, &audit))
+	if added := len(audit) - before; added != 400-refused || added < 256 || added > 270 {
+		t.Errorf("400 requests, %d refused, left %d entries", refused, added)
+	}
+}

@@ -41,7 +41,7 @@ func (t *Token) describe() string {
 	if t.Kind == postern.AdminToken {
 		return fmt.Sprintf("%s until %s", t.Kind, t.Expires.UTC().Format(time.RFC3339))
 	}
-	return fmt.Sprintf("%s for %s, %d uses, until %s", t.Kind, t.Role, t.Uses, t.Expires.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("%s for %s, good for %d, until %s", t.Kind, t.Role, t.Uses, t.Expires.UTC().Format(time.RFC3339))
 }
 
 // checkTokenRequest returns the row that req asks for, without id and key.

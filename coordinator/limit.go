@@ -14,7 +14,8 @@ import (
 type limits struct {
 	source  *limiter[netip.Prefix]    // enrolments and wrong credentials, by /32 or /64
 	token   *limiter[postern.TokenID] // enrolments
-	member  *limiter[string]          // members' writes, by id
+	member  *limiter[string]          // members' requests, by id
+	record  *limiter[string]          // what is recorded of members' doing for ever, by id
 	refusal *gate                     // refusals in the audit log
 }
 
@@ -23,6 +24,7 @@ func newLimits(now func() time.Time) limits {
 		source:  newLimiter[netip.Prefix](rate.Every(100*time.Millisecond), 120, now),
 		token:   newLimiter[postern.TokenID](rate.Every(200*time.Millisecond), 120, now),
 		member:  newLimiter[string](rate.Every(time.Second), 60, now),
+		record:  newLimiter[string](rate.Every(time.Minute), 256, now), // all services and certificates at once
 		refusal: newGate(rate.Every(time.Minute), 60, now),
 	}
 }

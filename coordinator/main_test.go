@@ -240,7 +240,8 @@ type attempt struct {
 	req             postern.EnrollRequest
 	token           ed25519.PrivateKey
 	spoil           func(h http.Header, body *[]byte)
-	otherConnection bool // send the proofs over another connection than the challenge's
+	client          *http.Client // nil: over a connection of its own
+	otherConnection bool         // send the proofs over another connection than the challenge's
 }
 
 // join enrols m with token; name is its wish.
@@ -256,6 +257,9 @@ func (m *member) join(token postern.Token, name string, change ...func(*attempt)
 	tr := &http.Transport{TLSClientConfig: identity.ClientConfig(m.d.authority.Root(), nil), ForceAttemptHTTP2: true}
 	defer tr.CloseIdleConnections()
 	client := &http.Client{Transport: tr}
+	if a.client != nil {
+		client = a.client
+	}
 	var challenge postern.Challenge
 	resp, err := client.Get(m.d.url(postern.PathEnroll))
 	if err != nil {

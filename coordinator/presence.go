@@ -13,6 +13,13 @@ import (
 // as WireGuard itself uses a session (whitepaper, section 6.1: Reject-After-Time).
 const freshHandshake = 180 * time.Second
 
+// isFresh reports whether a handshake proves that its tunnel works. One that
+// is still to come proves that a clock was set back.
+func isFresh(handshake, now time.Time) bool {
+	age := now.Sub(handshake)
+	return age >= 0 && age < freshHandshake
+}
+
 // presence is who is connected, and what gateways say of their tunnels. It is
 // not kept over a restart: what is true shows again within seconds.
 type presence struct {
@@ -125,7 +132,7 @@ func (p *presence) tunnels(id string, gateways []*Member, now time.Time) (all []
 			Gateway: g.Name, Endpoint: peer.Endpoint, Handshake: peer.Handshake,
 			Received: peer.Received, Sent: peer.Sent, Reported: p.reports[g.ID].time,
 		})
-		fresh = fresh || now.Sub(peer.Handshake) < freshHandshake
+		fresh = fresh || isFresh(peer.Handshake, now)
 	}
 	return all, fresh
 }
@@ -136,7 +143,7 @@ func (p *presence) freshTunnels(id string, now time.Time) int {
 	defer p.mu.Unlock()
 	n := 0
 	for _, peer := range p.reports[id].peers {
-		if now.Sub(peer.Handshake) < freshHandshake {
+		if isFresh(peer.Handshake, now) {
 			n++
 		}
 	}

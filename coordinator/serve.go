@@ -31,7 +31,8 @@ func (c *Coordinator) Serve(ctx context.Context, ln net.Listener) error {
 	srv := c.newServer(c.controlHandler())
 	srv.http.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){postern.EdgeProtocol: e.pipe}
 	srv.http.RegisterOnShutdown(c.presence.endAll)
-	direct := tls.NewListener(ln, c.tlsConfig("h2", "http/1.1", postern.EdgeProtocol))
+	srv.http.ConnContext = withVisitor
+	direct := tls.NewListener(crowdListener{ln, c.crowd}, c.tlsConfig("h2", "http/1.1", postern.EdgeProtocol))
 	err := srv.run(ctx, c.keepSeen, direct, e)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 	defer cancel()

@@ -2,8 +2,11 @@ package coordinator
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 
 	"postern"
@@ -56,7 +59,43 @@ func (ch *change) snapshot(prev *snapshot) (*snapshot, error) {
 	if err := ch.PutDeployment(d); err != nil {
 		return nil, err
 	}
-	return ch.build(prev, d)
+	next, err := ch.build(prev, d)
+	if err != nil {
+		return nil, err
+	}
+	for tenant := range ch.touched {
+		if err := checkSize(prev.tenants[tenant], next.tenants[tenant]); err != nil {
+			return nil, err
+		}
+	}
+	return next, nil
+}
+
+// maxSection bounds a tenant's section of the map, in bytes of JSON. A line that
+// gateways do not take would keep all other tenants' changes from them, too.
+const maxSection = postern.MaxMapLine / 4
+
+// checkSize refuses what makes a tenant's section grow above maxSection. Either
+// may be nil.
+func checkSize(prev, next *tenantMap) error {
+	size := next.size()
+	if size <= maxSection || size <= prev.size() {
+		return nil
+	}
+	return postern.NewProblem(http.StatusConflict, postern.CodeTooMany,
+		fmt.Sprintf("tenant %q has more nodes and services than gateways can be told of", next.Name),
+		"remove nodes, or publish fewer services")
+}
+
+func (t *tenantMap) size() int {
+	if t == nil {
+		return 0
+	}
+	line, err := json.Marshal(t.section)
+	if err != nil {
+		panic("coordinator: a section has no JSON: " + err.Error())
+	}
+	return len(line)
 }
 
 func (ch *change) build(prev *snapshot, d Deployment) (*snapshot, error) {

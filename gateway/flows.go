@@ -21,8 +21,9 @@ type flow struct {
 
 // Flows are those that are open.
 type flows struct {
-	mu   sync.Mutex
-	open map[*flow]struct{}
+	mu      sync.Mutex
+	open    map[*flow]struct{}
+	noPipes bool // endPipes was called
 }
 
 // errRouteGone is why a flow ends that the route table no longer allows.
@@ -37,6 +38,9 @@ func (fs *flows) add(f *flow, routes *atomic.Pointer[Table]) bool {
 		fs.open = map[*flow]struct{}{}
 	}
 	fs.open[f] = struct{}{}
+	if fs.noPipes && f.tenant == "" {
+		f.cancel(errDrained)
+	}
 	fs.mu.Unlock()
 	return routes.Load().holds(f.name, f.tenant, f.node)
 }
@@ -61,12 +65,14 @@ func (fs *flows) cut(routes *atomic.Pointer[Table]) {
 	}
 }
 
-// endPipes ends the flows to the coordinator. Members keep one open for as long
+// endPipes ends the flows to the coordinator, those included that are yet to
+// come. Members keep one open for as long
 // as they run, so that none would ever end by itself; they come back through
 // another gateway, or through this one once it is back.
 func (fs *flows) endPipes() {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
+	fs.noPipes = true
 	for f := range fs.open {
 		if f.tenant == "" {
 			f.cancel(errDrained)

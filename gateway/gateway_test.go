@@ -296,6 +296,23 @@ func TestDrainPipes(t *testing.T) {
 	})
 }
 
+// TestDrainLatePipe: nor does one that was on its way when the drain began.
+func TestDrainLatePipe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Config{}, mapOf(deployment("control.example")))
+		hello := helloFor("control.example")
+		c := w.say(hello[:10])
+		synctest.Wait()
+		start := time.Now()
+		w.stop()
+		synctest.Wait()
+		c.Write(hello[10:])
+		if err := <-w.done; err != nil || time.Since(start) != 0 {
+			t.Errorf("Serve returned %v after %v; want nil as soon as the hello was whole", err, time.Since(start))
+		}
+	})
+}
+
 // TestServeListenerFails: Serve says why, after its connections are done.
 func TestServeListenerFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

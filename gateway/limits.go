@@ -16,7 +16,9 @@ import (
 
 // Limits bound what strangers can make a Gateway do. A source is an IPv4
 // address or an IPv6 /64; an IPv6 /48 may do eight times what a source may. In
-// every field zero means the default and a negative number no limit.
+// every field zero means the default and a negative number no limit. The
+// coordinator, through which all tenants' nodes are told of changes, may have
+// eight times what a tenant may.
 type Limits struct {
 	SourceRate   int // new connections a second from one source. If zero, 20.
 	SourceBurst  int // new connections at once from one source. If zero, 100.
@@ -79,11 +81,12 @@ type source struct {
 	hellos hellos
 }
 
-// A tenant is one that connections go to.
+// A tenant is one that connections go to; the empty name's is the coordinator.
 type tenant struct {
-	rate  *rate.Limiter
-	conns int
-	dials int
+	factor int // how many times the limits of one tenant it has
+	rate   *rate.Limiter
+	conns  int
+	dials  int
 }
 
 // Hellos are the visits that have yet to send theirs, the oldest first.
@@ -263,14 +266,18 @@ func (l *limiter) beginDial(now time.Time, v *visit, name string) error {
 	defer l.mu.Unlock()
 	t, ok := l.tenants[name]
 	if !ok {
-		t = &tenant{rate: newRate(l.limits.TenantRate, l.limits.TenantBurst, 1)}
+		factor := 1
+		if name == "" {
+			factor = 8
+		}
+		t = &tenant{factor: factor, rate: newRate(l.limits.TenantRate, l.limits.TenantBurst, factor)}
 		l.tenants[name] = t
 	}
 	reason := reasons
 	switch {
-	case t.conns >= l.limits.TenantConns:
+	case t.conns/t.factor >= l.limits.TenantConns:
 		reason = TenantConns
-	case t.dials >= l.limits.TenantDials:
+	case t.dials/t.factor >= l.limits.TenantDials:
 		reason = TenantDials
 	case !t.rate.AllowN(now, 1):
 		reason = TenantRate

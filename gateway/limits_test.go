@@ -159,23 +159,28 @@ func TestSourcesAreBounded(t *testing.T) {
 }
 
 func TestTenantLimits(t *testing.T) {
+	const coordinator = ""
 	for _, tt := range []struct {
 		name   string
 		limits Limits
+		tenant string
 		want   int
 		why    Reason
 	}{
-		{"rate", Limits{TenantDials: -1}, 100, TenantRate},
-		{"burst", Limits{TenantDials: -1, TenantBurst: 7}, 7, TenantRate},
-		{"dials", Limits{TenantRate: -1}, 64, TenantDials},
-		{"conns", Limits{TenantRate: -1, TenantDials: -1}, 2000, TenantConns},
+		{"rate", Limits{TenantDials: -1}, "acme", 100, TenantRate},
+		{"burst", Limits{TenantDials: -1, TenantBurst: 7}, "acme", 7, TenantRate},
+		{"dials", Limits{TenantRate: -1}, "acme", 64, TenantDials},
+		{"conns", Limits{TenantRate: -1, TenantDials: -1}, "acme", 2000, TenantConns},
+		{"coordinator's rate", Limits{TenantDials: -1}, coordinator, 800, TenantRate},
+		{"coordinator's dials", Limits{TenantRate: -1}, coordinator, 512, TenantDials},
+		{"coordinator's conns", Limits{TenantRate: -1, TenantDials: -1}, coordinator, 16000, TenantConns},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLimiter(tt.limits)
 			in, why := 0, reasons
-			for range 3000 {
+			for range tt.want + 1000 {
 				v := &visit{}
-				if err := l.beginDial(epoch, v, "acme"); err != nil {
+				if err := l.beginDial(epoch, v, tt.tenant); err != nil {
 					why = reasonOf(err)
 					var r refusal
 					if errors.As(err, &r); r.alert != alertInternalError {

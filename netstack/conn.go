@@ -144,10 +144,13 @@ func (c *tcpConn) write(b []byte) (n int, err error) {
 
 // Close implements net.Conn. What was written is still sent, unless there is
 // something left to read: then the connection is reset (RFC 2525, section 2.17).
+// A peer that takes none of it for closeTimeout gets no more.
 func (c *tcpConn) Close() error {
 	if c.closed.Swap(true) {
 		return c.opError("close", net.ErrClosed)
 	}
+	timeout := tcpip.TCPUserTimeoutOption(closeTimeout)
+	c.ep.SetSockOpt(&timeout) // it cannot fail
 	c.ep.Close()
 	return nil
 }

@@ -309,7 +309,7 @@ func TestRebindUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	for i := range 20 {
+	for i := range 8 {
 		port := gateway.Port()
 		if err := within(t, "rebind", gateway.Rebind); err != nil {
 			t.Fatalf("rebind %d: %v", i, err)

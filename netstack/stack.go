@@ -29,12 +29,24 @@ const (
 	keepaliveIdle     = 30 * time.Second
 	keepaliveInterval = 30 * time.Second
 	keepaliveCount    = 3
-	userTimeout       = 60 * time.Second // RFC 5482
+
+	// How often what nobody acknowledges is sent again: for 100 s on a short
+	// path, as RFC 1122, section 4.2.3.5, asks, and for a few minutes on a long
+	// one. It also bounds probes of a closed window that go unanswered. Those
+	// that are answered go on for ever (section 4.2.2.17): a browser may pause a
+	// download, and an application an upload, for as long as it likes. A user
+	// timeout (RFC 5482) would end those too.
+	maxRetries = 8
+
+	// closeTimeout is how long a peer may take none of what was left when the
+	// connection was closed. It is a user timeout: nobody waits for that peer.
+	closeTimeout = 60 * time.Second
 )
 
 // newStack returns a TCP stack with one address on one interface, the link. It
 // forwards nothing, and neither sends from nor receives for another address.
 func newStack(l *link, address netip.Addr) (*stack.Stack, error) {
+	muteStack()
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol},
@@ -53,7 +65,8 @@ func configure(s *stack.Stack, l *link, address netip.Addr) tcpip.Error {
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
-	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &recovery, &moderate, &receive, &send, &wait} {
+	retries := tcpip.TCPMaxRetriesOption(maxRetries)
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &recovery, &moderate, &receive, &send, &wait, &retries} {
 		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return err
 		}
@@ -71,12 +84,11 @@ func configure(s *stack.Stack, l *link, address netip.Addr) tcpip.Error {
 	return nil
 }
 
-// harden sets what bounds the life of a connection whose peer has gone silent.
+// harden sets what bounds the life of an idle connection whose peer is gone.
 func harden(ep tcpip.Endpoint) tcpip.Error {
 	idle := tcpip.KeepaliveIdleOption(keepaliveIdle)
 	interval := tcpip.KeepaliveIntervalOption(keepaliveInterval)
-	timeout := tcpip.TCPUserTimeoutOption(userTimeout)
-	for _, o := range []tcpip.SettableSocketOption{&idle, &interval, &timeout} {
+	for _, o := range []tcpip.SettableSocketOption{&idle, &interval} {
 		if err := ep.SetSockOpt(o); err != nil {
 			return err
 		}

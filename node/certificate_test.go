@@ -231,6 +231,24 @@ func TestIssuerTriesAgain(t *testing.T) {
 	})
 }
 
+// A request that is cut off by the end leaves its host due.
+func TestIssuerEndsWhileTheCAIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := func(ctx context.Context, _ []byte) ([]byte, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		i := newIssuer(filepath.Join(t.TempDir(), "certs"), asked, func() {}, discard)
+		i.want([]string{"a.test"}, newTestCA(t).pem)
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		wg.Go(func() { i.run(ctx) })
+		synctest.Wait()
+		cancel()
+		wg.Wait()
+	})
+}
+
 func TestIssuerTakesNothingWorse(t *testing.T) {
 	const life = 90 * 24 * time.Hour
 	other := newTestCA(t)

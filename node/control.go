@@ -79,6 +79,8 @@ func (n *Node) setTable(m postern.Map, p *published) {
 		hosts = append(hosts, r.Host)
 		if svc == nil || svc.files == nil {
 			issued = append(issued, r.Host)
+		} else if _, err := svc.files.get(r.Host, time.Now()); err != nil {
+			n.log.Error("no certificate to show", "server_name", r.Host, "service", svc.Name, "err", err)
 		}
 	}
 	n.server.setTable(t)
@@ -163,7 +165,7 @@ func (n *Node) report(ctx context.Context) error {
 		}
 	}
 	n.client.ReportEvery(ctx, postern.StatusInterval, func() postern.Status {
-		s := postern.Status{Version: n.cfg.Version}
+		s := postern.Status{Version: n.cfg.Version, Time: time.Now()}
 		for _, t := range n.tunnels() {
 			s.Peers = append(s.Peers, postern.PeerStatus{
 				ID: t.ID, Endpoint: t.Endpoint, Handshake: t.Handshake, Received: t.Received, Sent: t.Sent,

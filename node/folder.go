@@ -90,14 +90,10 @@ func (v visible) stat(name string) (fs.FileInfo, error) {
 		return nil, fs.ErrNotExist
 	}
 	info, err := v.root.Stat(name)
-	switch {
-	case err != nil:
-		return nil, err
-	case info.Mode().IsRegular():
-		return info, nil
-	case !info.IsDir():
-		return nil, fs.ErrNotExist // to open a pipe would block
+	if err != nil || info.Mode().IsRegular() {
+		return info, err
 	}
+	// A pipe, which would block when it is opened, has no index either.
 	index, err := v.root.Stat(path.Join(name, indexFile))
 	if err == nil && !index.Mode().IsRegular() {
 		err = fs.ErrNotExist

@@ -119,7 +119,7 @@ func (i *issuer) lastError(host string) error {
 
 // run gets and renews certificates until ctx is done, one after the other.
 func (i *issuer) run(ctx context.Context) error {
-	for ctx.Err() == nil { // what the end broke off stays due
+	for ctx.Err() == nil { // what is cut off by the end stays due
 		host, wait := i.nextDue(time.Now())
 		if host != "" {
 			i.look(ctx, host, time.Now())
@@ -129,7 +129,6 @@ func (i *issuer) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return nil
 		case <-i.poke:
 			timer.Stop()
 		case <-timer.C:

@@ -1,23 +1,11 @@
 package node
 
 import (
-	"context"
-	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
-	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -27,318 +15,7 @@ import (
 
 	"postern"
 	"postern/internal/member"
-	"postern/internal/proxyproto"
-	"postern/netstack"
 )
-
-// A world is what a node lives in: a coordinator that says what the test wants
-// it to, and a gateway that relays one host name through a real tunnel.
-type world struct {
-	t       *testing.T
-	ca      *testCA
-	control *httptest.Server
-	id      member.Identity
-	gateway *netstack.Net
-	public  string // of the gateway: TCP, host:port
-	gwKey   postern.WireGuardPrivate
-
-	mu        sync.Mutex
-	changed   chan struct{} // closed when what follows changes
-	mode      string        // "", "away" or "removed"
-	published []postern.Publication
-	reported  []postern.Status
-	version   uint64
-	gateways  []postern.Gateway
-}
-
-const (
-	testHost = "acme.test"
-	nodeID   = "n1"
-)
-
-var (
-	nodeAddr    = netip.MustParseAddr("fd12:3456:789a:1::1")
-	gatewayAddr = netip.MustParseAddr("fd12:3456:789a::1")
-)
-
-func newWorld(t *testing.T) *world {
-	w := &world{t: t, ca: newTestCA(t), gwKey: postern.NewWireGuardPrivate(), changed: make(chan struct{}), version: 1}
-	w.startControl()
-	w.startGateway()
-	w.gateways = []postern.Gateway{{
-		ID: "g1", Name: "gw-1", Address: gatewayAddr, WireGuard: w.gwKey.Public(),
-		Endpoint: fmt.Sprintf("127.0.0.1:%d", w.gateway.Port()), Public: w.public,
-	}}
-	return w
-}
-
-// startControl serves the control protocol with a root of its own.
-func (w *world) startControl() {
-	t := w.t
-	rootPublic, root, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.id = member.Identity{Role: postern.RoleNode, Key: postern.NewIdentityPrivate(), WireGuard: postern.NewWireGuardPrivate()}
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	rootDER, err := x509.CreateCertificate(rand.Reader, ca, ca, rootPublic, root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	issue := func(uri string, public ed25519.PublicKey, use x509.ExtKeyUsage) []byte {
-		u, err := url.Parse(uri)
-		if err != nil {
-			t.Fatal(err)
-		}
-		der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-			SerialNumber: big.NewInt(2), URIs: []*url.URL{u}, ExtKeyUsage: []x509.ExtKeyUsage{use},
-			NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour),
-		}, ca, public, root)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return der
-	}
-	public, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.control = httptest.NewUnstartedServer(w)
-	w.control.TLS = &tls.Config{
-		MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAnyClientCert,
-		Certificates: []tls.Certificate{{
-			Certificate: [][]byte{issue("postern://dep/coordinator", public, x509.ExtKeyUsageServerAuth), rootDER}, PrivateKey: key,
-		}},
-	}
-	w.control.EnableHTTP2 = true
-	w.control.StartTLS()
-	t.Cleanup(func() {
-		w.set(func() { w.mode = "away" })
-		w.control.CloseClientConnections()
-		w.control.Close()
-	})
-	cert, err := x509.ParseCertificate(rootDER)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.id.Root = sha256.Sum256(cert.RawSubjectPublicKeyInfo)
-	w.id.URLs = []string{w.control.URL}
-	w.id.Enrollment = postern.Enrollment{
-		Deployment: "dep", ID: nodeID, Name: "office", Tenant: "acme", Address: nodeAddr,
-		Certificate: encodePEM("CERTIFICATE", issue("postern://dep/node/"+nodeID, w.id.Key.Public().Key(), x509.ExtKeyUsageClientAuth)),
-	}
-}
-
-// set changes what the coordinator says, and tells its streams.
-func (w *world) set(change func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	change()
-	w.version++
-	close(w.changed)
-	w.changed = make(chan struct{})
-}
-
-func (w *world) get(read func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	read()
-}
-
-func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	var mode string
-	w.get(func() { mode = w.mode })
-	switch {
-	case mode == "away":
-		panic(http.ErrAbortHandler)
-	case mode == "removed":
-		rw.Header().Set("Content-Type", "application/problem+json")
-		rw.WriteHeader(http.StatusForbidden)
-		json.NewEncoder(rw).Encode(postern.NewProblem(http.StatusForbidden, postern.CodeRevoked, "removed", ""))
-		return
-	}
-	switch r.Method + " " + r.URL.Path {
-	case "GET " + postern.PathMap:
-		w.stream(rw, r)
-	case "PUT " + postern.PathServices:
-		var p postern.Publication
-		json.NewDecoder(r.Body).Decode(&p)
-		w.get(func() { w.published = append(w.published, p) })
-		json.NewEncoder(rw).Encode(postern.Published{})
-	case "POST " + postern.PathCertificates:
-		var req postern.CertificateRequest
-		json.NewDecoder(r.Body).Decode(&req)
-		f := &fakeSigner{testCA: w.ca, life: time.Hour}
-		chain, err := f.sign(r.Context(), req.CSR)
-		if err != nil {
-			w.t.Errorf("certificate request: %v", err)
-		}
-		json.NewEncoder(rw).Encode(postern.Certificate{Chain: chain})
-	case "POST " + postern.PathStatus:
-		var s postern.Status
-		json.NewDecoder(r.Body).Decode(&s)
-		w.get(func() { w.reported = append(w.reported, s) })
-	default:
-		w.t.Errorf("the node asked for %s %s", r.Method, r.URL.Path)
-	}
-}
-
-// stream sends the map, whole, now and after every change.
-func (w *world) stream(rw http.ResponseWriter, r *http.Request) {
-	for {
-		var changed chan struct{}
-		var version uint64
-		var gateways []postern.Gateway
-		var mode string
-		w.get(func() { changed, version, gateways, mode = w.changed, w.version, w.gateways, w.mode })
-		if mode != "" {
-			return
-		}
-		out := json.NewEncoder(rw)
-		out.Encode(postern.MapMessage{Version: version, Section: &postern.Section{Version: version, Deployment: &postern.Deployment{
-			ID: "dep", Base: "test", Port: 8443, Gateways: gateways, CA: w.ca.pem,
-		}}})
-		out.Encode(postern.MapMessage{Version: version, Synced: true, Section: &postern.Section{
-			Tenant: "acme", Version: version,
-			Nodes: []postern.Node{{ID: nodeID, Name: "office", Address: nodeAddr, WireGuard: w.id.WireGuard.Public()}},
-			Routes: []postern.Route{
-				{Host: testHost, Service: "default", Nodes: []string{nodeID}},
-				{Host: "nobody.test", Service: "default"},
-			},
-		}})
-		http.NewResponseController(rw).Flush()
-		select {
-		case <-changed:
-		case <-r.Context().Done():
-			return
-		}
-	}
-}
-
-// startGateway relays TCP connections to the node, as if all were for testHost.
-func (w *world) startGateway() {
-	t := w.t
-	var err error
-	w.gateway, err = netstack.New(netstack.Config{PrivateKey: w.gwKey, Address: gatewayAddr})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.gateway.SetPeers([]netstack.Peer{{PublicKey: w.id.WireGuard.Public(), Address: nodeAddr}}); err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.public = ln.Addr().String()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() { w.relay(c) })
-		}
-	})
-	t.Cleanup(func() { ln.Close(); w.gateway.Close(); wg.Wait() })
-}
-
-func (w *world) relay(browser net.Conn) {
-	defer browser.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-	defer cancel()
-	node, err := w.gateway.DialContext(ctx, netip.AddrPortFrom(nodeAddr, postern.HTTPSPort))
-	if err != nil {
-		return
-	}
-	defer node.Close()
-	h := proxyproto.Header{
-		Src: browser.RemoteAddr().(*net.TCPAddr).AddrPort(), Dst: browser.LocalAddr().(*net.TCPAddr).AddrPort(),
-		Authority: testHost, UniqueID: "f00dfeed",
-	}
-	b, err := h.AppendBinary(nil)
-	if err == nil {
-		_, err = node.Write(b)
-	}
-	if err != nil {
-		return
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() { io.Copy(node, browser); node.Close() })
-	io.Copy(browser, node)
-	browser.Close()
-	wg.Wait()
-}
-
-// join returns the node's data directory, as joining leaves it.
-func (w *world) join() *Dir {
-	w.t.Helper()
-	dir, err := Open(shortDir(w.t))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { dir.Close() })
-	if err := dir.dir.WriteJSON("identity.json", w.id); err != nil {
-		w.t.Fatal(err)
-	}
-	return dir
-}
-
-// start runs a node; ended yields what Run returned.
-func (w *world) start(dir *Dir, services ...Service) (n *Node, stop context.CancelFunc, ended <-chan error) {
-	w.t.Helper()
-	return w.run(Config{Dir: dir, Services: services, Keepalive: time.Second, Version: "v1.2.3"})
-}
-
-// run is start for any configuration.
-func (w *world) run(cfg Config) (n *Node, stop context.CancelFunc, ended <-chan error) {
-	w.t.Helper()
-	n, err := New(cfg)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	var wg sync.WaitGroup
-	wg.Go(func() { done <- n.Run(ctx) })
-	w.t.Cleanup(func() { n.Close(); cancel(); wg.Wait() })
-	return n, cancel, done
-}
-
-// browse asks the gateway's public port for path at testHost.
-func (w *world) browse(path string) (string, error) {
-	tr := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", w.public)
-		},
-		TLSClientConfig: &tls.Config{RootCAs: w.ca.pool()},
-	}
-	defer tr.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 15*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+testHost+path, nil)
-	if err != nil {
-		return "", err
-	}
-	resp, err := tr.RoundTrip(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	return string(body), err
-}
-
-func ready(n *Node) func() bool {
-	return func() bool {
-		s := n.Status()
-		return len(s.Routes) == 1 && s.Routes[0].State == RouteReady
-	}
-}
 
 func TestNode(t *testing.T) {
 	w := newWorld(t)
@@ -428,6 +105,28 @@ func checkStatus(t *testing.T, dir *Dir) {
 	}
 }
 
+// What was answered last lies in the stack when the drain is over, and must not
+// go down with it.
+func TestDrainDeliversTheRest(t *testing.T) {
+	const size = 4 << 20
+	w := newWorld(t)
+	began := make(chan struct{})
+	n, stop, ended := w.start(w.join(), Service{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		close(began)
+		io.CopyN(rw, zeros{}, size)
+	})})
+	await(t, "ready", ready(n))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { <-began; stop() })
+	if body, err := w.browse("/"); err != nil || len(body) != size {
+		t.Errorf("got %d bytes, %v, want %d", len(body), err, size)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
+
 // Close ends a drain that a request holds up.
 func TestCloseEndsTheDrain(t *testing.T) {
 	w := newWorld(t)
@@ -491,5 +190,49 @@ func TestNewRefuses(t *testing.T) {
 				t.Errorf("error %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// What keeps a route from being ready stands in its status.
+func TestRouteThatWaits(t *testing.T) {
+	w := newWorld(t)
+	certFile, keyFile := w.ca.files("b.test")
+	n, err := New(Config{Dir: w.join(), Services: []Service{
+		{Name: "files", Handler: http.NotFoundHandler(), CertFile: certFile, KeyFile: keyFile},
+		{Name: "books", Handler: http.NotFoundHandler()},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := []string{nodeID}
+	n.apply(postern.Map{Version: 7, Sections: map[string]postern.Section{
+		"": {Deployment: &postern.Deployment{ID: "dep", Base: "test"}},
+		"acme": {Tenant: "acme", Routes: []postern.Route{
+			{Host: "a.test", Service: "files", Nodes: own},
+			{Host: "b.test", Service: "files", Nodes: own},
+			{Host: "c.test", Service: "books", Nodes: own},
+			{Host: "d.test", Service: "gone", Nodes: own},
+			{Host: "e.test", Service: "books", Nodes: []string{"n2"}},
+		}},
+		"other": {Tenant: "other", Routes: []postern.Route{{Host: "f.test", Service: "books", Nodes: own}}},
+	}})
+	n.setTable(*n.latest.Load(), n.published.Load())
+	want := []struct{ host, says, source string }{
+		{"a.test", "valid for b.test, not a.test", ""},
+		{"b.test", "", SourceFile},
+		{"c.test", errNoCertificate.Error(), ""},
+		{"d.test", `does not publish the service "gone"`, ""},
+	}
+	got := n.Status().Routes
+	if len(got) != len(want) {
+		t.Fatalf("routes are %+v", got)
+	}
+	for i, r := range got {
+		if r.Host != want[i].host || r.URL != "https://"+r.Host || r.State != RouteWaiting || !strings.Contains(r.Error, want[i].says) {
+			t.Errorf("route %+v, want %+v", r, want[i])
+		}
+		if (r.Certificate != nil) != (want[i].source != "") || r.Certificate != nil && r.Certificate.Source != want[i].source {
+			t.Errorf("%s: certificate %+v, want source %q", r.Host, r.Certificate, want[i].source)
+		}
 	}
 }

@@ -37,13 +37,13 @@ const linkWorks = "The connection to the office works."
 var (
 	notAnswering = page{
 		status: http.StatusBadGateway, code: postern.CodeUnavailable, retryAfter: 10,
-		title: "The application is not answering",
+		title: "Not available right now",
 		text:  "The application behind this address is not answering. It may be starting, or it may be switched off.",
 		link:  linkWorks,
 	}
 	tooSlow = page{
 		status: http.StatusGatewayTimeout, code: postern.CodeUnavailable, retryAfter: 30,
-		title: "The application takes too long",
+		title: "This takes too long",
 		text:  "The application behind this address did not answer in time. It may be busy, or it may hang.",
 		link:  linkWorks,
 	}

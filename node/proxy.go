@@ -12,6 +12,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -99,7 +100,28 @@ func newProxy(s *service, log *slog.Logger) http.Handler {
 		ModifyResponse: s.answered,
 		ErrorHandler:   s.failed,
 	}
-	return p
+	if strings.Trim(target.Path, "/") == "" {
+		return p
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if climbs(r.URL.Path) { // and out of what is published
+			writePage(w, r, noFile.of(s))
+			return
+		}
+		p.ServeHTTP(w, r)
+	})
+}
+
+// climbs reports whether an application may take a segment of path for "..".
+// Some part segments at a backslash too, or overlook what follows a semicolon
+// (RFC 3986, section 3.3). Browsers send none (section 5.2.4).
+func climbs(path string) bool {
+	for segment := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '/' || r == '\\' }) {
+		if name, _, _ := strings.Cut(segment, ";"); name == ".." {
+			return true
+		}
+	}
+	return false
 }
 
 // answered notes that the application answered. TLS ends here, so what is said
@@ -116,6 +138,12 @@ func rewrite(pr *httputil.ProxyRequest, target *url.URL) {
 	pr.Out.Host = pr.In.Host // applications build their URLs from it
 	// Nothing is decided here by the query, so the application gets it verbatim.
 	pr.Out.URL.RawQuery = pr.In.URL.RawQuery
+	// Inside another protocol, such as HTTP/2 (h2c), requests would get past the
+	// checks and the headers of this node.
+	if !strings.EqualFold(pr.Out.Header.Get("Upgrade"), "websocket") {
+		pr.Out.Header.Del("Upgrade")
+		pr.Out.Header.Del("Connection")
+	}
 	// The body's trailers are filled in at its end, in this very map.
 	pr.Out.Trailer = pr.In.Trailer
 	// A Connection header may have named ours away.

@@ -220,6 +220,9 @@ func TestEventsArriveAsTheyAreSent(t *testing.T) {
 	next := make(chan struct{})
 	up := application(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", r.URL.Query().Get("type"))
+		if length := r.URL.Query().Get("length"); length != "" {
+			w.Header().Set("Content-Length", length)
+		}
 		for i := range 3 {
 			fmt.Fprintf(w, "data: %d\n", i)
 			http.NewResponseController(w).Flush()
@@ -228,8 +231,8 @@ func TestEventsArriveAsTheyAreSent(t *testing.T) {
 	})
 	s := serveSite(t, SourceCA, map[string]Service{"a.test": {Upstream: up}})
 	for _, version := range []int{1, 2} {
-		for _, contentType := range []string{"text/event-stream", "application/json"} {
-			resp, err := s.client(t, version).Get("https://a.test/?type=" + contentType)
+		for _, query := range []string{"type=text/event-stream", "type=application/json", "type=text/plain&length=24"} {
+			resp, err := s.client(t, version).Get("https://a.test/?" + query)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -406,35 +409,55 @@ func TestWebSocket(t *testing.T) {
 	}
 }
 
-func TestHealthFollowsTheApplication(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// A tunnel of another protocol would carry requests with whatever headers.
+func TestOnlyWebSocketsAreUpgraded(t *testing.T) {
+	up := application(t, func(w http.ResponseWriter, r *http.Request) {
+		if upgrade := r.Header.Get("Upgrade"); upgrade != "" || r.Header.Get("Connection") != "" {
+			c, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Errorf("hijack: %v", err)
+				return
+			}
+			defer c.Close()
+			fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", upgrade)
+		}
+	})
+	s := serveSite(t, SourceCA, map[string]Service{"a.test": {Upstream: up}})
+	for upgrade, want := range map[string]int{
+		"WebSocket": http.StatusSwitchingProtocols,
+		"h2c":       http.StatusOK, "h2c, websocket": http.StatusOK, "TLS/1.0": http.StatusOK, "postgres": http.StatusOK,
+	} {
+		resp, _ := get(t, s.client(t, 1), "https://a.test/", "Connection", "Upgrade, HTTP2-Settings", "Upgrade", upgrade, "HTTP2-Settings", "AAMAAABk")
+		if resp.StatusCode != want {
+			t.Errorf("upgrade to %q: got %d, want %d", upgrade, resp.StatusCode, want)
+		}
 	}
-	addr := ln.Addr().String()
-	ln.Close()
-	svc, err := newService(Service{Upstream: "http://" + addr}, discard)
-	if err != nil {
-		t.Fatal(err)
+}
+
+// Of an upstream with a path, only what is below it is published.
+func TestNothingAboveThePathOfAnUpstream(t *testing.T) {
+	up := application(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RequestURI) })
+	s := serveSite(t, SourceCA, map[string]Service{"a.test": {Upstream: up + "/app"}, "b.test": {Upstream: up}})
+	tests := []struct{ name, url, want string }{ // empty: 404
+		{"below", "https://a.test/x/y", "/app/x/y"},
+		{"dots in names", "https://a.test/..x/y../...", "/app/..x/y../..."},
+		{"plain", "https://a.test/../admin", ""},
+		{"inside", "https://a.test/x/../../admin", ""},
+		{"at the end", "https://a.test/x/..", ""},
+		{"encoded dots", "https://a.test/%2e%2E/admin", ""},
+		{"encoded slash", "https://a.test/..%2fadmin", ""},
+		{"encoded backslash", "https://a.test/..%5cadmin", ""},
+		{"parameter", "https://a.test/..;x=1/admin", ""},
+		{"an upstream without path", "https://b.test/x/../y", "/x/../y"},
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); svc.probeEvery(ctx, 1e6) }()
-	state := func(want string) func() bool { return func() bool { return svc.status().State == want } }
-	await(t, "down", state(UpstreamDown))
-	if svc.status().Error == "" {
-		t.Error("down without a reason")
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			resp, got := get(t, s.client(t, 1), tt.url)
+			if tt.want == "" && resp.StatusCode != http.StatusNotFound || tt.want != "" && got != tt.want {
+				t.Errorf("got %d %q, want %q", resp.StatusCode, got, tt.want)
+			}
+		})
 	}
-	if ln, err = net.Listen("tcp", addr); err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	await(t, "up", state(UpstreamUp))
-	if got := svc.status(); got.Error != "" || got.Since.IsZero() {
-		t.Errorf("up: %+v", got)
-	}
-	cancel()
-	<-done
 }
 
 // A browser that goes away, or an application that fails one request, says

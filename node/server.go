@@ -39,7 +39,7 @@ type server struct {
 	entrance *entrance
 	table    atomic.Pointer[table]
 	refusal  *tls.Config
-	own      http.Handler // under wellKnown
+	own      http.Handler // under ownPath
 
 	// inflight is held for reading by each request under way.
 	inflight sync.RWMutex

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -205,6 +206,10 @@ func (n *Node) route(r postern.Route, d *postern.Deployment, now time.Time) Rout
 		return out
 	case err != nil:
 		out.Error = "no certificate: " + err.Error()
+		var p *postern.Problem
+		if errors.As(err, &p) && p.Hint != "" {
+			out.Error += "; " + p.Hint
+		}
 		return out
 	case v.state != "":
 		out.State = v.state

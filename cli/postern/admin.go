@@ -42,8 +42,8 @@ const adminTokenEnv = "POSTERN_ADMIN_TOKEN"
 func adminFlags(more ...cli.Flag) []cli.Flag {
 	return append(more,
 		dataFlag("the coordinator's data `DIR`ectory, on its own machine"),
-		&cli.StringFlag{Name: "admin-token-file", Usage: "operate from afar with the admin token in `FILE`, - for standard input"},
-		&cli.StringFlag{Name: "coordinator", Usage: "`URL` of the coordinator, from afar; the token names it else"},
+		&cli.StringFlag{Name: "admin-token-file", Usage: "`FILE`: holds an admin token, to operate from afar; - for standard input"},
+		&cli.StringFlag{Name: "coordinator", Usage: "`URL` of the coordinator in place of the admin token's"},
 	)
 }
 

@@ -32,7 +32,7 @@ func coordinatorCommand() *cli.Command {
 				domainFlag(),
 				&cli.StringFlag{Name: "listen", Value: ":8443", Usage: "`ADDRESS` of the control port"},
 				&cli.UintFlag{Name: "https-port", Value: postern.HTTPSPort, Usage: "`PORT` at which gateways are reached by browsers"},
-				&cli.StringSliceFlag{Name: "control-url", Usage: "`URL` for tokens, may be repeated (https://control.DOMAIN if not given)"},
+				&cli.StringSliceFlag{Name: "control-url", Usage: "`URL`: where tokens say the coordinator is; may be repeated (https://control.DOMAIN if not given)"},
 				dataFlag("data `DIR`ectory (/var/lib/postern/coordinator for root)"),
 			}, logFlags()...),
 		}},

@@ -12,8 +12,10 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -80,6 +82,9 @@ func demoAction(c *cli.Context) (err error) {
 	if _, err := os.Stat(ledger); err != nil {
 		return fail("build it with `make build`, or name it with --ledger PATH", fmt.Errorf("the demo's application: %w", err))
 	}
+	// A second Ctrl-C must not end us before we have tidied up, which takes no
+	// longer than grace.
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM)
 	dir, err := os.MkdirTemp("", "postern-demo-")
 	if err != nil {
 		return err

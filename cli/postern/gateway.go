@@ -29,7 +29,8 @@ func gatewayCommand() *cli.Command {
 			{
 				Name: "join", Usage: "make this machine a gateway of a deployment", Action: joinGateway,
 				UsageText: "postern gateway join --token-file gateway.token\n" +
-					"postern gateway join --token-file - --coordinator https://203.0.113.7:8443 < t",
+					"postern gateway join --token-file - --coordinator https://203.0.113.7:8443 \\\n" +
+					"    < gateway.token",
 				Flags: append([]cli.Flag{
 					tokenFlag(),
 					&cli.StringFlag{Name: "name", Usage: "`NAME` in lists (made from the machine's if not given)"},
@@ -54,14 +55,14 @@ func gatewayFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "listen", Value: ":443", Usage: "`ADDRESS` for browsers"},
 		&cli.StringFlag{Name: "http", Value: ":80", Usage: "`ADDRESS` that sends browsers on to https; empty for none"},
-		&cli.StringFlag{Name: "udp", Value: ":51820", Usage: "UDP `:PORT` for the nodes' tunnels"},
-		&cli.StringFlag{Name: "advertise", Usage: "`HOST:PORT` where nodes find the UDP port, if it is not this machine's address"},
-		&cli.StringFlag{Name: "public", Usage: "`HOST:PORT` where browsers find this gateway, if it is not this machine's address"},
-		&cli.StringSliceFlag{Name: "proxy-from", Usage: "`PREFIX` of load balancers that send PROXY v2 headers, may be repeated"},
-		&cli.IntFlag{Name: "source-rate", Usage: "`N` new connections a second from one address (20 if not given, -1: any)"},
-		&cli.IntFlag{Name: "source-conns", Usage: "`N` open connections of one address (200 if not given, -1: any)"},
-		&cli.IntFlag{Name: "tenant-rate", Usage: "`N` new connections a second to one company (100 if not given, -1: any)"},
-		&cli.IntFlag{Name: "tenant-conns", Usage: "`N` open connections to one company (2000 if not given, -1: any)"},
+		&cli.StringFlag{Name: "udp", Value: ":51820", Usage: "`:PORT`: UDP port of the nodes' tunnels"},
+		&cli.StringFlag{Name: "advertise", Usage: "`HOST:PORT`: where nodes find the UDP port, if it is not this machine's address"},
+		&cli.StringFlag{Name: "public", Usage: "`HOST:PORT`: where browsers find this gateway, if it is not this machine's address"},
+		&cli.StringSliceFlag{Name: "proxy-from", Usage: "`PREFIX`: addresses of load balancers that send PROXY v2 headers; may be repeated"},
+		&cli.IntFlag{Name: "source-rate", Usage: "`N`: new connections a second from one address (20 if not given, -1: any)"},
+		&cli.IntFlag{Name: "source-conns", Usage: "`N`: open connections of one address (200 if not given, -1: any)"},
+		&cli.IntFlag{Name: "tenant-rate", Usage: "`N`: new connections a second to one tenant (100 if not given, -1: any)"},
+		&cli.IntFlag{Name: "tenant-conns", Usage: "`N`: open connections to one tenant (2000 if not given, -1: any)"},
 	}
 }
 

@@ -86,7 +86,7 @@ func helpFlags(b *strings.Builder, flags []cli.Flag) {
 		if d.TakesValue() {
 			name += " " + value
 		}
-		if text := strings.Trim(d.GetDefaultText(), `"`); d.TakesValue() && text != "" && text != "0" {
+		if text := strings.Trim(d.GetDefaultText(), `"`); d.TakesValue() && text != "" && text != "0" && text != "0s" {
 			usage += " (default " + text + ")"
 		}
 		for _, env := range d.GetEnvVars() {
@@ -98,12 +98,16 @@ func helpFlags(b *strings.Builder, flags []cli.Flag) {
 }
 
 // unquote takes the value's name out of the usage of an option, where it stands
-// in back quotes, as in package flag. In the text it is a word like others.
+// in back quotes, as in package flag. In the text it is a word like others, but
+// in front, before a colon, it only names the value and is left out.
 func unquote(usage string) (text, value string) {
 	before, rest, _ := strings.Cut(usage, "`")
 	value, after, ok := strings.Cut(rest, "`")
 	if !ok {
 		return usage, "VALUE"
+	}
+	if label, found := strings.CutPrefix(after, ": "); found && before == "" {
+		return label, value
 	}
 	word := strings.ToLower(value)
 	if value == "URL" || len(value) == 1 {

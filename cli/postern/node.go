@@ -187,8 +187,8 @@ func announce(ctx context.Context, status func() node.Status, out io.Writer) {
 }
 
 func readyLine(r node.Route) string {
-	return fmt.Sprintf("%s  READY   seen from the gateway: %s, certificate SHA-256 %s, key on this machine",
-		r.URL, r.SeenTLS, shortHash(r.SeenSHA256))
+	return fmt.Sprintf("%s  READY   seen from the gateway: %s, certificate SHA-256 %s, %s",
+		r.URL, r.SeenTLS, shortHash(r.SeenSHA256), cmp.Or(r.Note, "key on this machine"))
 }
 
 // shortHash returns enough of a hash for the eye.
@@ -243,12 +243,18 @@ func nodeStatusFields(t *table, s node.Status) {
 		if r.SeenTLS != "" {
 			t.field("", "seen from the gateway with "+r.SeenTLS+" "+t.ago(r.SeenAt))
 		}
+		if r.Note != "" {
+			t.field("", r.Note)
+		}
 		if r.Error != "" {
 			t.field("", r.Error)
 		}
 		if r.Certificate != nil {
 			t.field("", "certificate from "+r.Certificate.Source+", good until "+r.Certificate.NotAfter.Local().Format(time.DateOnly))
 			t.field("", r.Certificate.SHA256)
+			if r.Certificate.Error != "" {
+				t.field("", r.Certificate.Error)
+			}
 		}
 	}
 	t.field("Connections", fmt.Sprintf("%d open, %d accepted, %d refused", s.Connections.Open, s.Connections.Accepted, s.Connections.Refused))

@@ -122,7 +122,7 @@ func withoutTime(groups []string, a slog.Attr) slog.Attr {
 const joinTokenEnv = "POSTERN_TOKEN"
 
 func tokenFlag() cli.Flag {
-	return &cli.StringFlag{Name: "token-file", Usage: "read the join token from `FILE`, - for standard input; else from $" + joinTokenEnv}
+	return &cli.StringFlag{Name: "token-file", Usage: "`FILE`: holds the join token, - for standard input; else it is in $" + joinTokenEnv}
 }
 
 // joinToken returns the token that c's options name.

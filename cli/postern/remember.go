@@ -11,13 +11,10 @@ import (
 	"postern/netstack"
 )
 
-// rememberInterval is how often it is looked where the nodes are.
-const rememberInterval = 2 * time.Second
-
 // remember keeps on disk, for the next run, where the nodes are, until ctx is
-// done.
+// done. It looks as often as tell does.
 func (d *door) remember(ctx context.Context) {
-	tick := time.NewTicker(rememberInterval)
+	tick := time.NewTicker(tellInterval)
 	defer tick.Stop()
 	kept := d.seen
 	for ctx.Err() == nil {

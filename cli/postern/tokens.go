@@ -30,9 +30,9 @@ func tokensCommand() *cli.Command {
 					&cli.StringFlag{Name: "tenant", Usage: "for nodes of this `TENANT`"},
 					&cli.BoolFlag{Name: "gateway", Usage: "for a gateway"},
 					&cli.BoolFlag{Name: "admin", Usage: "for operating from afar"},
-					&cli.IntFlag{Name: "uses", Usage: "good for `N` machines (1 if not given)"},
-					&cli.DurationFlag{Name: "ttl", Usage: "good for `TIME`, such as 72h, at most 720h (24h if not given)"},
-					&cli.StringFlag{Name: "note", Usage: "`TEXT` for people"},
+					&cli.IntFlag{Name: "uses", Usage: "`N`: how many machines it is good for (1 if not given)"},
+					&cli.DurationFlag{Name: "ttl", Usage: "`TIME`: how long it is good, such as 72h, at most 720h (24h if not given)"},
+					&cli.StringFlag{Name: "note", Usage: "`TEXT`: for people, shown in lists"},
 				}, outputFlags()...)...),
 			},
 			{
@@ -125,13 +125,13 @@ func listTokens(c *cli.Context, a *admin, words []string) error {
 }
 
 func tokenRows(t *table, tokens []postern.IssuedToken) {
-	t.head("ID", "FOR", "STATE", "USES", "EXPIRES", "NOTE")
+	t.head("ID", "FOR", "STATE", "LEFT", "EXPIRES", "NOTE")
 	for _, v := range tokens {
-		uses := strconv.Itoa(v.Uses)
+		left := strconv.Itoa(v.Uses)
 		if v.Kind == postern.AdminToken {
-			uses = "-"
+			left = "-"
 		}
-		t.row(v.ID.String(), tokenPurpose(v), v.State, uses, t.ago(v.Expires), dash(v.Note))
+		t.row(v.ID.String(), tokenPurpose(v), v.State, left, t.ago(v.Expires), dash(v.Note))
 	}
 }
 

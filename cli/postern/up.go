@@ -75,7 +75,7 @@ func up(c *cli.Context) error {
 		if err := enrolGateway(ctx, s, dir); err != nil {
 			return err
 		}
-		printUp(c.App.Writer, s.domain, door)
+		printUp(c.App.Writer, s.domain, c.String("data"), door)
 		return runGateway(ctx, dir, door)
 	})
 	return g.Wait()
@@ -111,7 +111,11 @@ func loopback(addr net.Addr) string {
 	return tcp.String()
 }
 
-func printUp(w io.Writer, domain string, o gatewayOptions) {
+// printUp says what comes next; data is what --data says.
+func printUp(w io.Writer, domain, data string, o gatewayOptions) {
+	if data != "" {
+		data = " --data " + data
+	}
 	fmt.Fprintf(w, `Postern is up for %[1]s.
 
   DNS        *.%[1]s leads to this host
@@ -119,12 +123,12 @@ func printUp(w io.Writer, domain string, o gatewayOptions) {
 
 Next, for a customer called acme:
 
-  postern tenants add acme > acme.token
+  postern tenants add acme%[4]s > acme.token
   postern node join --token-file acme.token --publish http://localhost:9000
 
 The second command is for the machine beside the application.
 
-`, domain, tcpPorts(o), o.udp)
+`, domain, tcpPorts(o), o.udp, data)
 }
 
 func tcpPorts(o gatewayOptions) string {

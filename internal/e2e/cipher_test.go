@@ -39,9 +39,7 @@ const (
 // other, nothing is in the gateway's memory.
 func TestCipherMemory(t *testing.T) {
 	c := newCipher(t)
-	c.d.gateway = start(t, "gateway", nil, program("postern"), "gateway", "run", "--data", c.d.data("gateway"),
-		"--listen", loopback(c.d.https), "--http", "", "--udp", fmt.Sprintf(":%d", c.d.udp), "--advertise", loopback(c.d.udp),
-		"--public", loopback(c.d.https), "--source-rate", "-1", "--source-conns", "-1", "--tenant-rate", "-1", "--log-level", "debug")
+	c.d.startGatewayWithoutLimits()
 	c.nodes()
 	c.d.ready("acme-office")
 	c.d.ready("globex-office")

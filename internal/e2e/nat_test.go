@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"postern"
-	"postern/node"
 )
 
 // A lab is three network namespaces in a row:
@@ -77,10 +75,13 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	l.in(l.router, "nft", "-f", rules)
-	seconds := int(natTimeout.Seconds())
-	l.in(l.router, "sysctl", "-qw", "net.ipv4.ip_forward=1",
-		fmt.Sprintf("net.netfilter.nf_conntrack_udp_timeout=%d", seconds),
-		fmt.Sprintf("net.netfilter.nf_conntrack_udp_timeout_stream=%d", seconds))
+	for setting, value := range map[string]int{
+		"ipv4/ip_forward":                           1,
+		"netfilter/nf_conntrack_udp_timeout":        int(natTimeout.Seconds()),
+		"netfilter/nf_conntrack_udp_timeout_stream": int(natTimeout.Seconds()),
+	} {
+		l.in(l.router, "sh", "-c", fmt.Sprintf("echo %d > /proc/sys/net/%s", value, setting))
+	}
 	l.settle()
 	return l
 }
@@ -209,12 +210,7 @@ func (l *lab) mapping() (mapping, bool) {
 // connections is how many connections the node has had from gateways.
 func (l *lab) connections() uint64 {
 	l.t.Helper()
-	var s node.Status
-	text := must(l.t, program("postern"), "node", "status", "--data", l.d.data("office"), "--json")
-	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		l.t.Fatal(err)
-	}
-	return s.Connections.Accepted
+	return l.d.nodeStatus("office").Connections.Accepted
 }
 
 // A node's keepalives keep the way to it open for longer than its NAT remembers

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -62,16 +63,18 @@ func TestRoadApplicationDown(t *testing.T) {
 // its identity nor its token opens the door again.
 func TestRoadNodeRemoved(t *testing.T) {
 	r := newRoad(t)
+	var reading sync.WaitGroup
+	defer reading.Wait()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	events := r.listen(ctx, t, r.client(), "acme", 2)
 	r.acme.mustEvent(ctx, t, events, 0)
 	ended := make(chan time.Time, 1)
-	go func() {
+	reading.Go(func() {
 		for events.Scan() {
 		}
 		ended <- time.Now()
-	}()
+	})
 	begin := time.Now()
 	must(t, program("postern"), "nodes", "remove", "acme/acme-office", "--data", r.data("coordinator"))
 	select {

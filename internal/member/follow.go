@@ -14,7 +14,7 @@ import (
 )
 
 // ErrRemoved says that the coordinator no longer knows this member.
-var ErrRemoved = errors.New("this member was removed from the deployment")
+var ErrRemoved = errors.New("no longer a member of the deployment")
 
 const (
 	minBackoff = time.Second

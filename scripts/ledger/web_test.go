@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -408,7 +409,9 @@ func TestEvents(t *testing.T) {
 
 func openEvents(t *testing.T, srv *httptest.Server, target, lastID string) *bufio.Reader {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), "GET", srv.URL+target, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	t.Cleanup(cancel)
+	r, err := http.NewRequestWithContext(ctx, "GET", srv.URL+target, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ function followBooks(main) {
   let source = null;
   let busy = false;
   let again = false;
+  let hiding = 0;
 
   async function refresh() {
     if (busy) {
@@ -56,6 +57,8 @@ function followBooks(main) {
       const voucher = JSON.parse(event.data);
       told.textContent = `Voucher ${voucher.number} was posted: ${voucher.text}`;
       told.hidden = false;
+      clearTimeout(hiding);
+      hiding = setTimeout(() => (told.hidden = true), 8000);
       refresh();
     });
   }
