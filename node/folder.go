@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"os"
 	"path"
+	"path/filepath"
+	"runtime"
 	"strings"
 )
 
@@ -86,7 +88,9 @@ func (v visible) find(urlPath string) (string, error) {
 
 // stat describes the file called name. What is not shown is fs.ErrNotExist.
 func (v visible) stat(name string) (fs.FileInfo, error) {
-	if !fs.ValidPath(name) || hidden(name) {
+	// Where a backslash parts names too, as on Windows, one in a name could lead
+	// to what is hidden; such names cannot be localized.
+	if _, err := filepath.Localize(name); err != nil || hidden(name) {
 		return nil, fs.ErrNotExist
 	}
 	info, err := v.root.Stat(name)
@@ -101,19 +105,33 @@ func (v visible) stat(name string) (fs.FileInfo, error) {
 	return info, err
 }
 
-// Open opens the file called name, as fs.FS wants it.
+// Open opens the file called name, as fs.FS wants it. Directories do not tell
+// what is in them.
 func (v visible) Open(name string) (fs.File, error) {
-	if _, err := v.stat(name); err != nil {
+	info, err := v.stat(name)
+	if err != nil {
 		return nil, err
 	}
-	return v.root.Open(name)
+	f, err := v.root.Open(name)
+	if err == nil && info.IsDir() {
+		return struct{ fs.File }{f}, nil
+	}
+	return f, err
 }
 
 func hidden(name string) bool {
 	for element := range strings.SplitSeq(name, "/") {
-		if strings.HasPrefix(element, ".") && element != "." && element != ".well-known" {
+		if strings.HasPrefix(element, ".") && element != "." && element != ".well-known" ||
+			runtime.GOOS == "windows" && isShort(element) {
 			return true
 		}
 	}
 	return false
+}
+
+// isShort reports whether name may be the second one, such as GIT~1, that
+// Windows gives to a file with a longer one, such as .git.
+func isShort(name string) bool {
+	tilde := strings.LastIndexByte(name, '~')
+	return tilde >= 0 && tilde+1 < len(name) && name[tilde+1] >= '0' && name[tilde+1] <= '9'
 }

@@ -186,10 +186,25 @@ func TestVisibleOpensOnlyWhatItShows(t *testing.T) {
 			t.Errorf("open %q: %v", name, err)
 		}
 		if err == nil {
+			// net/http lists a directory whose index it cannot open after all.
+			if _, lists := f.(fs.ReadDirFile); lists && (name == "." || name == "docs") {
+				t.Errorf("%q can be listed", name)
+			}
 			f.Close()
 		}
 	}
 	if _, err := (visible{root}).Open(".env"); err == nil || !os.IsNotExist(err) {
 		t.Errorf("hidden file: %v, want %v", err, fs.ErrNotExist)
+	}
+}
+
+func TestIsShort(t *testing.T) {
+	for name, want := range map[string]bool{
+		"GIT~1": true, "ENV~12": true, "CONFIG~1.TXT": true, "a~b~1": true,
+		"git": false, "~": false, "backup~": false, "~joe": false, "a~b": false,
+	} {
+		if got := isShort(name); got != want {
+			t.Errorf("%q: got %v, want %v", name, got, want)
+		}
 	}
 }

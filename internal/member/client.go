@@ -25,7 +25,7 @@ type Client struct {
 	tls *tls.Config
 	hc  *http.Client
 
-	id   *Identity // owned by Follow, which renews its certificate
+	id   Identity // its certificate is owned by Follow, which renews it
 	cert atomic.Pointer[tls.Certificate]
 	url  atomic.Int64 // index in id.URLs of the one that answered last
 	link atomic.Pointer[Link]
@@ -43,7 +43,8 @@ type Link struct {
 // callTimeout bounds a call that is not the map stream.
 const callTimeout = 30 * time.Second
 
-// NewClient returns a client for the membership id in dir. A nil log discards.
+// NewClient returns a client for the membership id in dir, which it does not
+// change. A nil log discards.
 func NewClient(dir *datadir.Dir, id *Identity, log *slog.Logger) (*Client, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -52,7 +53,7 @@ func NewClient(dir *datadir.Dir, id *Identity, log *slog.Logger) (*Client, error
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{dir: dir, log: log, id: id, backoff: backoff}
+	c := &Client{dir: dir, log: log, id: *id, backoff: backoff}
 	c.cert.Store(cert)
 	c.link.Store(&Link{})
 	c.tls = identity.ClientConfig(id.Root, nil)
@@ -73,9 +74,6 @@ func NewClient(dir *datadir.Dir, id *Identity, log *slog.Logger) (*Client, error
 
 // Close drops idle connections.
 func (c *Client) Close() { c.hc.CloseIdleConnections() }
-
-// Identity returns the membership. It is not to be changed.
-func (c *Client) Identity() *Identity { return c.id }
 
 // Link returns the state of the control stream.
 func (c *Client) Link() Link { return *c.link.Load() }
@@ -173,7 +171,7 @@ func (c *Client) renewNow(ctx context.Context) error {
 	if e.ID != c.id.Enrollment.ID {
 		return errors.New("the coordinator answered with another member's certificate")
 	}
-	next := *c.id
+	next := c.id
 	next.Enrollment.Certificate = e.Certificate
 	cert, err := next.certificate()
 	if err != nil {
@@ -182,7 +180,7 @@ func (c *Client) renewNow(ctx context.Context) error {
 	if err := next.save(c.dir); err != nil {
 		return err
 	}
-	c.id.Enrollment.Certificate = e.Certificate
+	c.id.Enrollment.Certificate = e.Certificate // the rest others may be reading
 	c.cert.Store(cert)
 	c.log.Info("renewed the member's certificate")
 	return nil

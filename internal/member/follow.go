@@ -2,6 +2,7 @@ package member
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,8 +27,8 @@ const (
 
 // Follow keeps the map current until ctx is done, and then returns nil. It calls
 // apply, from its own goroutine, with the map on disk, if there is one, and then
-// with every newer one; a member that was away is shown the whole of what
-// changed in one call. What apply was given is on disk already.
+// with every newer one; what changed while the member was away, or busy, is
+// shown to it in one call. What apply was given is on disk already.
 //
 // It fails only with ErrRemoved, after which the map on disk is gone, so that
 // the member does not come up from it again. A coordinator that is away, or that
@@ -96,9 +97,10 @@ func (c *Client) setLink(up bool, err error) {
 type stream struct {
 	client *Client
 	apply  func(postern.Map)
-	held   postern.Map     // newest, the one on disk once synced
+	held   postern.Map
 	seen   map[string]bool // tenants that this stream has spoken of, until synced
 	synced bool
+	news   bool // since held was last shown to apply
 }
 
 // run follows one stream until it ends, which is always an error.
@@ -117,9 +119,20 @@ func (s *stream) run(ctx context.Context) error {
 	s.seen = map[string]bool{}
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(make([]byte, 0, 64<<10), postern.MaxMapLine)
+	more := false // lines that came already
+	lines.Split(func(data []byte, atEOF bool) (int, []byte, error) {
+		advance, line, err := bufio.ScanLines(data, atEOF)
+		more = bytes.IndexByte(data[advance:], '\n') >= 0
+		return advance, line, err
+	})
 	for lines.Scan() {
 		quiet.Reset(silence)
-		if err := s.take(ctx, lines.Bytes()); err != nil {
+		err := s.take(lines.Bytes())
+		// The whole map goes to disk each time: many lines are one piece of news.
+		if s.synced && s.news && (!more || err != nil) {
+			s.show(ctx)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -138,30 +151,34 @@ func cause(ctx context.Context, err error) error {
 }
 
 // take works one line of the stream in.
-func (s *stream) take(ctx context.Context, line []byte) error {
+func (s *stream) take(line []byte) error {
 	msg, err := postern.DecodeMapMessage(line)
 	if err != nil {
 		return err
 	}
-	if s.synced {
+	if s.synced && !s.news {
 		s.held = s.held.Clone() // apply was given the other
 	}
 	if err := s.held.Apply(msg); err != nil {
 		return err
 	}
-	switch {
-	case s.synced && msg.Section == nil && msg.Removed == "":
-		return nil // a heartbeat
-	case !s.synced:
-		if msg.Section != nil {
-			s.seen[msg.Section.Tenant] = true
-		}
-		if !msg.Synced {
-			return nil // half a map is shown to nobody
-		}
-		maps.DeleteFunc(s.held.Sections, func(tenant string, _ postern.Section) bool { return !s.seen[tenant] })
-		s.synced, s.seen = true, nil
+	if s.synced {
+		s.news = s.news || msg.Section != nil || msg.Removed != "" // or it is a heartbeat
+		return nil
 	}
+	if msg.Section != nil {
+		s.seen[msg.Section.Tenant] = true
+	}
+	if msg.Synced {
+		maps.DeleteFunc(s.held.Sections, func(tenant string, _ postern.Section) bool { return !s.seen[tenant] })
+		s.synced, s.news, s.seen = true, true, nil
+	}
+	return nil // half a map is shown to nobody
+}
+
+// show keeps the map on disk and gives it to apply.
+func (s *stream) show(ctx context.Context) {
+	s.news = false
 	if err := s.client.dir.WriteJSON(mapFile, s.held); err != nil {
 		// The data plane must not wait for a full disk.
 		s.client.log.Error("keep the map on disk", "err", err)
@@ -171,5 +188,4 @@ func (s *stream) take(ctx context.Context, line []byte) error {
 		s.client.setLink(true, nil)
 		s.client.renew(ctx, time.Now())
 	}
-	return nil
 }

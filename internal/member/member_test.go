@@ -1,6 +1,7 @@
 package member
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ed25519"
@@ -13,6 +14,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"math/big"
@@ -394,6 +396,40 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// Lines that came together are one piece of news: each costs a write of the
+// whole map, and a gateway's is long.
+func TestFollowTakesLinesTogether(t *testing.T) {
+	f, dir := newFakeCoordinator(t), openDir(t)
+	const changes = 100
+	begin := make(chan bool)
+	f.streams(func(w io.Writer, send func(postern.MapMessage)) *postern.Problem {
+		send(postern.MapMessage{Version: 1, Section: section("", 1), Synced: true})
+		<-begin
+		var lines bytes.Buffer
+		for n := range uint64(changes) {
+			json.NewEncoder(&lines).Encode(postern.MapMessage{Version: 2 + n, Section: section(fmt.Sprintf("t%d", n%7), 2+n)})
+		}
+		lines.WriteString("no line\n")
+		w.Write(lines.Bytes())
+		return nil
+	})
+	applied, _, _ := follow(t, f, dir)
+	<-applied
+	close(begin)
+	times := 0
+	for last := (postern.Map{}); last.Version != 1+changes; times++ {
+		if last = <-applied; len(last.Sections) > 8 {
+			t.Fatalf("sections: %q", tenants(last))
+		}
+		if kept, err := LoadMap(dir); err != nil || kept.Version < last.Version {
+			t.Fatalf("version %d was applied, and on disk is %d, %v", last.Version, kept.Version, err)
+		}
+	}
+	if times > changes/4 {
+		t.Errorf("applied %d times for %d lines", times, changes)
+	}
+}
+
 // A stream that breaks is opened again; until it is in sync nobody is shown
 // half a map, and what went missing in between is gone afterwards.
 func TestFollowAgain(t *testing.T) {
@@ -496,6 +532,33 @@ func TestCertificateIsRenewed(t *testing.T) {
 	defer f.mu.Unlock()
 	if f.renewed != 1 {
 		t.Errorf("renewed %d times, want once", f.renewed)
+	}
+}
+
+// Others read the membership while its certificate is being renewed.
+func TestRenewalLeavesTheMembershipAlone(t *testing.T) {
+	f, dir := newFakeCoordinator(t), openDir(t)
+	f.enroll = func(req postern.EnrollRequest) (any, int) {
+		return f.enrollment(t, req.Identity, time.Minute), 200
+	}
+	id, err := join(t, f, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := string(id.Enrollment.Certificate)
+	c, err := NewClient(dir, id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.renewNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := LoadIdentity(dir); err != nil || string(kept.Enrollment.Certificate) == before {
+		t.Errorf("on disk: not renewed, %v", err)
+	}
+	if string(id.Enrollment.Certificate) != before {
+		t.Error("the caller's membership was written to")
 	}
 }
 
