@@ -12,6 +12,9 @@ const (
 	// tellInterval is how often a gateway looks for news to tell.
 	tellInterval = 500 * time.Millisecond
 
+	// retellInterval is how long it waits after what it told was not heard.
+	retellInterval = 2 * time.Second
+
 	// fresh is how long a handshake vouches for a tunnel: WireGuard makes a new
 	// one every 2 minutes while there is traffic (whitepaper, section 6.2).
 	fresh = 3 * time.Minute
@@ -23,7 +26,8 @@ const (
 func (d *door) tell(ctx context.Context) {
 	tick := time.NewTicker(tellInterval)
 	defer tick.Stop()
-	var told, reported time.Time
+	var told, reported, refused time.Time
+	var why string // it was refused
 	var last map[string]string
 	for {
 		select {
@@ -36,11 +40,18 @@ func (d *door) tell(ctx context.Context) {
 			continue
 		}
 		if !link.Since.Equal(told) {
-			if err := d.client.SetGateway(ctx, d.opts.advertise, d.opts.public); err != nil {
-				d.log.Debug("tell the coordinator this gateway's addresses", "err", err)
+			if time.Since(refused) < retellInterval {
 				continue
 			}
-			told, reported = link.Since, time.Time{}
+			if err := d.client.SetGateway(ctx, d.opts.advertise, d.opts.public); err != nil {
+				// Until it succeeds no node finds the way here.
+				if refused = time.Now(); err.Error() != why && ctx.Err() == nil {
+					d.log.Warn("tell the coordinator this gateway's addresses; trying again", "err", err)
+				}
+				why = err.Error()
+				continue
+			}
+			told, reported, refused, why = link.Since, time.Time{}, time.Time{}, ""
 		}
 		now, s := time.Now(), d.status()
 		paths := tunnelPaths(s, now)
