@@ -74,7 +74,7 @@ func CheckHost(s string) error {
 			case c >= 'a' && c <= 'z', c == '-':
 				numeric = false
 			default:
-				return fmt.Errorf("host name %q: character %q is not one of a to z, 0 to 9, - and .", s, c)
+				return fmt.Errorf("host name %q: %q is not one of a to z, 0 to 9, hyphen and dot", s, c)
 			}
 		}
 	}
