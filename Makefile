@@ -46,7 +46,7 @@ e2e: ## real processes, namespaces and browsers; needs root; SUITE=road for one
 		$(GO) test -count=1 -timeout 15m -tags e2e,$(TAGS) -run "^Test$$suite" ./internal/e2e; \
 	done
 
-FUZZTIME ?= 10s
+FUZZTIME ?= 5s
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME
