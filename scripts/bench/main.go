@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -79,8 +80,21 @@ func bench(ctx context.Context, program string, runs int, span time.Duration, bu
 		r.Value, r.Baseline = median(r.Runs), median(direct)
 		r.Ratio = r.Value / r.Baseline
 		results = append(results, r)
+		if name, ok := strings.CutPrefix(r.Name, "road.latency."); ok {
+			results = append(results, added(r, "road.latency.added."+name))
+		}
 	}
 	return results, nil
+}
+
+// added returns what the road adds to a figure that was measured both ways.
+func added(r Result, name string) Result {
+	a := Result{Name: name, Unit: r.Unit + ", road less direct", Value: r.Value - r.Baseline, Baseline: r.Baseline}
+	a.Ratio = a.Value / a.Baseline
+	for _, v := range r.Runs {
+		a.Runs = append(a.Runs, v-r.Baseline)
+	}
+	return a
 }
 
 func median(values []float64) float64 {
