@@ -76,6 +76,16 @@ func TestCipherBrokenGatewayIsFoundOut(t *testing.T) {
 	eventually(t, 30*time.Second, func() error {
 		return errors.Join(c.session("acme", roots, 0, "http/1.1"), c.session("globex", roots, 0, "http/1.1"))
 	})
+	// While the gateway lives: the nodes look through it.
+	for _, name := range []string{"acme-office", "globex-office"} {
+		eventually(t, 30*time.Second, func() error {
+			text := must(t, program("postern"), "node", "status", "--data", c.d.data(name), "--json")
+			if !strings.Contains(text, `"alarm"`) {
+				return fmt.Errorf("%s raised no alarm: %s", name, text)
+			}
+			return nil
+		})
+	}
 	during, after := c.run(roots, brokenSessions)
 	recording := c.recording(o)
 	for what, s := range map[string]*search{"memory during a transfer": during, "memory afterwards": after, "recording": recording} {
@@ -87,15 +97,6 @@ func TestCipherBrokenGatewayIsFoundOut(t *testing.T) {
 		if recording.kinds[kind] == 0 {
 			t.Errorf("recording: no marker of kind %q was found, only %v", kind, recording.kinds)
 		}
-	}
-	for _, name := range []string{"acme-office", "globex-office"} {
-		eventually(t, 30*time.Second, func() error {
-			text := must(t, program("postern"), "node", "status", "--data", c.d.data(name), "--json")
-			if !strings.Contains(text, `"alarm"`) {
-				return fmt.Errorf("%s raised no alarm: %s", name, text)
-			}
-			return nil
-		})
 	}
 	c.record("broken", brokenSessions, map[string]*search{
 		"memory in use": during, "memory after use": after, "recording": recording,
@@ -111,6 +112,7 @@ type cipher struct {
 	word string
 	app  *httptest.Server
 	hold chan struct{} // closed to end the transfer that is held open
+	wire *recorder     // of what the gateway says to the coordinator, and of an observer's datagrams
 
 	sessions atomic.Int64 // TLS sessions that the gateway carried
 }
@@ -121,8 +123,14 @@ func newCipher(t *testing.T) *cipher {
 		control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
 	}
 	d.startCoordinator()
+	wire, err := newRecorder(d.data("wire"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { wire.file.Close() })
+	d.control = wire.tapTCP(t, loopback(d.control))
 	d.joinGateway()
-	c := &cipher{t: t, d: d, word: postern.NewID() + postern.NewID(), hold: make(chan struct{})}
+	c := &cipher{t: t, d: d, word: postern.NewID() + postern.NewID(), hold: make(chan struct{}), wire: wire}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/hold/", c.serveHold)
 	mux.HandleFunc("/socket/", c.serveSocket)
@@ -137,7 +145,7 @@ func (c *cipher) observe(intercept bool) observer {
 	c.t.Helper()
 	o := observer{
 		Data: c.d.data("gateway"), Listen: loopback(c.d.https), UDP: uint16(c.d.udp),
-		Advertise: loopback(c.d.udp), Public: loopback(c.d.https), Record: c.d.data("record"),
+		Advertise: loopback(c.wire.tapUDP(c.t, loopback(c.d.udp))), Public: loopback(c.d.https), Record: c.d.data("record"),
 	}
 	if intercept {
 		o.Intercept = c.d.data("intercept.pem")
@@ -232,11 +240,32 @@ func (c *cipher) recording(o observer) *search {
 	if names.found["plain"] < int(c.sessions.Load())/2 {
 		c.t.Errorf("the server name is in the recording %d times: not all hellos of %d sessions are there", names.found["plain"], c.sessions.Load())
 	}
+	// What the gateway's sockets carried: all of the overlay once more, encrypted,
+	// and the control stream.
+	wire, err := readRecording(c.wire.file.Name())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, stream := range wire {
+		s.in(stream)
+	}
+	// Where TLS is ended, the recording has each byte twice more.
+	if overlay, sockets := size(streams)/4, size(wire); sockets < overlay {
+		c.t.Errorf("%d bytes of datagrams and control are on record, and the overlay alone had at least %d", sockets, overlay)
+	}
 	// Every conn has two streams, and every session two conns.
 	if len(streams) < 4*int(c.sessions.Load()) {
 		c.t.Errorf("the recording has %d streams, too few for %d sessions", len(streams), c.sessions.Load())
 	}
 	return s
+}
+
+// size returns how many bytes streams have.
+func size(streams [][]byte) (n int) {
+	for _, s := range streams {
+		n += len(s)
+	}
+	return n
 }
 
 // blind checks that s searched something and found nothing.

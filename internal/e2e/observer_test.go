@@ -40,8 +40,8 @@ const observerEnv = "POSTERN_E2E_OBSERVER"
 
 // An observer is a gateway made of the same parts as the real one, by the same
 // plan, that keeps a record of every byte on the conns that it handles: the
-// browsers', those into the overlay, and the edge pipes. (The tunnels' datagrams
-// are the overlay's bytes once more, encrypted.)
+// browsers', those into the overlay, and the edge pipes. What its sockets carry
+// besides, datagrams and control, is tapped outside of it.
 type observer struct {
 	Data      string // data directory, joined
 	Listen    string // for browsers
