@@ -28,6 +28,10 @@ type Service struct {
 	Description string  `json:"description,omitempty"` // a sentence for people; empty: none
 	Icon        string  `json:"icon,omitempty"`        // one of Icons; empty: none
 	Entries     []Entry `json:"entries,omitempty"`     // in the order to show them; empty: the service alone
+
+	Access                 // who may open it
+	Exceptions []Exception `json:"exceptions,omitempty"` // parts that others may open
+	Require    string      `json:"require,omitempty"`    // RequireXxx; empty: signing in at the portal is enough
 }
 
 // An Entry is a place inside a service that people look for: a company, a year,
@@ -118,7 +122,31 @@ func (s Service) check(within string) error {
 			return &FieldError{Field: at + "name", Err: err}
 		}
 	}
-	return nil
+	return s.checkAccess(within)
+}
+
+func (s Service) checkAccess(within string) error {
+	if err := s.Access.check(within); err != nil {
+		return err
+	}
+	if n := len(s.Exceptions); n > MaxExceptions {
+		return fieldError(fmt.Sprintf("%sexceptions[%d]", within, MaxExceptions), "service %q has %d exceptions, more than the %d that there may be", s.Name, n, MaxExceptions)
+	}
+	seen := unique{}
+	for i, e := range s.Exceptions {
+		at := fmt.Sprintf("%sexceptions[%d].", within, i)
+		if err := e.check(at); err != nil {
+			return err
+		}
+		if err := seen.add("exception", e.Path); err != nil {
+			return &FieldError{Field: at + "path", Err: err}
+		}
+	}
+	switch s.Require {
+	case "", RequireIssuer, RequirePasskey:
+		return nil
+	}
+	return fieldError(within+"require", "nothing called %q can be required; choose one of %s and %s", s.Require, RequireIssuer, RequirePasskey)
 }
 
 func (e Entry) check(within string) error {
@@ -143,7 +171,8 @@ func (e Entry) check(within string) error {
 // Equal reports whether s and t are the same to whoever is told of them.
 func (s Service) Equal(t Service) bool {
 	return s.Name == t.Name && s.Title == t.Title && s.Description == t.Description && s.Icon == t.Icon &&
-		slices.Equal(s.Entries, t.Entries)
+		slices.Equal(s.Entries, t.Entries) && s.Access.Equal(t.Access) && s.Require == t.Require &&
+		slices.EqualFunc(s.Exceptions, t.Exceptions, func(a, b Exception) bool { return a.Path == b.Path && a.Access.Equal(b.Access) })
 }
 
 // checkLine reports why s is not one line of at most limit characters. Characters

@@ -25,6 +25,7 @@ import (
 //	POST /v1/certificates  CertificateRequest -> Certificate nodes, private CA
 //	PUT  /v1/gateway       Gateway -> nothing               gateways: where they are reached
 //	POST /v1/status        Status -> nothing
+//	POST /v1/token         RFC 6749, section 4.1.3    nodes, redeem sign-ins at their host names
 //
 // Any other outcome than 200 is a Problem. Unknown fields are ignored on both
 // sides; what absence means is said at each field. The same TLS port speaks the
@@ -42,6 +43,7 @@ const (
 	PathCertificates = "/v1/certificates"
 	PathGateway      = "/v1/gateway"
 	PathStatus       = "/v1/status"
+	PathToken        = "/v1/token"
 )
 
 // EdgeProtocol is the ALPN name of the edge pipe, gateways only.
@@ -130,6 +132,30 @@ type Section struct {
 	Deployment *Deployment `json:"deployment,omitempty"` // iff Tenant is empty
 	Nodes      []Node      `json:"nodes,omitempty"`
 	Routes     []Route     `json:"routes,omitempty"`
+	People     []Person    `json:"people,omitempty"`    // nodes: all who were granted the tenant and are not disabled, by ID
+	Ended      []string    `json:"ended,omitempty"`     // nodes: ids of sessions that were ended before their time, sorted
+	Admission  *Admission  `json:"admission,omitempty"` // gateways; nil: open to all
+}
+
+// An Admission says from where gateways splice connections to a tenant. It keeps
+// drive-by scanners out; it does not say who anybody is.
+type Admission struct {
+	Mode    string         `json:"mode"`              // AdmissionXxx but open
+	Allowed []netip.Prefix `json:"allowed,omitempty"` // always
+	Sources []Source       `json:"sources,omitempty"` // mode admission: who signed in at the portal lately, by prefix
+}
+
+// Modes of admission.
+const (
+	AdmissionOpen   = "open"       // from anywhere
+	AdmissionPortal = "admission"  // from where somebody signed in at the portal lately, and the allowed prefixes
+	AdmissionList   = "allow-list" // from the allowed prefixes alone
+)
+
+// A Source is where somebody came from who signed in at the portal.
+type Source struct {
+	Prefix netip.Prefix `json:"prefix"` // an IPv4 /32 or an IPv6 /64
+	Until  time.Time    `json:"until"`  // by the coordinator's clock
 }
 
 // A Deployment is what all tenants have in common.
@@ -140,6 +166,13 @@ type Deployment struct {
 	Names    []string  `json:"names,omitempty"`    // the coordinator's own, for the edge pipe; gateways only
 	Gateways []Gateway `json:"gateways,omitempty"` // nodes: all; a gateway: itself
 	CA       []byte    `json:"ca,omitempty"`       // PEM of the private CA
+	Portal   *Portal   `json:"portal,omitempty"`   // nodes; nil: nobody signs in
+}
+
+// A Portal is where people sign in: an OpenID Provider (OpenID Connect Core 1.0).
+type Portal struct {
+	Issuer string          `json:"issuer"` // https URL without path
+	Keys   json.RawMessage `json:"keys"`   // JWK set (RFC 7517) that its tokens are verified with
 }
 
 // A Node is a node as a gateway needs to know it.
@@ -182,6 +215,7 @@ type Certificate struct {
 type Status struct {
 	Version string       `json:"version,omitempty"` // of the program
 	Time    time.Time    `json:"time,omitzero"`     // by the member's clock, as Handshake is; zero: the same as the coordinator's
+	Map     uint64       `json:"map,omitempty"`     // version of the map that it acts on; zero: not said
 	Peers   []PeerStatus `json:"peers,omitempty"`
 }
 
@@ -311,8 +345,8 @@ func (s *Section) check() error {
 	}
 	seen := unique{}
 	if d := s.Deployment; d != nil {
-		if len(s.Nodes)+len(s.Routes) > 0 {
-			return errors.New("nodes or routes that belong to no tenant")
+		if len(s.Nodes)+len(s.Routes)+len(s.People) > 0 {
+			return errors.New("nodes, routes or people that belong to no tenant")
 		}
 		if err := CheckHost(d.Base); err != nil {
 			return err
@@ -347,6 +381,34 @@ func (s *Section) check() error {
 			if !nodes[id] {
 				return fmt.Errorf("route %q leads to node %q, which is not in the section", r.Host, id)
 			}
+		}
+	}
+	for _, p := range s.People {
+		if p.ID == "" || !slices.Contains(TenantRoles, p.Role) {
+			return fmt.Errorf("person %q has no id or no role", p.Login)
+		}
+		if err := seen.add("person", p.ID); err != nil {
+			return err
+		}
+	}
+	return s.Admission.check()
+}
+
+func (a *Admission) check() error {
+	if a == nil {
+		return nil
+	}
+	if a.Mode != AdmissionPortal && a.Mode != AdmissionList {
+		return fmt.Errorf("unknown mode of admission %q", a.Mode)
+	}
+	for _, p := range a.Allowed {
+		if !p.IsValid() {
+			return errors.New("admission of no prefix")
+		}
+	}
+	for _, s := range a.Sources {
+		if !s.Prefix.IsValid() {
+			return errors.New("admission of no source")
 		}
 	}
 	return nil

@@ -37,6 +37,15 @@ type Tx interface {
 	Routes() Owned[string, Route]                    // by host
 	Holds() Table[string, Hold]                      // by host
 
+	Users() UserTable                                 // by id
+	Grants() GrantTable                               // by tenant and user
+	Passkeys() PersonalTable[string, Passkey]         // by id
+	Invitations() PersonalTable[[32]byte, Invitation] // by hash
+	Sessions() SessionTable                           // by hash
+	Issuers() Owned[string, Issuer]                   // by name
+	Links() LinkTable                                 // by issuer and subject
+	Favourites() FavouriteTable                       // by all they are
+
 	// AppendAudit adds r, whose Seq is one more than the last one's.
 	AppendAudit(r AuditRecord) error
 	// Audit returns at most limit records with a Seq above after, in order.
@@ -69,6 +78,46 @@ type MemberTable interface {
 	ByWireGuard(postern.WireGuardPublic) (Member, error)
 }
 
+// A PersonalTable's rows belong to users.
+type PersonalTable[K, V any] interface {
+	Table[K, V]
+	Of(user string) ([]V, error) // one user's, by key
+}
+
+// A UserTable is the people. No two have a login in common.
+type UserTable interface {
+	Table[string, User]
+	ByLogin(login string) (User, error)
+}
+
+// A GrantTable says who may open which tenant.
+type GrantTable interface {
+	Owned[GrantKey, Grant]
+	Of(user string) ([]Grant, error) // by tenant
+}
+
+// A LinkTable says who the people at external issuers are.
+type LinkTable interface {
+	PersonalTable[LinkKey, Link]
+	From(issuer string) ([]Link, error) // by subject
+}
+
+// A FavouriteTable is what users want to see first.
+type FavouriteTable interface {
+	Owned[Favourite, Favourite]
+	Of(user string) ([]Favourite, error)
+}
+
+// A SessionTable is who is signed in at the portal.
+type SessionTable interface {
+	PersonalTable[[32]byte, Session]
+	ByID(id string) (Session, error)
+	// Expired returns at most limit sessions whose Expires is before t, the oldest first.
+	Expired(t time.Time, limit int) ([]Session, error)
+	// Ended returns the sessions that were ended after t, by id.
+	Ended(t time.Time) ([]Session, error)
+}
+
 // A Deployment is the registry's one row about itself.
 type Deployment struct {
 	ID          string
@@ -81,11 +130,12 @@ type Deployment struct {
 
 // A Tenant is a customer company.
 type Tenant struct {
-	Name     string
-	Title    string
-	Number   uint32 // its place in the overlay, never another's again
-	NextNode uint64 // number of its next node
-	Created  time.Time
+	Name      string
+	Title     string
+	Number    uint32 // its place in the overlay, never another's again
+	NextNode  uint64 // number of its next node
+	Created   time.Time
+	Admission postern.AdmissionRequest // an empty Mode is open
 }
 
 // A Token is all of a token but the secret.
@@ -147,3 +197,92 @@ type AuditRecord struct {
 	postern.AuditEntry
 	Hash [32]byte
 }
+
+// A User is somebody who may sign in at the portal. Without a grant, and not an
+// operator, they see an empty catalogue.
+type User struct {
+	ID        string // "u" and 16 of a to z and 2 to 7, for ever
+	Login     string // lower case; an e-mail address or a name without spaces
+	Name      string // for people
+	Password  string // argon2id in PHC form; empty: there is none
+	Operator  bool   // operates the whole deployment
+	Created   time.Time
+	SignedIn  time.Time // last; zero: never
+	Disabled  time.Time // zero: not
+	NotBefore time.Time // sign-ins before it count no longer; whole seconds
+}
+
+// A GrantKey names a grant.
+type GrantKey struct{ Tenant, User string }
+
+// A Grant lets a user open a tenant.
+type Grant struct {
+	GrantKey
+	Role     string   // one of postern.TenantRoles
+	Groups   []string // labels, sorted
+	Services []string // names, sorted; nil: all that members may open
+	Issuer   string   // that gave it and may take it back; empty: a person did
+	Created  time.Time
+}
+
+// A Passkey is a WebAuthn credential of a user.
+type Passkey struct {
+	ID         string // credential id in base64url without padding
+	User       string
+	Name       string // for people
+	Credential []byte // JSON, as the portal keeps it
+	Created    time.Time
+	Used       time.Time // last; zero: never
+}
+
+// An Invitation lets whoever has its secret set a user's first password or
+// passkey, once.
+type Invitation struct {
+	Hash    [32]byte // SHA-256 of the secret
+	User    string
+	By      string // actor
+	Created time.Time
+	Expires time.Time
+}
+
+// A Session is somebody who is signed in: a browser at the portal or, with Device,
+// a program that was let in there.
+type Session struct {
+	Hash    [32]byte // SHA-256 of the secret
+	ID      string   // the sid of ID tokens; no secret
+	User    string
+	Device  bool
+	Methods []string  // RFC 8176: pwd, hwk, fed
+	Agent   string    // User-Agent, or the device's name
+	Remote  string    // address that it came from
+	Signed  time.Time // auth_time; whole seconds
+	Seen    time.Time
+	Expires time.Time
+	Ended   time.Time // zero: it goes on; kept until nodes have no use for knowing
+}
+
+// An Issuer is an external OpenID issuer that people may sign in with.
+type Issuer struct {
+	Name         string // label
+	Title        string // on the button
+	URL          string
+	ClientID     string
+	ClientSecret []byte                        // sealed, see Authority.Seal
+	Tenant       string                        // whose people it signs in
+	GroupsClaim  string                        // of the ID token; empty: groups
+	Roles        map[string]postern.IssuerRole // by value of the claim; "*": everybody
+	Created      time.Time
+}
+
+// A LinkKey names a person at an external issuer.
+type LinkKey struct{ Issuer, Subject string }
+
+// A Link says which user a person at an external issuer is.
+type Link struct {
+	LinkKey
+	User    string
+	Created time.Time
+}
+
+// A Favourite is what a user wants to see first.
+type Favourite struct{ User, Tenant, Service, Entry string }

@@ -9,24 +9,24 @@ import (
 	"postern/coordinator"
 )
 
-func plain(s string) any { return s }
+func plain(s string) []any { return []any{s} }
 
 var tenants = schema[string, coordinator.Tenant]{
 	table:   "tenants",
-	columns: []string{"name", "title", "number", "next_node", "created"},
+	columns: []string{"name", "title", "number", "next_node", "created", "admission"},
 	key:     plain,
 	fields: func(t *coordinator.Tenant) []any {
-		return []any{&t.Name, &t.Title, &t.Number, &t.NextNode, timeField{&t.Created}}
+		return []any{&t.Name, &t.Title, &t.Number, &t.NextNode, timeField{&t.Created}, jsonField{&t.Admission}}
 	},
 	values: func(t *coordinator.Tenant) []any {
-		return []any{t.Name, t.Title, t.Number, t.NextNode, nanos(t.Created)}
+		return []any{t.Name, t.Title, t.Number, t.NextNode, nanos(t.Created), jsonText(t.Admission)}
 	},
 }.prepared()
 
 var tokens = schema[postern.TokenID, coordinator.Token]{
 	table:   "tokens",
 	columns: []string{"id", "kind", "public", "role", "tenant", "uses", "created", "expires", "revoked", "note"},
-	key:     func(id postern.TokenID) any { return text(id) },
+	key:     func(id postern.TokenID) []any { return []any{text(id)} },
 	fields: func(t *coordinator.Token) []any {
 		return []any{
 			textField{&t.ID}, &t.Kind, textField{&t.Public}, &t.Role, emptyField{&t.Tenant}, &t.Uses,
@@ -67,7 +67,7 @@ var members = schema[string, coordinator.Member]{
 var removed = schema[postern.IdentityPublic, coordinator.Removed]{
 	table:   "removed",
 	columns: []string{"identity", "id", "time"},
-	key:     func(k postern.IdentityPublic) any { return text(k) },
+	key:     func(k postern.IdentityPublic) []any { return []any{text(k)} },
 	fields: func(r *coordinator.Removed) []any {
 		return []any{textField{&r.Identity}, &r.ID, timeField{&r.Time}}
 	},
@@ -97,7 +97,7 @@ var holds = schema[string, coordinator.Hold]{
 var audit = schema[uint64, coordinator.AuditRecord]{
 	table:   "audit",
 	columns: []string{"seq", "time", "actor", "action", "tenant", "target", "detail", "hash"},
-	key:     func(seq uint64) any { return int64(seq) },
+	key:     func(seq uint64) []any { return []any{int64(seq)} },
 	fields: func(r *coordinator.AuditRecord) []any {
 		return []any{&r.Seq, timeField{&r.Time}, &r.Actor, &r.Action, &r.Tenant, &r.Target, &r.Detail, hashField{&r.Hash}}
 	},

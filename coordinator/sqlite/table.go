@@ -15,27 +15,35 @@ import (
 
 // A schema is how rows of type V, with keys of type K, lie in a table.
 type schema[K, V any] struct {
-	table                     string
-	columns                   []string       // the first is the key
-	key                       func(K) any    // as a value of its column
-	fields                    func(*V) []any // pointers for Scan, in the columns' order
-	values                    func(*V) []any // for the statement's parameters, in the columns' order
-	get, all, in, put, remove string         // statements, see prepared
+	table                         string
+	columns                       []string       // the first ones are the key
+	keys                          int            // how many; zero: 1
+	key                           func(K) []any  // as values of its columns
+	fields                        func(*V) []any // pointers for Scan, in the columns' order
+	values                        func(*V) []any // for the statement's parameters, in the columns' order
+	get, all, in, of, put, remove string         // statements, see prepared
 }
 
 // prepared returns s with its statements written.
 func (s schema[K, V]) prepared() *schema[K, V] {
-	key, list := s.columns[0], strings.Join(s.columns, ", ")
+	keys := s.columns[:max(1, s.keys)]
+	key, list := strings.Join(keys, ", "), strings.Join(s.columns, ", ")
 	var set []string
-	for _, c := range s.columns[1:] {
+	for _, c := range s.columns[len(keys):] {
 		set = append(set, c+" = excluded."+c)
 	}
+	update := "NOTHING"
+	if len(set) > 0 {
+		update = "UPDATE SET " + strings.Join(set, ", ")
+	}
+	match := strings.Join(keys, " = ? AND ") + " = ?"
 	s.all = fmt.Sprintf("SELECT %s FROM %s ORDER BY %s", list, s.table, key)
-	s.get = s.where(key + " = ?")
+	s.get = s.where(match)
 	s.in = s.where("tenant IS ? ORDER BY " + key)
-	s.put = fmt.Sprintf("INSERT INTO %s (%s) VALUES (?%s) ON CONFLICT (%s) DO UPDATE SET %s",
-		s.table, list, strings.Repeat(", ?", len(s.columns)-1), key, strings.Join(set, ", "))
-	s.remove = fmt.Sprintf("DELETE FROM %s WHERE %s = ?", s.table, key)
+	s.of = s.where("user = ? ORDER BY " + key)
+	s.put = fmt.Sprintf("INSERT INTO %s (%s) VALUES (?%s) ON CONFLICT (%s) DO %s",
+		s.table, list, strings.Repeat(", ?", len(s.columns)-1), key, update)
+	s.remove = fmt.Sprintf("DELETE FROM %s WHERE %s", s.table, match)
 	return &s
 }
 
@@ -50,11 +58,13 @@ type table[K, V any] struct {
 	*schema[K, V]
 }
 
-func (t table[K, V]) Get(key K) (V, error) { return t.one(t.get, t.key(key)) }
+func (t table[K, V]) Get(key K) (V, error) { return t.one(t.get, t.key(key)...) }
 
 func (t table[K, V]) All() ([]V, error) { return t.many(t.all) }
 
 func (t table[K, V]) In(tenant string) ([]V, error) { return t.many(t.in, orNull(tenant)) }
+
+func (t table[K, V]) Of(user string) ([]V, error) { return t.many(t.of, user) }
 
 func (t table[K, V]) Put(v V) error {
 	if _, err := t.ExecContext(t.ctx, t.put, t.values(&v)...); err != nil {
@@ -64,7 +74,7 @@ func (t table[K, V]) Put(v V) error {
 }
 
 func (t table[K, V]) Delete(key K) error {
-	result, err := t.ExecContext(t.ctx, t.remove, t.key(key))
+	result, err := t.ExecContext(t.ctx, t.remove, t.key(key)...)
 	if err != nil {
 		return fmt.Errorf("delete from %s: %w", t.table, err)
 	}
@@ -74,10 +84,10 @@ func (t table[K, V]) Delete(key K) error {
 	return fmt.Errorf("%s: %w", t.table, coordinator.ErrNotFound)
 }
 
-// one returns the row that query gives for arg.
-func (t table[K, V]) one(query string, arg any) (V, error) {
+// one returns the row that query gives for args.
+func (t table[K, V]) one(query string, args ...any) (V, error) {
 	var v V
-	err := t.QueryRowContext(t.ctx, query, arg).Scan(t.fields(&v)...)
+	err := t.QueryRowContext(t.ctx, query, args...).Scan(t.fields(&v)...)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = coordinator.ErrNotFound
 	}
