@@ -211,13 +211,17 @@ func (ch *change) audit(action, tenant, target, detail string) error {
 	return ch.AppendAudit(AuditRecord{AuditEntry: e, Hash: chain(last.Hash, e)})
 }
 
-// refused records that somebody was refused, as often as limits allow.
+// refused records that somebody at remote was refused, as often as limits allow.
 func (c *Coordinator) refused(ctx context.Context, actor, action, tenant, target string, remote netip.Addr, why error) {
+	c.recordRefusal(ctx, actor, action, tenant, target, fmt.Sprintf("%v: %v", remote, why))
+}
+
+// recordRefusal is refused with the detail as it is.
+func (c *Coordinator) recordRefusal(ctx context.Context, actor, action, tenant, target, detail string) {
 	skipped, ok := c.limits.refusal.pass()
 	if !ok {
 		return
 	}
-	detail := fmt.Sprintf("%v: %v", remote, why)
 	if skipped > 0 {
 		detail = fmt.Sprintf("%s (and %d more refusals, not recorded)", detail, skipped)
 	}
