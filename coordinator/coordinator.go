@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,9 +39,10 @@ type Coordinator struct {
 	writing  sync.Mutex // held from a transaction's start until its snapshot is published
 	snapshot atomic.Pointer[snapshot]
 
-	presence presence
-	limits   limits
-	crowd    *crowd
+	presence  presence
+	limits    limits
+	crowd     *crowd
+	passwords *passwords
 }
 
 // New opens the registry in cfg.Store, and makes it if the store is new. It
@@ -69,7 +69,7 @@ func New(cfg Config) (*Coordinator, error) {
 	c := &Coordinator{
 		cfg: cfg, log: cfg.Logger, started: cfg.Now(), roots: cfg.Authority.Roots(),
 		names: make(map[string]bool), presence: newPresence(), limits: newLimits(cfg.Now),
-		crowd: newCrowd(defaultCrowd),
+		crowd: newCrowd(defaultCrowd), passwords: newPasswords(),
 	}
 	rand.Read(c.secret[:])
 	for _, name := range cfg.Names {
@@ -209,22 +209,4 @@ func (ch *change) audit(action, tenant, target, detail string) error {
 		Action: action, Tenant: tenant, Target: cut(target), Detail: cut(detail),
 	}
 	return ch.AppendAudit(AuditRecord{AuditEntry: e, Hash: chain(last.Hash, e)})
-}
-
-// refused records that somebody was refused, as often as limits allow.
-func (c *Coordinator) refused(ctx context.Context, actor, action, tenant, target string, remote netip.Addr, why error) {
-	skipped, ok := c.limits.refusal.pass()
-	if !ok {
-		return
-	}
-	detail := fmt.Sprintf("%v: %v", remote, why)
-	if skipped > 0 {
-		detail = fmt.Sprintf("%s (and %d more refusals, not recorded)", detail, skipped)
-	}
-	err := c.update(context.WithoutCancel(ctx), actor, func(ch *change) error {
-		return ch.audit(action, tenant, target, detail)
-	})
-	if err != nil {
-		c.log.Error("refusal not recorded", "err", err)
-	}
 }

@@ -29,7 +29,9 @@ type snapshot struct {
 // A tenantMap is one tenant's part of a snapshot.
 type tenantMap struct {
 	Tenant
-	section *postern.Section // with all nodes and routes
+	section *postern.Section // with all nodes and routes, as gateways are told
+	people  []postern.Person // only nodes are told of
+	ended   []string         // the same
 	nodes   []*Member        // by name
 	custom  map[string]bool  // hosts of the routes that were added by hand
 }
@@ -39,7 +41,7 @@ func firstSnapshot(cfg *Config, tx Tx, d Deployment) (*snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	ch := &change{Tx: tx, cfg: cfg, touched: map[string]bool{"": true}}
+	ch := &change{Tx: tx, cfg: cfg, now: cfg.Now(), touched: map[string]bool{"": true}}
 	for _, t := range tenants {
 		ch.touch(t.Name)
 	}
@@ -183,6 +185,12 @@ func (s *snapshot) buildTenant(ch *change, name string) error {
 		})
 	}
 	slices.SortFunc(t.section.Routes, func(a, b postern.Route) int { return cmp.Compare(a.Host, b.Host) })
+	if t.people, err = ch.people(name); err != nil {
+		return err
+	}
+	if t.ended, err = ch.ended(name); err != nil {
+		return err
+	}
 	s.tenants[name] = t
 	return nil
 }
@@ -236,7 +244,9 @@ func (s *snapshot) deploymentFor(edit func(*postern.Deployment)) *postern.Sectio
 }
 
 func (t *tenantMap) sectionFor(m *Member) *postern.Section {
-	own := &postern.Section{Tenant: t.Name, Version: t.section.Version, Routes: t.routesOf(m)}
+	own := &postern.Section{
+		Tenant: t.Name, Version: t.section.Version, Routes: t.routesOf(m), People: t.people, Ended: t.ended,
+	}
 	for _, n := range t.section.Nodes {
 		if n.ID == m.ID {
 			own.Nodes = append(own.Nodes, n)

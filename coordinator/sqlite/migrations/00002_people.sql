@@ -59,6 +59,7 @@ CREATE TABLE sessions (
 ) STRICT;
 CREATE INDEX sessions_user ON sessions (user);
 CREATE INDEX sessions_expires ON sessions (expires);
+CREATE INDEX sessions_ended ON sessions (ended) WHERE ended > 0;
 
 CREATE TABLE issuers (
     name          TEXT    PRIMARY KEY,
