@@ -183,17 +183,21 @@ type change struct {
 	touched map[string]bool // sections of the map: tenants' names, "" for the deployment's
 }
 
-// Actors of audit entries; tokens and members are KIND:ID.
+// Actors of audit entries; tokens, members and users are KIND:ID, issuers KIND:NAME.
 const (
 	actorLocal    = "local"
 	actorStranger = "stranger"
 )
 
 func actorToken(id postern.TokenID) string { return "token:" + id.String() }
+func actorIssuer(name string) string       { return "issuer:" + name }
 func actorMember(m *Member) string         { return string(m.Role) + ":" + m.ID }
 
 // touch says that a section of the map changed.
 func (ch *change) touch(tenant string) { ch.touched[tenant] = true }
+
+// ActorUser is the actor of a user.
+func ActorUser(id string) string { return "user:" + id }
 
 // maxDetail bounds the texts of an audit entry, in bytes.
 const maxDetail = 512

@@ -28,7 +28,7 @@ type External struct {
 func (c *Coordinator) SignInExternal(ctx context.Context, e External) (User, error) {
 	var u User
 	var refused error // the change stands: it takes away what is granted no longer
-	err := c.update(ctx, actorStranger, func(ch *change) (err error) {
+	err := c.update(ctx, actorIssuer(e.Issuer), func(ch *change) (err error) {
 		u, refused, err = ch.signInExternal(e)
 		return err
 	})
@@ -64,17 +64,17 @@ func (ch *change) signInExternal(e External) (u User, refused, err error) {
 		if u, err = ch.Users().Get(link.User); err != nil {
 			return u, nil, err
 		}
-		ch.actor = ActorUser(u.ID)
 		if !u.Disabled.IsZero() {
 			return u, unauthorized("this account cannot sign in", "ask whoever manages "+i.Tenant), nil
 		}
 	}
 	role, groups := i.grants(e.Groups)
 	if role == "" {
-		if known {
-			err = ch.takeBack(u, i)
+		refused = forbidden(fmt.Sprintf("none of your groups at %s may come in", i.Title), "ask whoever manages "+i.Tenant)
+		if !known {
+			return u, refused, nil
 		}
-		return u, forbidden(fmt.Sprintf("none of your groups at %s may come in", i.Title), "ask whoever manages "+i.Tenant), err
+		return u, refused, ch.takeBack(u, i)
 	}
 	if !known {
 		if u, err = ch.addExternal(i, e); err != nil {
@@ -136,9 +136,7 @@ func (ch *change) addExternal(i Issuer, e External) (User, error) {
 	if err != nil {
 		return User{}, err
 	}
-	name := oneLine(e.Name)
-	ch.actor = "issuer:" + i.Name
-	u, err := ch.makeUser(User{Login: login, Name: name})
+	u, err := ch.makeUser(User{Login: login, Name: oneLine(e.Name)})
 	if err != nil {
 		return User{}, err
 	}
@@ -154,14 +152,14 @@ func (ch *change) externalLogin(i Issuer, e External) (string, error) {
 		own = "somebody"
 	}
 	stem := i.Name + "/" + own
-	login := stem[:min(len(stem), maxLogin-8)] // leaves room for a number
-	login = strings.ToValidUTF8(login, "")
+	stem = strings.ToValidUTF8(stem[:min(len(stem), maxLogin-8)], "") // leaves room for a number
+	login := stem
 	for n := 2; ; n++ {
 		if _, err := ch.Users().ByLogin(login); errors.Is(err, ErrNotFound) {
 			return login, nil
 		} else if err != nil {
 			return "", err
 		}
-		login = fmt.Sprintf("%s-%d", strings.ToValidUTF8(stem[:min(len(stem), maxLogin-8)], ""), n)
+		login = fmt.Sprintf("%s-%d", stem, n)
 	}
 }

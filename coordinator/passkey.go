@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	maxPasskeys   = 32      // of one user
-	maxCredential = 8 << 10 // bytes of JSON
+	maxPasskeys   = 32       // of one user
+	maxCredential = 32 << 10 // bytes of JSON
 )
 
 // Passkeys returns a user's passkeys.
@@ -101,10 +101,11 @@ func (c *Coordinator) RemovePasskey(ctx context.Context, actor, user, id string)
 		if err := ch.Passkeys().Delete(id); err != nil {
 			return err
 		}
-		if can, err := canSignIn(ch, u); err != nil || !can {
-			if err != nil {
-				return err
-			}
+		can, err := canSignIn(ch, u)
+		if err != nil {
+			return err
+		}
+		if !can {
 			return postern.NewProblem(http.StatusConflict, postern.CodeForbidden,
 				"this passkey is the only way to sign in", "set a password or add another passkey first")
 		}

@@ -15,9 +15,6 @@ import (
 // maxLogin bounds a login, in bytes, as RFC 5321 does an e-mail address.
 const maxLogin = 254
 
-// ActorUser is the actor of a user.
-func ActorUser(id string) string { return "user:" + id }
-
 // User returns the user with id. It fails with ErrNotFound, also for a disabled one.
 func (c *Coordinator) User(ctx context.Context, id string) (User, error) {
 	var u User
@@ -63,14 +60,15 @@ func noUser(err error, user string) error {
 // parseLogin returns the login that somebody typed: trimmed and in lower case.
 // There is no / in what people are given by people, see externalLogin.
 func parseLogin(s string) (string, error) {
-	s = strings.ToLower(strings.TrimSpace(s))
-	switch {
-	case s == "":
-		return "", errors.New("the login is empty")
-	case len(s) > maxLogin:
-		return "", fmt.Errorf("the login has %d bytes, more than the %d that there may be", len(s), maxLogin)
-	case !utf8.ValidString(s):
+	if !utf8.ValidString(s) {
 		return "", errors.New("the login is not UTF-8")
+	}
+	s = strings.ToLower(strings.TrimSpace(s))
+	if s == "" {
+		return "", errors.New("the login is empty")
+	}
+	if len(s) > maxLogin {
+		return "", fmt.Errorf("the login has %d bytes, more than the %d that there may be", len(s), maxLogin)
 	}
 	for _, r := range s {
 		if r == '/' || !unicode.IsGraphic(r) || unicode.IsSpace(r) {

@@ -77,27 +77,48 @@ func (ch *change) snapshot(prev *snapshot) (*snapshot, error) {
 // gateways do not take would keep all other tenants' changes from them, too.
 const maxSection = postern.MaxMapLine / 4
 
-// checkSize refuses what makes a tenant's section grow above maxSection. Either
-// may be nil.
+// maxPeople bounds what a tenant's nodes are told of its people, in bytes of JSON,
+// with all ended sessions that there may ever be of them: signing out is never
+// refused.
+const maxPeople = postern.MaxMapLine / 2
+
+// checkSize refuses what makes a tenant's section grow above maxSection, or its people
+// above maxPeople. Either may be nil.
 func checkSize(prev, next *tenantMap) error {
-	size := next.size()
-	if size <= maxSection || size <= prev.size() {
-		return nil
+	if size := next.size(); size > maxSection && size > prev.size() {
+		return postern.NewProblem(http.StatusConflict, postern.CodeTooMany,
+			fmt.Sprintf("tenant %q has more nodes and services than gateways can be told of", next.Name),
+			"remove nodes, or publish fewer services")
 	}
-	return postern.NewProblem(http.StatusConflict, postern.CodeTooMany,
-		fmt.Sprintf("tenant %q has more nodes and services than gateways can be told of", next.Name),
-		"remove nodes, or publish fewer services")
+	if size := next.peopleSize(); size > maxPeople && size > prev.peopleSize() {
+		return postern.NewProblem(http.StatusConflict, postern.CodeTooMany,
+			fmt.Sprintf("tenant %q has more people than nodes can be told of", next.Name),
+			"take its grants from who needs them no longer")
+	}
+	return nil
 }
 
 func (t *tenantMap) size() int {
 	if t == nil {
 		return 0
 	}
-	line, err := json.Marshal(t.section)
+	return jsonSize(t.section)
+}
+
+func (t *tenantMap) peopleSize() int {
+	if t == nil {
+		return 0
+	}
+	const ended = maxEnded * len(`"0123456789abcdef",`)
+	return jsonSize(t.people) + ended*len(t.people)
+}
+
+func jsonSize(v any) int {
+	text, err := json.Marshal(v)
 	if err != nil {
 		panic("coordinator: a section has no JSON: " + err.Error())
 	}
-	return len(line)
+	return len(text)
 }
 
 func (ch *change) build(prev *snapshot, d Deployment) (*snapshot, error) {
@@ -219,7 +240,7 @@ func (s *snapshot) drop(members []*Member) {
 }
 
 // sections returns what m is to be told. A node is told of no other node, and
-// nothing of other tenants.
+// nothing of other tenants; a gateway is told of no people.
 func (s *snapshot) sections(m *Member) map[string]*postern.Section {
 	if m.Role == postern.RoleGateway {
 		all := make(map[string]*postern.Section, len(s.tenants)+1)
