@@ -57,9 +57,8 @@ CREATE TABLE sessions (
     expires INTEGER NOT NULL,
     ended   INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX sessions_user ON sessions (user);
+CREATE INDEX sessions_user ON sessions (user, ended);
 CREATE INDEX sessions_expires ON sessions (expires);
-CREATE INDEX sessions_ended ON sessions (ended) WHERE ended > 0;
 
 CREATE TABLE issuers (
     name          TEXT    PRIMARY KEY,
