@@ -63,7 +63,7 @@ func (o *Operator) whole() error {
 func (o *Operator) answer(ctx context.Context, target string, err error) error {
 	var p *postern.Problem
 	if !o.all && errors.As(err, &p) && p.Code == postern.CodeNotFound {
-		o.c.recordRefusal(ctx, o.actor, "admin.refused", "", target, p.Detail)
+		o.c.Note(ctx, o.actor, "admin.refused", "", target, p.Detail)
 	}
 	return err
 }
