@@ -48,8 +48,9 @@ type Tx interface {
 
 	// AppendAudit adds r, whose Seq is one more than the last one's.
 	AppendAudit(r AuditRecord) error
-	// Audit returns at most limit records with a Seq above after, in order.
-	Audit(after uint64, limit int) ([]AuditRecord, error)
+	// Audit returns the first records that q picks, in its order, at most q.Limit:
+	// of the tenants among or, if that is nil, of all and of none.
+	Audit(q AuditQuery, among []string) ([]AuditRecord, error)
 	// LastAudit returns the newest record, the zero one if there is none.
 	LastAudit() (AuditRecord, error)
 }
@@ -88,6 +89,7 @@ type PersonalTable[K, V any] interface {
 type UserTable interface {
 	Table[string, User]
 	ByLogin(login string) (User, error)
+	Granted(tenant string) ([]User, error) // who have a grant of it, by id
 }
 
 // A GrantTable says who may open which tenant.
@@ -114,8 +116,9 @@ type SessionTable interface {
 	ByID(id string) (Session, error)
 	// Expired returns at most limit sessions whose Expires is before t, the oldest first.
 	Expired(t time.Time, limit int) ([]Session, error)
-	// Ended returns the sessions that were ended after t, by id.
-	Ended(t time.Time) ([]Session, error)
+	// Ended returns the sessions that were ended after t, of users with a grant of
+	// tenant, by id.
+	Ended(tenant string, t time.Time) ([]Session, error)
 }
 
 // A Deployment is the registry's one row about itself.
