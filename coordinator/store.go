@@ -48,8 +48,9 @@ type Tx interface {
 
 	// AppendAudit adds r, whose Seq is one more than the last one's.
 	AppendAudit(r AuditRecord) error
-	// Audit returns at most limit records with a Seq above after, in order.
-	Audit(after uint64, limit int) ([]AuditRecord, error)
+	// Audit returns the first records that q picks, in its order, at most q.Limit:
+	// of the tenants among or, if that is nil, of all and of none.
+	Audit(q AuditQuery, among []string) ([]AuditRecord, error)
 	// LastAudit returns the newest record, the zero one if there is none.
 	LastAudit() (AuditRecord, error)
 }
