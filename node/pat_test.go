@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -309,25 +310,27 @@ func TestPATUseIsKept(t *testing.T) {
 		q := patWish("backup")
 		createPAT(t, p, q, time.Now())
 		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- p.run(ctx) }()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := p.run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
 		used := func() time.Time { return reopenPATs(t, dir).list("a.test", "", "u-alice", time.Now())[0].Used }
 		p.find("a.test", q.Secret, time.Now())
 		if got := used(); !got.IsZero() {
 			t.Errorf("written at once: %v", got)
 		}
-		time.Sleep(patFlush + time.Second)
+		<-time.After(patFlush + time.Second)
 		synctest.Wait()
 		first := used()
 		if first.IsZero() {
 			t.Error("not written after a while")
 		}
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		p.find("a.test", q.Secret, time.Now())
 		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		wg.Wait()
 		if got := used(); !got.After(first) {
 			t.Errorf("the last use is lost at the end: %v", got)
 		}
