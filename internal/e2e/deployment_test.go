@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -142,7 +143,7 @@ func (d *deployment) secretFile(secret string) string {
 }
 
 // node joins a node to a tenant, runs it, and waits until all it publishes can be
-// reached through the gateway. Each of publish is [NAME=]UPSTREAM.
+// reached through the gateway, by anybody. Each of publish is [NAME=]UPSTREAM.
 func (d *deployment) node(token, name string, publish ...string) *process {
 	d.t.Helper()
 	d.join(token, name, publish...)
@@ -155,10 +156,21 @@ func (d *deployment) node(token, name string, publish ...string) *process {
 func (d *deployment) join(token, name string, publish ...string) {
 	d.t.Helper()
 	args := []string{program("postern"), "node", "join", "--no-run", "--data", d.data(name), "--name", name, "--token-file", d.secretFile(token)}
+	must(d.t, append(args, publicly(publish...)...)...)
+}
+
+// publicly returns the options that publish each [NAME=]UPSTREAM for anybody, who
+// need not sign in.
+func publicly(publish ...string) []string {
+	var args []string
 	for _, p := range publish {
-		args = append(args, "--publish", p)
+		access := postern.AccessPublic
+		if name, _, ok := strings.Cut(p, "="); ok && postern.CheckLabel("service", name) == nil {
+			access = name + "=" + access
+		}
+		args = append(args, "--publish", p, "--access", access)
 	}
-	must(d.t, args...)
+	return args
 }
 
 // runNode starts a node that has joined.

@@ -137,7 +137,7 @@ func TestRoadOwnCertificate(t *testing.T) {
 	cert, key := d.data("own.pem"), d.data("own.key")
 	ca.issue(t, cert, key, 1, "acme."+base)
 	must(t, program("postern"), "node", "join", "--no-run", "--data", d.data("office"), "--name", "office",
-		"--token-file", d.secretFile(d.tenant("acme")), "--publish", app.url, "--cert", cert, "--key", key)
+		"--token-file", d.secretFile(d.tenant("acme")), "--publish", app.url, "--access", "public", "--cert", cert, "--key", key)
 	d.runNode("office")
 	d.ready("office")
 
@@ -201,7 +201,7 @@ func TestRoadCustomHost(t *testing.T) {
 		t.Errorf("got route %+v, want the custom one for %s", route, host)
 	}
 	must(t, program("postern"), "node", "join", "--no-run", "--data", d.data("office"), "--name", "office",
-		"--token-file", d.secretFile(token), "--publish", app.url, "--cert", cert, "--key", key)
+		"--token-file", d.secretFile(token), "--publish", app.url, "--access", "public", "--cert", cert, "--key", key)
 	d.runNode("office")
 	eventually(t, 30*time.Second, func() error {
 		_, err := d.servedSerial(host, ca.pool)
