@@ -31,7 +31,8 @@ const base = "postern.localhost"
 // A deployment is a coordinator and a gateway, as processes on loopback.
 type deployment struct {
 	t   testing.TB
-	dir string // coordinator/, gateway/, one a node
+	dir string   // coordinator/, gateway/, one a node
+	env []string // of the coordinator and the nodes, beside the test's own
 
 	control, https, http, udp int // ports
 
@@ -55,7 +56,7 @@ func (d *deployment) data(name string) string { return filepath.Join(d.dir, name
 
 func (d *deployment) startCoordinator() {
 	d.t.Helper()
-	d.coordinator = start(d.t, "coordinator", nil, program("postern"), "coordinator", "run",
+	d.coordinator = start(d.t, "coordinator", d.env, program("postern"), "coordinator", "run",
 		"--data", d.data("coordinator"), "--domain", base, "--listen", loopback(d.control),
 		"--https-port", strconv.Itoa(d.https), "--log-level", "debug")
 	eventually(d.t, 20*time.Second, func() error {
@@ -176,7 +177,7 @@ func publicly(publish ...string) []string {
 // runNode starts a node that has joined.
 func (d *deployment) runNode(name string) *process {
 	d.t.Helper()
-	return start(d.t, name, nil, program("postern"), "node", "run", "--data", d.data(name), "--log-level", "debug")
+	return start(d.t, name, d.env, program("postern"), "node", "run", "--data", d.data(name), "--log-level", "debug")
 }
 
 // ready waits until the node's own check through the gateway has passed for all
