@@ -61,7 +61,13 @@ func TestAuthorityFiles(t *testing.T) {
 		before[name], err = os.ReadFile(filepath.Join(dir, name))
 		must(t, err)
 	}
+	signIn, err := os.ReadFile(filepath.Join(dir, "signin.key"))
+	must(t, err)
+	before["signin.key"] = signIn
 	again := openAuthority(t, dir)
+	if !a.SignInKey().Equal(again.SignInKey()) {
+		t.Error("the second time it is another sign-in key")
+	}
 	if a.Root() != again.Root() || a.Deployment() != again.Deployment() {
 		t.Error("the second time it is another authority")
 	}
@@ -124,6 +130,10 @@ func TestAuthorityRefuses(t *testing.T) {
 			return os.Remove(filepath.Join(dir, "root.pem"))
 		}, "root.pem is missing"},
 		{"no control key", func(dir string) error { return os.Remove(filepath.Join(dir, "control-ca.key")) }, "control-ca.key is missing"},
+		{"sign-in key of another kind", func(dir string) error {
+			take(dir, "root.key")
+			return os.Rename(filepath.Join(dir, "root.key"), filepath.Join(dir, "signin.key"))
+		}, "signin.key is not ECDSA P-256"},
 		{"key cut short", func(dir string) error { return os.Truncate(filepath.Join(dir, "control-ca.key"), 20) }, "control-ca.key: want a PEM block"},
 		{"certificate empty", func(dir string) error { return os.Truncate(filepath.Join(dir, "ca.pem"), 0) }, "ca.pem: want a PEM block"},
 	}
