@@ -146,7 +146,7 @@ func (a Access) check(within string) error {
 }
 
 func (e Exception) check(within string) error {
-	if err := checkPath(e.Path); err != nil {
+	if err := CheckPath(e.Path); err != nil {
 		return &FieldError{Field: within + "path", Err: err}
 	}
 	if !plainPath(e.Path) || strings.ContainsAny(e.Path, "?#") {
