@@ -191,9 +191,9 @@ func checkLine(s string, limit int) error {
 	return nil
 }
 
-// CheckPath reports why s is not a path of its own origin, as browsers read one:
-// they take \ for /, leave out tabs and line breaks, and find a host behind //
-// (WHATWG URL, section 4.4).
+// CheckPath reports why s is not a path of its own origin, with query and fragment or
+// without, as browsers read one: they take \ for /, leave out tabs and line breaks,
+// and find a host behind // (WHATWG URL, section 4.4).
 func CheckPath(s string) error {
 	switch {
 	case len(s) > MaxPath:

@@ -129,6 +129,10 @@ type (
 	tenantPath struct {
 		Tenant string `path:"tenant"`
 	}
+	admissionBody struct {
+		Tenant string `path:"tenant"`
+		Body   postern.AdmissionRequest
+	}
 	tokenPath struct {
 		Token postern.TokenID `path:"token"`
 	}
@@ -173,6 +177,14 @@ func (c *Coordinator) registerTenants(api huma.API) {
 		}))
 	operation(c, api, "DELETE", "/tenants/{tenant}", "remove-tenant", "Remove a tenant with its nodes, tokens and routes",
 		silent(func(ctx context.Context, o *Operator, in *tenantPath) error { return o.RemoveTenant(ctx, in.Tenant) }))
+	operation(c, api, "GET", "/tenants/{tenant}/admission", "show-admission", "From where a tenant can be reached",
+		answering(func(ctx context.Context, o *Operator, in *tenantPath) (postern.AdmissionState, error) {
+			return o.Admission(ctx, in.Tenant)
+		}))
+	operation(c, api, "PUT", "/tenants/{tenant}/admission", "set-admission", "Say from where a tenant can be reached",
+		answering(func(ctx context.Context, o *Operator, in *admissionBody) (postern.AdmissionState, error) {
+			return o.SetAdmission(ctx, in.Tenant, in.Body)
+		}))
 	operation(c, api, "GET", "/tokens", "list-tokens", "List tokens",
 		answering(func(ctx context.Context, o *Operator, in *tenantFilter) ([]postern.IssuedToken, error) {
 			return o.Tokens(ctx, in.Tenant)

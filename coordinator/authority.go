@@ -88,7 +88,7 @@ func OpenAuthority(dir, base string, now func() time.Time) (*Authority, error) {
 		return nil, err
 	}
 	a := &Authority{base: base, now: now, dir: dir}
-	for _, open := range []func() error{a.openRoot, a.openControl, a.openPrivate, a.openServer, a.openSignIn, a.openSeal} {
+	for _, open := range []func() error{a.openRoot, a.openControl, a.openPrivate, a.openServer, a.openSeal, a.openSignIn} {
 		if err := open(); err != nil {
 			return nil, fmt.Errorf("authority: %w", err)
 		}

@@ -122,10 +122,3 @@ func (o *Operator) RemoveTenant(ctx context.Context, tenant string) error {
 		return ch.removeTenant(tenant)
 	})
 }
-
-func (o *Operator) SetAdmission(ctx context.Context, tenant string, req postern.AdmissionRequest) (postern.AdmissionState, error) {
-	panic("stub")
-}
-func (o *Operator) Admission(ctx context.Context, tenant string) (postern.AdmissionState, error) {
-	panic("stub")
-}
