@@ -23,6 +23,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"postern"
 	"postern/internal/proxyproto"
 )
 
@@ -149,32 +150,37 @@ var (
 	loopback4 = netip.MustParseAddr("127.0.0.1")
 )
 
-// serveSite serves services by host name, from the source given.
+// serveSite serves services by host name, with certificates from the source given.
 func serveSite(t *testing.T, source string, hosts map[string]Service) *site {
+	t.Helper()
+	return serveWith(t, source, newTable(t, hosts), serverConfig{})
+}
+
+// serveWith is serveSite for a table, with what the configuration says of sign-ins.
+func serveWith(t *testing.T, source string, tab *table, cfg serverConfig) *site {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &site{ca: newTestCA(t), addr: ln.Addr().String(), certs: map[string]*certificate{}}
-	for host := range hosts {
+	for host := range tab.hosts {
 		chain, key := s.ca.pair(host)
 		if s.certs[host], err = parseCertificate(chain, key, source); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s.server = newServer(serverConfig{
-		certificate: func(host string) (*certificate, error) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if cert := s.certs[host]; cert != nil {
-				return cert, nil
-			}
-			return nil, errNoCertificate
-		},
-		version: "v1.2.3", drain: 20 * time.Second, log: discard,
-	})
-	s.setTable(newTable(t, hosts))
+	cfg.certificate = func(host string) (*certificate, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if cert := s.certs[host]; cert != nil {
+			return cert, nil
+		}
+		return nil, errNoCertificate
+	}
+	cfg.version, cfg.drain, cfg.log = "v1.2.3", 20*time.Second, discard
+	s.server = mustServer(t, cfg)
+	s.setTable(tab)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -187,8 +193,19 @@ func serveSite(t *testing.T, source string, hosts map[string]Service) *site {
 	return s
 }
 
+// mustServer returns a server of cfg.
+func mustServer(t *testing.T, cfg serverConfig) *server {
+	t.Helper()
+	s, err := newServer(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // newTable returns a table in which loopback is a gateway. A service without
-// upstream and handler is one that is no longer published.
+// upstream and handler is one that is no longer published; one that does not say who
+// may open it is for everybody.
 func newTable(t *testing.T, hosts map[string]Service) *table {
 	t.Helper()
 	tab := &table{gateways: map[netip.Addr]string{loopback4: "gw-1"}, hosts: map[string]*service{}}
@@ -196,6 +213,9 @@ func newTable(t *testing.T, hosts map[string]Service) *table {
 		tab.hosts[host] = nil
 		if s.Upstream == "" && s.Handler == nil {
 			continue
+		}
+		if s.Access == "" {
+			s.Access = postern.AccessPublic
 		}
 		svc, err := newService(s, discard)
 		if err != nil {
