@@ -287,12 +287,12 @@ func TestPATOfAnIssuersPerson(t *testing.T) {
 		t.Errorf("the portal's after more than 30 days: %v", err)
 	}
 	q.Owner.Groups = []string{"sales"}
-	p.vouch("https://other.example", q.Owner, at)
+	p.vouch(proof{Issuer: "https://other.example"}, q.Owner, at)
 	if _, err := p.find("a.test", q.Secret, at.Add(time.Second)); !errors.Is(err, errPATRefused) {
 		t.Errorf("another issuer vouched for it: %v, want %v", err, errPATRefused)
 	}
-	p.vouch(issuer, q.Owner, at)
-	if got, err := p.find("a.test", q.Secret, at.Add(patVouch)); err != nil || got.Person.Groups[0] != "sales" {
+	p.vouch(proof{Issuer: issuer, Rules: "new"}, q.Owner, at)
+	if got, err := p.find("a.test", q.Secret, at.Add(patVouch)); err != nil || got.Person.Groups[0] != "sales" || got.Proof.Rules != "new" {
 		t.Errorf("when it vouched again: %+v, %v", got, err)
 	}
 	p.disown(issuer, q.Owner.ID)

@@ -180,14 +180,14 @@ func (p *pats) find(host string, secret patSecret, now time.Time) (pat, error) {
 	return *t, nil
 }
 
-// vouch notes what the pinned issuer said of a person who signed in, for the tokens
-// that they have.
-func (p *pats) vouch(issuer string, person postern.Person, now time.Time) {
+// vouch notes what the pinned issuer of by said of a person who signed in, for the
+// tokens that they have.
+func (p *pats) vouch(by proof, person postern.Person, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, t := range p.byHash {
-		if t.Owner == person.ID && t.Proof.Issuer == issuer {
-			t.Person, t.Vouched = &person, now.UTC().Truncate(time.Second)
+		if t.Owner == person.ID && t.Proof.Issuer == by.Issuer {
+			t.Proof, t.Person, t.Vouched = by, &person, now.UTC().Truncate(time.Second)
 			p.dirty = true
 		}
 	}
