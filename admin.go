@@ -14,6 +14,8 @@ import (
 //	GET    /admin/v1/tenants                    []Tenant
 //	POST   /admin/v1/tenants                    TenantRequest -> Tenant
 //	DELETE /admin/v1/tenants/{tenant}           its nodes, tokens and routes too
+//	GET    /admin/v1/tenants/{tenant}/admission AdmissionState
+//	PUT    /admin/v1/tenants/{tenant}/admission AdmissionRequest -> AdmissionState
 //	GET    /admin/v1/tokens?tenant=             []IssuedToken
 //	POST   /admin/v1/tokens                     TokenRequest -> CreatedToken
 //	DELETE /admin/v1/tokens/{token}             revokes
@@ -170,7 +172,7 @@ type RouteRequest struct {
 type AuditEntry struct {
 	Seq    uint64    `json:"seq"`
 	Time   time.Time `json:"time"`
-	Actor  string    `json:"actor" doc:"local, token:ID, node:ID, gateway:ID or stranger"`
+	Actor  string    `json:"actor" doc:"local, token:ID, user:ID, issuer:NAME, node:ID, gateway:ID or stranger"`
 	Action string    `json:"action" doc:"such as tenant.add or enroll.refused"`
 	Tenant string    `json:"tenant,omitempty"`
 	Target string    `json:"target,omitempty"`

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"crypto"
+	"crypto/cipher"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -41,6 +42,7 @@ var forever = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 //	coordinator.*    Ed25519, signed by the control CA; the control port's own
 //	ca.*             ECDSA P-256, signed by itself: the private CA for browsers,
 //	                 bound to the base domain. The root has no part in it.
+//	seal.key         256 bits; encrypts the secrets that the registry keeps
 //
 // It is safe for concurrent use.
 type Authority struct {
@@ -50,6 +52,7 @@ type Authority struct {
 	rootKey crypto.Signer // nil: offline
 	control pair
 	private pair
+	seal    cipher.AEAD
 
 	mu      sync.Mutex
 	server  pair
@@ -81,7 +84,7 @@ func OpenAuthority(dir, base string, now func() time.Time) (*Authority, error) {
 		return nil, err
 	}
 	a := &Authority{base: base, now: now, dir: dir}
-	for _, open := range []func() error{a.openRoot, a.openControl, a.openPrivate, a.openServer} {
+	for _, open := range []func() error{a.openRoot, a.openControl, a.openPrivate, a.openServer, a.openSeal} {
 		if err := open(); err != nil {
 			return nil, fmt.Errorf("authority: %w", err)
 		}

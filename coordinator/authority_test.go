@@ -52,6 +52,15 @@ func TestAuthorityFiles(t *testing.T) {
 			must(t, err)
 		}
 	}
+	for _, name := range []string{"seal.key"} {
+		stat, err := os.Stat(filepath.Join(dir, name))
+		must(t, err)
+		if stat.Mode().Perm() != 0o600 {
+			t.Errorf("mode of %s: got %v, want 0600", name, stat.Mode().Perm())
+		}
+		before[name], err = os.ReadFile(filepath.Join(dir, name))
+		must(t, err)
+	}
 	again := openAuthority(t, dir)
 	if a.Root() != again.Root() || a.Deployment() != again.Deployment() {
 		t.Error("the second time it is another authority")

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,9 +39,11 @@ type Coordinator struct {
 	writing  sync.Mutex // held from a transaction's start until its snapshot is published
 	snapshot atomic.Pointer[snapshot]
 
-	presence presence
-	limits   limits
-	crowd    *crowd
+	presence  presence
+	limits    limits
+	crowd     *crowd
+	passwords *passwords
+	renewals  renewals
 }
 
 // New opens the registry in cfg.Store, and makes it if the store is new. It
@@ -69,7 +70,7 @@ func New(cfg Config) (*Coordinator, error) {
 	c := &Coordinator{
 		cfg: cfg, log: cfg.Logger, started: cfg.Now(), roots: cfg.Authority.Roots(),
 		names: make(map[string]bool), presence: newPresence(), limits: newLimits(cfg.Now),
-		crowd: newCrowd(defaultCrowd),
+		crowd: newCrowd(defaultCrowd), passwords: newPasswords(),
 	}
 	rand.Read(c.secret[:])
 	for _, name := range cfg.Names {
@@ -154,7 +155,7 @@ func (c *Coordinator) update(ctx context.Context, actor string, fn func(*change)
 	defer c.writing.Unlock()
 	var next *snapshot
 	err := c.cfg.Store.Update(ctx, func(tx Tx) error {
-		ch := &change{Tx: tx, cfg: &c.cfg, now: c.cfg.Now(), actor: actor, touched: make(map[string]bool)}
+		ch := &change{Tx: tx, cfg: &c.cfg, now: c.cfg.Now(), actor: actor, touched: make(map[string]bool), moved: make(map[string]bool)}
 		if err := fn(ch); err != nil {
 			return err
 		}
@@ -181,19 +182,27 @@ type change struct {
 	now     time.Time
 	actor   string
 	touched map[string]bool // sections of the map: tenants' names, "" for the deployment's
+	moved   map[string]bool // tenants whose admitted sources changed
 }
 
-// Actors of audit entries; tokens and members are KIND:ID.
+// Actors of audit entries; tokens, members and users are KIND:ID, issuers KIND:NAME.
 const (
 	actorLocal    = "local"
 	actorStranger = "stranger"
 )
 
 func actorToken(id postern.TokenID) string { return "token:" + id.String() }
+func actorIssuer(name string) string       { return "issuer:" + name }
 func actorMember(m *Member) string         { return string(m.Role) + ":" + m.ID }
 
 // touch says that a section of the map changed.
 func (ch *change) touch(tenant string) { ch.touched[tenant] = true }
+
+// move says that the sources changed that a tenant admits. Only gateways are told.
+func (ch *change) move(tenant string) { ch.moved[tenant] = true }
+
+// ActorUser is the actor of a user.
+func ActorUser(id string) string { return "user:" + id }
 
 // maxDetail bounds the texts of an audit entry, in bytes.
 const maxDetail = 512
@@ -209,22 +218,4 @@ func (ch *change) audit(action, tenant, target, detail string) error {
 		Action: action, Tenant: tenant, Target: cut(target), Detail: cut(detail),
 	}
 	return ch.AppendAudit(AuditRecord{AuditEntry: e, Hash: chain(last.Hash, e)})
-}
-
-// refused records that somebody was refused, as often as limits allow.
-func (c *Coordinator) refused(ctx context.Context, actor, action, tenant, target string, remote netip.Addr, why error) {
-	skipped, ok := c.limits.refusal.pass()
-	if !ok {
-		return
-	}
-	detail := fmt.Sprintf("%v: %v", remote, why)
-	if skipped > 0 {
-		detail = fmt.Sprintf("%s (and %d more refusals, not recorded)", detail, skipped)
-	}
-	err := c.update(context.WithoutCancel(ctx), actor, func(ch *change) error {
-		return ch.audit(action, tenant, target, detail)
-	})
-	if err != nil {
-		c.log.Error("refusal not recorded", "err", err)
-	}
 }

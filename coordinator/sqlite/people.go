@@ -122,6 +122,17 @@ var favourites = schema[coordinator.Favourite, coordinator.Favourite]{
 	values: func(f *coordinator.Favourite) []any { return []any{f.User, f.Tenant, f.Service, f.Entry} },
 }.prepared()
 
+var sources = schema[coordinator.SourceKey, coordinator.Source]{
+	table:   "sources",
+	columns: []string{"tenant", "user", "prefix", "seen"},
+	keys:    3,
+	key:     func(k coordinator.SourceKey) []any { return []any{k.Tenant, k.User, text(k.Prefix)} },
+	fields: func(s *coordinator.Source) []any {
+		return []any{&s.Tenant, &s.User, textField{&s.Prefix}, timeField{&s.Seen}}
+	},
+	values: func(s *coordinator.Source) []any { return []any{s.Tenant, s.User, text(s.Prefix), nanos(s.Seen)} },
+}.prepared()
+
 func hashKey(h [32]byte) []any { return []any{h[:]} }
 
 func (t tx) Users() coordinator.UserTable { return userTable{in(t, users)} }
@@ -142,13 +153,22 @@ func (t tx) Links() coordinator.LinkTable { return linkTable{in(t, links)} }
 
 func (t tx) Favourites() coordinator.FavouriteTable { return in(t, favourites) }
 
+func (t tx) Sources() coordinator.SourceTable { return sourceTable{in(t, sources)} }
+
 type userTable struct {
 	table[string, coordinator.User]
 }
 
-var userByLogin = users.where("login = ?")
+var (
+	userByLogin  = users.where("login = ?")
+	usersGranted = users.where("id IN (SELECT user FROM grants WHERE tenant = ?) ORDER BY id")
+)
 
 func (t userTable) ByLogin(login string) (coordinator.User, error) { return t.one(userByLogin, login) }
+
+func (t userTable) Granted(tenant string) ([]coordinator.User, error) {
+	return t.many(usersGranted, tenant)
+}
 
 type sessionTable struct {
 	table[[32]byte, coordinator.Session]
@@ -157,7 +177,7 @@ type sessionTable struct {
 var (
 	sessionByID     = sessions.where("id = ?")
 	sessionsExpired = sessions.where("expires < ? ORDER BY expires LIMIT ?")
-	sessionsEnded   = sessions.where("ended > ? ORDER BY id")
+	sessionsEnded   = sessions.where("ended > ? AND user IN (SELECT user FROM grants WHERE tenant = ?) ORDER BY id")
 )
 
 func (t sessionTable) ByID(id string) (coordinator.Session, error) { return t.one(sessionByID, id) }
@@ -166,8 +186,8 @@ func (t sessionTable) Expired(before time.Time, limit int) ([]coordinator.Sessio
 	return t.many(sessionsExpired, nanos(before), limit)
 }
 
-func (t sessionTable) Ended(after time.Time) ([]coordinator.Session, error) {
-	return t.many(sessionsEnded, nanos(after))
+func (t sessionTable) Ended(tenant string, after time.Time) ([]coordinator.Session, error) {
+	return t.many(sessionsEnded, nanos(after), tenant)
 }
 
 type linkTable struct {
@@ -177,3 +197,13 @@ type linkTable struct {
 var linksFrom = links.where("issuer = ? ORDER BY subject")
 
 func (t linkTable) From(issuer string) ([]coordinator.Link, error) { return t.many(linksFrom, issuer) }
+
+type sourceTable struct {
+	table[coordinator.SourceKey, coordinator.Source]
+}
+
+var sourcesUnseen = sources.where("seen < ? ORDER BY seen LIMIT ?")
+
+func (t sourceTable) Unseen(before time.Time, limit int) ([]coordinator.Source, error) {
+	return t.many(sourcesUnseen, nanos(before), limit)
+}

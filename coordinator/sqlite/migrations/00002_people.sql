@@ -57,7 +57,7 @@ CREATE TABLE sessions (
     expires INTEGER NOT NULL,
     ended   INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX sessions_user ON sessions (user);
+CREATE INDEX sessions_user ON sessions (user, ended);
 CREATE INDEX sessions_expires ON sessions (expires);
 
 CREATE TABLE issuers (
@@ -90,6 +90,16 @@ CREATE TABLE favourites (
     PRIMARY KEY (user, tenant, service, entry)
 ) STRICT;
 CREATE INDEX favourites_tenant ON favourites (tenant);
+
+CREATE TABLE sources ( -- refers to tenants and users that may be gone
+    tenant TEXT    NOT NULL,
+    user   TEXT    NOT NULL,
+    prefix TEXT    NOT NULL,
+    seen   INTEGER NOT NULL,
+    PRIMARY KEY (tenant, user, prefix)
+) STRICT;
+CREATE INDEX sources_user ON sources (user);
+CREATE INDEX sources_seen ON sources (seen);
 
 CREATE INDEX audit_tenant ON audit (tenant, seq);
 
