@@ -37,12 +37,12 @@ func newAttempt() attempt {
 }
 
 // signIn does a whole sign-in of p at f, with query changed on the way.
-func signIn(t testing.TB, f *fakeIssuer, p *pinned, change func(*attempt, url.Values)) (vouched, error) {
+func signIn(t testing.TB, f *fakeIssuer, p *pinned, change func(*attempt, url.Values)) (pinnedPerson, error) {
 	t.Helper()
 	a := newAttempt()
 	at, err := p.start(t.Context(), a)
 	if err != nil {
-		return vouched{}, err
+		return pinnedPerson{}, err
 	}
 	back := f.visit(at).Query()
 	if back.Get("state") != a.State {

@@ -64,13 +64,13 @@ const (
 )
 
 // admit returns who claims are about, if they may come in.
-func (p *pinned) admit(claims issuerClaims) (v vouched, err error) {
+func (p *pinned) admit(claims issuerClaims) (v pinnedPerson, err error) {
 	sub := claims.text("sub")
 	if !plainName(sub, maxSubject) {
 		return v, fmt.Errorf("%w: the subject %.100q is none", errIssuerAnswer, sub)
 	}
 	email := claims.verifiedEmail()
-	v = vouched{SignedIn: claims.time("auth_time"), Methods: claims.texts("amr")}
+	v = pinnedPerson{SignedIn: claims.time("auth_time"), Methods: claims.texts("amr")}
 	v.Person = postern.Person{ID: sub, Login: sub, Role: postern.TenantMember, Name: claims.text("name")}
 	if len(v.Person.Name) > maxName {
 		v.Person.Name = ""

@@ -42,6 +42,7 @@ const (
 // A pinned is the client of a PinnedIssuer (OpenID Connect Core 1.0, section 3.1, with
 // RFC 7636). It keeps no secret of a sign-in. Its methods are safe for concurrent use.
 type pinned struct {
+	given  PinnedIssuer // cfg without its defaults
 	cfg    PinnedIssuer
 	mark   proof
 	client *http.Client
@@ -61,8 +62,9 @@ type foundIssuer struct {
 	when     time.Time
 }
 
-// newPinned checks cfg and what it names on disk. It asks the issuer nothing.
-func newPinned(cfg PinnedIssuer, now func() time.Time) (*pinned, error) {
+// newPinned checks what is given and what that names on disk. It asks the issuer nothing.
+func newPinned(given PinnedIssuer, now func() time.Time) (*pinned, error) {
+	cfg := given
 	cfg.setDefaults()
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -76,7 +78,7 @@ func newPinned(cfg PinnedIssuer, now func() time.Time) (*pinned, error) {
 		TLSHandshakeTimeout: issuerTimeout, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 	}
 	return &pinned{
-		cfg: cfg, mark: proof{Issuer: cfg.URL, Rules: cfg.rules()}, now: now,
+		given: given, cfg: cfg, mark: proof{Issuer: cfg.URL, Rules: cfg.rules()}, now: now,
 		client: &http.Client{
 			Transport: bounded{tr}, Timeout: issuerTimeout,
 			// It would carry secrets to where nobody said.
@@ -185,8 +187,8 @@ func (p *pinned) start(ctx context.Context, a attempt) (string, error) {
 	return p.config(found, a.Redirect, "").AuthCodeURL(a.State, oidc.Nonce(a.Nonce), oauth2.S256ChallengeOption(a.Verifier)), nil
 }
 
-// A vouched is what an issuer says of somebody who signed in.
-type vouched struct {
+// A pinnedPerson is somebody who signed in, as a pinned issuer tells of them.
+type pinnedPerson struct {
 	Person   postern.Person
 	SignedIn time.Time // zero: it did not say
 	Methods  []string  // RFC 8176
@@ -194,7 +196,7 @@ type vouched struct {
 
 // finish takes what the browser brought back, query, to attempt a, whose state it has.
 // It fails with errIssuerStrange and v.Person.ID for somebody who may not come in.
-func (p *pinned) finish(ctx context.Context, a attempt, query url.Values) (v vouched, err error) {
+func (p *pinned) finish(ctx context.Context, a attempt, query url.Values) (v pinnedPerson, err error) {
 	found, err := p.discover(ctx)
 	if err != nil {
 		return v, err
