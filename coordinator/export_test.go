@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"net/http"
 
 	"postern"
 )
@@ -96,3 +97,6 @@ const (
 	KeepSession = keepSession
 	MaxPasskeys = maxPasskeys
 )
+
+// AdminAs returns the admin API as o sees it.
+func (c *Coordinator) AdminAs(o *Operator) http.Handler { return as(o, c.adminHandler()) }
