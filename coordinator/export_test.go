@@ -83,6 +83,7 @@ func (c *Coordinator) RemoveIssuer(ctx context.Context, name string) error {
 }
 
 func (c *Coordinator) SweepSessions(ctx context.Context) { c.sweepSessions(ctx) }
+func (c *Coordinator) SweepSources(ctx context.Context)  { c.sweepSources(ctx) }
 
 // CheapPasswords makes hashing cost next to nothing, but for a parameter or two of
 // today's.
@@ -96,6 +97,9 @@ const (
 	MaxEnded    = maxEnded
 	KeepSession = keepSession
 	MaxPasskeys = maxPasskeys
+
+	MaxSources     = maxSources
+	MaxUserSources = maxUserSources
 )
 
 // AdminAs returns the admin API as o sees it.
