@@ -170,7 +170,7 @@ type RouteRequest struct {
 type AuditEntry struct {
 	Seq    uint64    `json:"seq"`
 	Time   time.Time `json:"time"`
-	Actor  string    `json:"actor" doc:"local, token:ID, node:ID, gateway:ID or stranger"`
+	Actor  string    `json:"actor" doc:"local, token:ID, user:ID, issuer:NAME, node:ID, gateway:ID or stranger"`
 	Action string    `json:"action" doc:"such as tenant.add or enroll.refused"`
 	Tenant string    `json:"tenant,omitempty"`
 	Target string    `json:"target,omitempty"`

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"net/netip"
+	"strings"
 
 	"postern"
 )
@@ -50,4 +52,43 @@ func VerifyAudit(ctx context.Context, s Store) error {
 			}
 		}
 	})
+}
+
+// refused records that somebody was refused, as often as limits allow.
+func (c *Coordinator) refused(ctx context.Context, actor, action, tenant, target string, remote netip.Addr, why error) {
+	c.noteRefused(ctx, actor, action, tenant, target, fmt.Sprintf("%v: %v", remote, why))
+}
+
+func (c *Coordinator) noteRefused(ctx context.Context, actor, action, tenant, target, detail string) {
+	skipped, ok := c.limits.refusal.pass()
+	if !ok {
+		return
+	}
+	if skipped > 0 {
+		detail = fmt.Sprintf("%s (and %d more refusals, not recorded)", cut(detail), skipped)
+	}
+	c.note(ctx, actor, action, tenant, target, detail)
+}
+
+func (c *Coordinator) note(ctx context.Context, actor, action, tenant, target, detail string) {
+	err := c.update(context.WithoutCancel(ctx), actor, func(ch *change) error {
+		return ch.audit(action, tenant, target, detail)
+	})
+	if err != nil {
+		c.log.Error("not recorded in the audit log", "err", err)
+	}
+}
+
+// Note records in the audit log what became of an attempt to sign in or to open
+// something. It is limited: for refusals, whose actions end in .refused, all in all,
+// and by actor for the rest.
+func (c *Coordinator) Note(ctx context.Context, actor, action, tenant, target, detail string) {
+	switch {
+	case strings.HasSuffix(action, ".refused"):
+		c.noteRefused(ctx, actor, action, tenant, target, detail)
+	case c.limits.record.allow(actor):
+		c.note(ctx, actor, action, tenant, target, detail)
+	default:
+		c.log.Warn("not recorded in the audit log: too many entries of one actor", "actor", actor, "action", action)
+	}
 }

@@ -52,9 +52,15 @@ func TestAuthorityFiles(t *testing.T) {
 			must(t, err)
 		}
 	}
-	signIn, err := os.ReadFile(filepath.Join(dir, "signin.key"))
-	must(t, err)
-	before["signin.key"] = signIn
+	for _, name := range []string{"signin.key", "seal.key"} {
+		stat, err := os.Stat(filepath.Join(dir, name))
+		must(t, err)
+		if stat.Mode().Perm() != 0o600 {
+			t.Errorf("mode of %s: got %v, want 0600", name, stat.Mode().Perm())
+		}
+		before[name], err = os.ReadFile(filepath.Join(dir, name))
+		must(t, err)
+	}
 	again := openAuthority(t, dir)
 	if !a.SignInKey().Equal(again.SignInKey()) {
 		t.Error("the second time it is another sign-in key")

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -50,9 +49,10 @@ type Coordinator struct {
 	writing  sync.Mutex // held from a transaction's start until its snapshot is published
 	snapshot atomic.Pointer[snapshot]
 
-	presence presence
-	limits   limits
-	crowd    *crowd
+	presence  presence
+	limits    limits
+	crowd     *crowd
+	passwords *passwords
 }
 
 // New opens the registry in cfg.Store, and makes it if the store is new. It
@@ -85,7 +85,7 @@ func New(cfg Config) (*Coordinator, error) {
 	c := &Coordinator{
 		cfg: cfg, log: cfg.Logger, started: cfg.Now(), roots: cfg.Authority.Roots(),
 		names: make(map[string]bool), presence: newPresence(), limits: newLimits(cfg.Now),
-		crowd: newCrowd(defaultCrowd),
+		crowd: newCrowd(defaultCrowd), passwords: newPasswords(),
 	}
 	rand.Read(c.secret[:])
 	for _, name := range cfg.Names {
@@ -238,17 +238,21 @@ type change struct {
 	touched map[string]bool // sections of the map: tenants' names, "" for the deployment's
 }
 
-// Actors of audit entries; tokens and members are KIND:ID.
+// Actors of audit entries; tokens, members and users are KIND:ID, issuers KIND:NAME.
 const (
 	actorLocal    = "local"
 	actorStranger = "stranger"
 )
 
 func actorToken(id postern.TokenID) string { return "token:" + id.String() }
+func actorIssuer(name string) string       { return "issuer:" + name }
 func actorMember(m *Member) string         { return string(m.Role) + ":" + m.ID }
 
 // touch says that a section of the map changed.
 func (ch *change) touch(tenant string) { ch.touched[tenant] = true }
+
+// ActorUser is the actor of a user.
+func ActorUser(id string) string { return "user:" + id }
 
 // maxDetail bounds the texts of an audit entry, in bytes.
 const maxDetail = 512
@@ -264,22 +268,4 @@ func (ch *change) audit(action, tenant, target, detail string) error {
 		Action: action, Tenant: tenant, Target: cut(target), Detail: cut(detail),
 	}
 	return ch.AppendAudit(AuditRecord{AuditEntry: e, Hash: chain(last.Hash, e)})
-}
-
-// refused records that somebody was refused, as often as limits allow.
-func (c *Coordinator) refused(ctx context.Context, actor, action, tenant, target string, remote netip.Addr, why error) {
-	skipped, ok := c.limits.refusal.pass()
-	if !ok {
-		return
-	}
-	detail := fmt.Sprintf("%v: %v", remote, why)
-	if skipped > 0 {
-		detail = fmt.Sprintf("%s (and %d more refusals, not recorded)", detail, skipped)
-	}
-	err := c.update(context.WithoutCancel(ctx), actor, func(ch *change) error {
-		return ch.audit(action, tenant, target, detail)
-	})
-	if err != nil {
-		c.log.Error("refusal not recorded", "err", err)
-	}
 }

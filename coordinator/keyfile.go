@@ -14,7 +14,9 @@ import (
 )
 
 // authorityFiles are the names that anyFile looks for.
-var authorityFiles = []string{"control-ca.key", "control-ca.pem", "coordinator.key", "coordinator.pem", "ca.key", "ca.pem", "signin.key"}
+var authorityFiles = []string{
+	"control-ca.key", "control-ca.pem", "coordinator.key", "coordinator.pem", "ca.key", "ca.pem", "signin.key", "seal.key",
+}
 
 // anyFile returns the name of a file that was made after the root, or "".
 func (a *Authority) anyFile() string {
@@ -63,15 +65,12 @@ func (a *Authority) match(name string, p pair) error {
 // readKey returns nil if there is no such file.
 func (a *Authority) readKey(name string) (crypto.Signer, error) {
 	path := filepath.Join(a.dir, name+".key")
-	stat, err := os.Stat(path)
+	err := checkPrivate(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
-	}
-	if mode := stat.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%s may be read by others (mode %04o): chmod 600 %s", path, mode, path)
 	}
 	der, err := readPEM(path, "PRIVATE KEY")
 	if err != nil {

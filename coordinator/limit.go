@@ -16,7 +16,9 @@ type limits struct {
 	token   *limiter[postern.TokenID] // enrolments
 	member  *limiter[string]          // members' requests, by id
 	redeem  *limiter[string]          // sign-ins that nodes redeem, by their ids
-	record  *limiter[string]          // what is recorded of members' doing for ever, by id
+	record  *limiter[string]          // what is recorded of members' and users' doing for ever, by id or actor
+	login   *limiter[string]          // attempts to sign in with a password, by login
+	signIn  *limiter[netip.Prefix]    // the same, by /32 or /64
 	refusal *gate                     // refusals in the audit log
 }
 
@@ -27,6 +29,8 @@ func newLimits(now func() time.Time) limits {
 		member:  newLimiter[string](rate.Every(time.Second), 60, now),
 		redeem:  newLimiter[string](rate.Every(20*time.Millisecond), 200, now), // a whole company in the morning
 		record:  newLimiter[string](rate.Every(time.Minute), 256, now),         // all services and certificates at once
+		login:   newLimiter[string](rate.Every(12*time.Second), 5, now),
+		signIn:  newLimiter[netip.Prefix](rate.Every(3*time.Second), 20, now),
 		refusal: newGate(rate.Every(time.Minute), 60, now),
 	}
 }

@@ -2,127 +2,233 @@ package coordinator
 
 import (
 	"context"
-	"net/netip"
+	"errors"
+	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"postern"
 )
 
-// User returns the user with id. It fails with ErrNotFound, also for a disabled one.
-func (c *Coordinator) User(ctx context.Context, id string) (User, error) { panic("stub") }
+// maxLogin bounds a login, in bytes, as RFC 5321 does an e-mail address.
+const maxLogin = 254
 
-// Grants returns what u may open. An operator has only what was granted to them.
-func (c *Coordinator) Grants(ctx context.Context, user string) ([]Grant, error) { panic("stub") }
+// User returns the user with id. It fails with ErrNotFound, also for a disabled one.
+func (c *Coordinator) User(ctx context.Context, id string) (User, error) {
+	var u User
+	err := c.cfg.Store.View(ctx, func(tx Tx) (err error) {
+		u, err = activeUser(tx, id)
+		return err
+	})
+	return u, err
+}
+
+// activeUser returns the user with id, unless they are disabled.
+func activeUser(tx Tx, id string) (User, error) {
+	u, err := tx.Users().Get(id)
+	if err == nil && !u.Disabled.IsZero() {
+		return User{}, fmt.Errorf("user %s is disabled: %w", id, ErrNotFound)
+	}
+	return u, err
+}
 
 // SetName changes what a user is called.
-func (c *Coordinator) SetName(ctx context.Context, actor, user, name string) error { panic("stub") }
-
-// CheckPassword returns the user whom login and password are right for. Attempts
-// are limited by login and by source, and cost the same whether or not there is
-// such a user. Refusals are Problems: CodeUnauthorized, CodeTooMany.
-func (c *Coordinator) CheckPassword(ctx context.Context, login, password string, remote netip.Addr) (User, error) {
-	panic("stub")
+func (c *Coordinator) SetName(ctx context.Context, actor, user, name string) error {
+	return c.update(ctx, actor, func(ch *change) error {
+		u, err := activeUser(ch, user)
+		if err != nil {
+			return noUser(err, user)
+		}
+		if err := checkText("name", name); err != nil {
+			return invalid(err, "")
+		}
+		if u.Name == name {
+			return nil
+		}
+		u.Name = name
+		return errors.Join(ch.Users().Put(u), ch.touchUser(u), ch.audit("user.name", "", u.ID, name))
+	})
 }
 
-// SetPassword sets a user's password, of 10 to 256 characters. All sessions of the user but
-// the one with id keep end.
-func (c *Coordinator) SetPassword(ctx context.Context, actor, user, password, keep string) error {
-	panic("stub")
+// noUser is notFound for users.
+func noUser(err error, user string) error {
+	return notFound(err, "user", user, "postern users list shows all")
 }
 
-// Passkeys returns a user's passkeys.
-func (c *Coordinator) Passkeys(ctx context.Context, user string) ([]Passkey, error) { panic("stub") }
-
-// Passkey returns a passkey and whose it is.
-func (c *Coordinator) Passkey(ctx context.Context, id string) (Passkey, User, error) { panic("stub") }
-
-// PutPasskey adds a passkey, or replaces it after it was used.
-func (c *Coordinator) PutPasskey(ctx context.Context, actor string, k Passkey) error { panic("stub") }
-
-// RemovePasskey removes a passkey, but not a user's last way to sign in.
-func (c *Coordinator) RemovePasskey(ctx context.Context, actor, user, id string) error {
-	panic("stub")
+// parseLogin returns the login that somebody typed: trimmed and in lower case.
+// There is no / in what people are given by people, see externalLogin.
+func parseLogin(s string) (string, error) {
+	if !utf8.ValidString(s) {
+		return "", errors.New("the login is not UTF-8")
+	}
+	s = strings.ToLower(strings.TrimSpace(s))
+	if s == "" {
+		return "", errors.New("the login is empty")
+	}
+	if len(s) > maxLogin {
+		return "", fmt.Errorf("the login has %d bytes, more than the %d that there may be", len(s), maxLogin)
+	}
+	for _, r := range s {
+		if r == '/' || !unicode.IsGraphic(r) || unicode.IsSpace(r) {
+			return "", fmt.Errorf("login %q: %q is not part of a login", s, r)
+		}
+	}
+	return s, nil
 }
 
-// Invitation returns the invitation with that secret, and whom it is for. It
-// fails with a Problem once it is used or expired.
-func (c *Coordinator) Invitation(ctx context.Context, secret string) (Invitation, User, error) {
-	panic("stub")
+// addUser makes a user, who has no way to sign in yet.
+func (ch *change) addUser(req postern.UserRequest) (User, error) {
+	login, err := parseLogin(req.Login)
+	if err != nil {
+		return User{}, invalid(err, "give an e-mail address, or a name without spaces and slashes")
+	}
+	if _, err := ch.Users().ByLogin(login); !errors.Is(err, ErrNotFound) {
+		if err != nil {
+			return User{}, err
+		}
+		return User{}, taken(fmt.Sprintf("there is a user %q already", login), "choose another login, or grant that user what you want to grant")
+	}
+	return ch.makeUser(User{Login: login, Name: req.Name, Operator: req.Operator})
 }
 
-// Accept uses an invitation up: the user gets the name, if not empty, and either the
-// password or the passkey.
-func (c *Coordinator) Accept(ctx context.Context, secret, name, password string, k *Passkey) (User, error) {
-	panic("stub")
+// makeUser puts a new user, whose login is free.
+func (ch *change) makeUser(u User) (User, error) {
+	if err := checkText("name", u.Name); err != nil {
+		return User{}, invalid(err, "")
+	}
+	u.ID, u.Created = "u"+postern.NewID(), ch.now
+	detail := u.Login
+	if u.Operator {
+		detail += ", operates the deployment"
+	}
+	return u, errors.Join(ch.Users().Put(u), ch.audit("user.add", "", u.ID, detail))
 }
 
-// A SignIn is somebody who just proved who they are.
-type SignIn struct {
-	User    string
-	Methods []string // RFC 8176
-	Device  bool
-	Agent   string
-	Remote  netip.Addr
+// removeUser removes a user with all that is theirs.
+func (ch *change) removeUser(u User) error {
+	if err := errors.Join(ch.touchUser(u), ch.dropCredentials(u)); err != nil {
+		return err
+	}
+	grants, err := ch.Grants().Of(u.ID)
+	if err != nil {
+		return err
+	}
+	for _, g := range grants {
+		if err := ch.Grants().Delete(g.GrantKey); err != nil {
+			return err
+		}
+	}
+	favourites, err := ch.Favourites().Of(u.ID)
+	if err != nil {
+		return err
+	}
+	for _, f := range favourites {
+		if err := ch.Favourites().Delete(f); err != nil {
+			return err
+		}
+	}
+	return errors.Join(ch.Users().Delete(u.ID), ch.audit("user.remove", "", u.ID, u.Login))
 }
 
-// Lifetimes of sessions at the portal.
-const (
-	SessionIdle = 30 * time.Minute
-	SessionMax  = 12 * time.Hour
-	DeviceMax   = 30 * 24 * time.Hour // of a device's, without idle limit
-)
-
-// StartSession starts a session and returns its secret.
-func (c *Coordinator) StartSession(ctx context.Context, in SignIn) (string, Session, error) {
-	panic("stub")
+// dropCredentials deletes all by which u could sign in or is signed in.
+func (ch *change) dropCredentials(u User) error {
+	passkeys, err := ch.Passkeys().Of(u.ID)
+	if err != nil {
+		return err
+	}
+	for _, k := range passkeys {
+		if err := ch.Passkeys().Delete(k.ID); err != nil {
+			return err
+		}
+	}
+	links, err := ch.Links().Of(u.ID)
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		if err := ch.Links().Delete(l.LinkKey); err != nil {
+			return err
+		}
+	}
+	sessions, err := ch.Sessions().Of(u.ID)
+	if err != nil {
+		return err
+	}
+	for _, s := range sessions {
+		if err := ch.Sessions().Delete(s.Hash); err != nil {
+			return err
+		}
+	}
+	return ch.dropInvitations(u)
 }
 
-// Session returns the session with that secret, and whose it is; ErrNotFound for one
-// that ended. It notes that the session is in use.
-func (c *Coordinator) Session(ctx context.Context, secret string) (Session, User, error) {
-	panic("stub")
+// disableUser keeps u out until enableUser, and signs them out everywhere.
+func (ch *change) disableUser(u User) error {
+	if !u.Disabled.IsZero() {
+		return nil
+	}
+	u.Disabled = ch.now
+	return errors.Join(
+		ch.endSessions(&u),
+		ch.dropInvitations(u),
+		ch.audit("user.disable", "", u.ID, u.Login),
+	)
 }
 
-// SessionByID is Session by its id, without noting its use.
-func (c *Coordinator) SessionByID(ctx context.Context, id string) (Session, User, error) {
-	panic("stub")
+// enableUser lets u in again, who has to sign in anew.
+func (ch *change) enableUser(u User) error {
+	if u.Disabled.IsZero() {
+		return nil
+	}
+	u.Disabled = time.Time{}
+	return errors.Join(ch.Users().Put(u), ch.touchUser(u), ch.audit("user.enable", "", u.ID, u.Login))
 }
 
-// Sessions returns a user's sessions that go on, the newest first.
-func (c *Coordinator) Sessions(ctx context.Context, user string) ([]Session, error) { panic("stub") }
-
-// EndSession ends one of a user's sessions, at the portal and at all nodes.
-func (c *Coordinator) EndSession(ctx context.Context, actor, user, id string) error { panic("stub") }
-
-// EndSessions ends all sessions of a user, at the portal and at all nodes.
-func (c *Coordinator) EndSessions(ctx context.Context, actor, user string) error { panic("stub") }
-
-// Issuers returns the external issuers, by name.
-func (c *Coordinator) Issuers(ctx context.Context) ([]Issuer, error) { panic("stub") }
-
-// An External is somebody whom an external issuer vouches for.
-type External struct {
-	Issuer  string // name
-	Subject string
-	Login   string // e-mail address, if it is verified, or preferred user name
-	Name    string
-	Groups  []string // values of the groups claim
+// touchUser says that the part of the map changed that nodes are told of u.
+func (ch *change) touchUser(u User) error {
+	grants, err := ch.Grants().Of(u.ID)
+	for _, g := range grants {
+		ch.touch(g.Tenant)
+	}
+	return err
 }
-
-// SignInExternal returns the user whom e is, makes them if need be, and brings what
-// the issuer grants up to date. It fails with a Problem for who has no role there.
-func (c *Coordinator) SignInExternal(ctx context.Context, e External) (User, error) { panic("stub") }
 
 // SetFavourite says whether a user wants to see something first.
-func (c *Coordinator) SetFavourite(ctx context.Context, f Favourite, on bool) error { panic("stub") }
-
-// Note records in the audit log what became of an attempt to sign in or to open
-// something. Refusals are limited.
-func (c *Coordinator) Note(ctx context.Context, actor, action, tenant, target, detail string) {
-	panic("stub")
+func (c *Coordinator) SetFavourite(ctx context.Context, f Favourite, on bool) error {
+	return c.update(ctx, ActorUser(f.User), func(ch *change) error {
+		if !on {
+			if err := ch.Favourites().Delete(f); err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+			return nil
+		}
+		return ch.addFavourite(f)
+	})
 }
 
-// ActorUser is the actor of a user.
-func ActorUser(id string) string { return "user:" + id }
+// maxFavourites bounds those of one user.
+const maxFavourites = 500
 
-var _ postern.Person
+func (ch *change) addFavourite(f Favourite) error {
+	if _, err := ch.Grants().Get(GrantKey{f.Tenant, f.User}); err != nil {
+		return notFound(err, "tenant", f.Tenant, "")
+	}
+	if err := postern.CheckLabel("service", f.Service); err != nil {
+		return invalid(err, "")
+	}
+	if f.Entry != "" {
+		if err := postern.CheckLabel("entry", f.Entry); err != nil {
+			return invalid(err, "")
+		}
+	}
+	all, err := ch.Favourites().Of(f.User)
+	if err != nil {
+		return err
+	}
+	if len(all) >= maxFavourites {
+		return invalid(fmt.Errorf("there are %d favourites already", len(all)), "take some away first")
+	}
+	return ch.Favourites().Put(f)
+}

@@ -166,7 +166,8 @@ func nodeState(control, path bool) string {
 // seenInterval is how often the times when members were last seen are stored.
 const seenInterval = time.Minute
 
-// keepSeen stores when members were last seen, now and then until ctx is done.
+// keepSeen stores when members were last seen, and forgets sessions that ended long
+// ago, now and then until ctx is done.
 func (c *Coordinator) keepSeen(ctx context.Context) error {
 	tick := time.NewTicker(seenInterval)
 	defer tick.Stop()
@@ -174,6 +175,7 @@ func (c *Coordinator) keepSeen(ctx context.Context) error {
 		select {
 		case <-tick.C:
 			c.storeSeen(ctx)
+			c.sweepSessions(ctx)
 		case <-ctx.Done():
 			return nil
 		}

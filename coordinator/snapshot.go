@@ -29,7 +29,9 @@ type snapshot struct {
 // A tenantMap is one tenant's part of a snapshot.
 type tenantMap struct {
 	Tenant
-	section *postern.Section // with all nodes and routes
+	section *postern.Section // with all nodes and routes, as gateways are told
+	people  []postern.Person // only nodes are told of
+	ended   []string         // the same
 	nodes   []*Member        // by name
 	custom  map[string]bool  // hosts of the routes that were added by hand
 }
@@ -39,7 +41,7 @@ func firstSnapshot(cfg *Config, tx Tx, d Deployment) (*snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	ch := &change{Tx: tx, cfg: cfg, touched: map[string]bool{"": true}}
+	ch := &change{Tx: tx, cfg: cfg, now: cfg.Now(), touched: map[string]bool{"": true}}
 	for _, t := range tenants {
 		ch.touch(t.Name)
 	}
@@ -75,27 +77,48 @@ func (ch *change) snapshot(prev *snapshot) (*snapshot, error) {
 // gateways do not take would keep all other tenants' changes from them, too.
 const maxSection = postern.MaxMapLine / 4
 
-// checkSize refuses what makes a tenant's section grow above maxSection. Either
-// may be nil.
+// maxPeople bounds what a tenant's nodes are told of its people, in bytes of JSON,
+// with all ended sessions that there may ever be of them: signing out is never
+// refused.
+const maxPeople = postern.MaxMapLine / 2
+
+// checkSize refuses what makes a tenant's section grow above maxSection, or its people
+// above maxPeople. Either may be nil.
 func checkSize(prev, next *tenantMap) error {
-	size := next.size()
-	if size <= maxSection || size <= prev.size() {
-		return nil
+	if size := next.size(); size > maxSection && size > prev.size() {
+		return postern.NewProblem(http.StatusConflict, postern.CodeTooMany,
+			fmt.Sprintf("tenant %q has more nodes and services than gateways can be told of", next.Name),
+			"remove nodes, or publish fewer services")
 	}
-	return postern.NewProblem(http.StatusConflict, postern.CodeTooMany,
-		fmt.Sprintf("tenant %q has more nodes and services than gateways can be told of", next.Name),
-		"remove nodes, or publish fewer services")
+	if size := next.peopleSize(); size > maxPeople && size > prev.peopleSize() {
+		return postern.NewProblem(http.StatusConflict, postern.CodeTooMany,
+			fmt.Sprintf("tenant %q has more people than nodes can be told of", next.Name),
+			"take its grants from who needs them no longer")
+	}
+	return nil
 }
 
 func (t *tenantMap) size() int {
 	if t == nil {
 		return 0
 	}
-	line, err := json.Marshal(t.section)
+	return jsonSize(t.section)
+}
+
+func (t *tenantMap) peopleSize() int {
+	if t == nil {
+		return 0
+	}
+	const ended = maxEnded * len(`"0123456789abcdef",`)
+	return jsonSize(t.people) + ended*len(t.people)
+}
+
+func jsonSize(v any) int {
+	text, err := json.Marshal(v)
 	if err != nil {
 		panic("coordinator: a section has no JSON: " + err.Error())
 	}
-	return len(line)
+	return len(text)
 }
 
 func (ch *change) build(prev *snapshot, d Deployment) (*snapshot, error) {
@@ -184,6 +207,12 @@ func (s *snapshot) buildTenant(ch *change, name string) error {
 		})
 	}
 	slices.SortFunc(t.section.Routes, func(a, b postern.Route) int { return cmp.Compare(a.Host, b.Host) })
+	if t.people, err = ch.people(name); err != nil {
+		return err
+	}
+	if t.ended, err = ch.ended(name); err != nil {
+		return err
+	}
 	s.tenants[name] = t
 	return nil
 }
@@ -212,7 +241,7 @@ func (s *snapshot) drop(members []*Member) {
 }
 
 // sections returns what m is to be told. A node is told of no other node, and
-// nothing of other tenants.
+// nothing of other tenants; a gateway is told of no people.
 func (s *snapshot) sections(m *Member) map[string]*postern.Section {
 	if m.Role == postern.RoleGateway {
 		all := make(map[string]*postern.Section, len(s.tenants)+1)
@@ -238,7 +267,9 @@ func (s *snapshot) deploymentFor(edit func(*postern.Deployment)) *postern.Sectio
 }
 
 func (t *tenantMap) sectionFor(m *Member) *postern.Section {
-	own := &postern.Section{Tenant: t.Name, Version: t.section.Version, Routes: t.routesOf(m)}
+	own := &postern.Section{
+		Tenant: t.Name, Version: t.section.Version, Routes: t.routesOf(m), People: t.people, Ended: t.ended,
+	}
 	for _, n := range t.section.Nodes {
 		if n.ID == m.ID {
 			own.Nodes = append(own.Nodes, n)

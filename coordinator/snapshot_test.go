@@ -8,7 +8,7 @@ import (
 	"postern"
 )
 
-// A section that gateways could not read is refused before it is told to them,
+// A section that members could not read is refused before it is told to them,
 // and can still be made smaller.
 func TestCheckSize(t *testing.T) {
 	section := func(routes int) *tenantMap {
@@ -36,6 +36,38 @@ func TestCheckSize(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+	people := func(n int) *tenantMap {
+		t := &tenantMap{Tenant: Tenant{Name: "acme"}, section: &postern.Section{Tenant: "acme"}}
+		for range n {
+			t.people = append(t.people, postern.Person{ID: "u0123456789abcdef", Login: "somebody@acme.example", Role: postern.TenantMember})
+		}
+		return t
+	}
+	const crowd, throng = 5_000, 20_000
+	peopleTests := []struct {
+		name       string
+		prev, next *tenantMap
+		ok         bool
+	}{
+		{"many people", nil, people(crowd), true},
+		{"too many people", people(crowd), people(throng), false},
+		{"fewer, and still too many", people(throng), people(throng - 1), true},
+	}
+	for _, tt := range peopleTests {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := checkSize(tt.prev, tt.next); (err == nil) != tt.ok {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	// Whatever people do, what their nodes are told fits a line.
+	full := &postern.Section{People: people(maxPeople / people(1).peopleSize()).people}
+	for range maxEnded * len(full.People) {
+		full.Ended = append(full.Ended, postern.NewID())
+	}
+	if n := jsonSize(full); n > postern.MaxMapLine-maxSection {
+		t.Errorf("%d people have %d bytes", len(full.People), n)
 	}
 	if n := section(fits).size(); n > maxSection || n < fits*50 {
 		t.Errorf("a section of %d routes has %d bytes", fits, n)

@@ -88,6 +88,7 @@ type PersonalTable[K, V any] interface {
 type UserTable interface {
 	Table[string, User]
 	ByLogin(login string) (User, error)
+	Granted(tenant string) ([]User, error) // who have a grant of it, by id
 }
 
 // A GrantTable says who may open which tenant.
@@ -114,8 +115,9 @@ type SessionTable interface {
 	ByID(id string) (Session, error)
 	// Expired returns at most limit sessions whose Expires is before t, the oldest first.
 	Expired(t time.Time, limit int) ([]Session, error)
-	// Ended returns the sessions that were ended after t, by id.
-	Ended(t time.Time) ([]Session, error)
+	// Ended returns the sessions that were ended after t, of users with a grant of
+	// tenant, by id.
+	Ended(tenant string, t time.Time) ([]Session, error)
 }
 
 // A Deployment is the registry's one row about itself.

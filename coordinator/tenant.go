@@ -78,12 +78,47 @@ func (ch *change) removeTenant(name string) error {
 			return err
 		}
 	}
+	if err := ch.removePeople(name); err != nil {
+		return err
+	}
 	ch.touch(name)
 	return errors.Join(
 		ch.hold(postern.ServiceHost(postern.DefaultService, name, ch.cfg.Base), t.Number),
 		ch.Tenants().Delete(name),
 		ch.audit("tenant.remove", name, "", fmt.Sprintf("%d nodes, %d tokens, %d custom routes", len(members), len(tokens), len(routes))),
 	)
+}
+
+// removePeople deletes what users have of a tenant. They themselves stay.
+func (ch *change) removePeople(tenant string) error {
+	issuers, err := ch.Issuers().In(tenant)
+	if err != nil {
+		return err
+	}
+	for _, i := range issuers {
+		if err := ch.removeIssuer(i.Name); err != nil {
+			return err
+		}
+	}
+	grants, err := ch.Grants().In(tenant)
+	if err != nil {
+		return err
+	}
+	for _, g := range grants {
+		if err := ch.Grants().Delete(g.GrantKey); err != nil {
+			return err
+		}
+	}
+	favourites, err := ch.Favourites().In(tenant)
+	if err != nil {
+		return err
+	}
+	for _, f := range favourites {
+		if err := ch.Favourites().Delete(f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // removeMember forgets m but for its identity, which is turned away from now on.

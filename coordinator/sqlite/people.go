@@ -146,9 +146,16 @@ type userTable struct {
 	table[string, coordinator.User]
 }
 
-var userByLogin = users.where("login = ?")
+var (
+	userByLogin  = users.where("login = ?")
+	usersGranted = users.where("id IN (SELECT user FROM grants WHERE tenant = ?) ORDER BY id")
+)
 
 func (t userTable) ByLogin(login string) (coordinator.User, error) { return t.one(userByLogin, login) }
+
+func (t userTable) Granted(tenant string) ([]coordinator.User, error) {
+	return t.many(usersGranted, tenant)
+}
 
 type sessionTable struct {
 	table[[32]byte, coordinator.Session]
@@ -157,7 +164,7 @@ type sessionTable struct {
 var (
 	sessionByID     = sessions.where("id = ?")
 	sessionsExpired = sessions.where("expires < ? ORDER BY expires LIMIT ?")
-	sessionsEnded   = sessions.where("ended > ? ORDER BY id")
+	sessionsEnded   = sessions.where("ended > ? AND user IN (SELECT user FROM grants WHERE tenant = ?) ORDER BY id")
 )
 
 func (t sessionTable) ByID(id string) (coordinator.Session, error) { return t.one(sessionByID, id) }
@@ -166,8 +173,8 @@ func (t sessionTable) Expired(before time.Time, limit int) ([]coordinator.Sessio
 	return t.many(sessionsExpired, nanos(before), limit)
 }
 
-func (t sessionTable) Ended(after time.Time) ([]coordinator.Session, error) {
-	return t.many(sessionsEnded, nanos(after))
+func (t sessionTable) Ended(tenant string, after time.Time) ([]coordinator.Session, error) {
+	return t.many(sessionsEnded, nanos(after), tenant)
 }
 
 type linkTable struct {

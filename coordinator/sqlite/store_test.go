@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -281,15 +282,21 @@ func TestDiskFull(t *testing.T) {
 	}))
 }
 
+// newest is the schema that this program makes.
+const newest = 2
+
 // later is the migrations and one more.
 func later(t *testing.T, step string) fs.FS {
 	t.Helper()
-	first, err := embedded.ReadFile("migrations/00001_registry.sql")
+	all := fstest.MapFS{fmt.Sprintf("%05d_later.sql", newest+1): {Data: []byte("-- +goose Up\n" + step)}}
+	names, err := fs.Glob(embedded, "migrations/*.sql")
 	must(t, err)
-	return fstest.MapFS{
-		"00001_registry.sql": {Data: first},
-		"00002_later.sql":    {Data: []byte("-- +goose Up\n" + step)},
+	for _, name := range names {
+		data, err := embedded.ReadFile(name)
+		must(t, err)
+		all[filepath.Base(name)] = &fstest.MapFile{Data: data}
 	}
+	return all
 }
 
 func TestMigrate(t *testing.T) {
@@ -314,7 +321,7 @@ func TestMigrate(t *testing.T) {
 	if n != 1 {
 		t.Errorf("%d rows after the migration, want 1", n)
 	}
-	backup := openStore(t, filepath.Join(dir, "backups", "20260102T130000Z-schema-1.db"))
+	backup := openStore(t, filepath.Join(dir, "backups", fmt.Sprintf("20260102T130000Z-schema-%d.db", newest)))
 	must(t, backup.View(t.Context(), func(tx coordinator.Tx) error { _, err := tx.Tenants().Get("acme"); return err }))
 
 	before, err := os.ReadFile(path)

@@ -57,7 +57,7 @@ CREATE TABLE sessions (
     expires INTEGER NOT NULL,
     ended   INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX sessions_user ON sessions (user);
+CREATE INDEX sessions_user ON sessions (user, ended);
 CREATE INDEX sessions_expires ON sessions (expires);
 
 CREATE TABLE issuers (

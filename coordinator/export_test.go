@@ -1,0 +1,98 @@
+package coordinator
+
+import (
+	"context"
+
+	"postern"
+)
+
+// What operators do to people, for tests that know the coordinator from outside.
+
+func (c *Coordinator) AddTenant(ctx context.Context, name string) error {
+	return c.update(ctx, actorLocal, func(ch *change) error {
+		_, err := ch.addTenant(postern.TenantRequest{Name: name})
+		return err
+	})
+}
+
+func (c *Coordinator) RemoveTenant(ctx context.Context, name string) error {
+	return c.update(ctx, actorLocal, func(ch *change) error { return ch.removeTenant(name) })
+}
+
+func (c *Coordinator) AddUser(ctx context.Context, req postern.UserRequest) (u User, err error) {
+	err = c.update(ctx, actorLocal, func(ch *change) (err error) {
+		u, err = ch.addUser(req)
+		return err
+	})
+	return u, err
+}
+
+func (c *Coordinator) onUser(ctx context.Context, id string, fn func(*change, User) error) error {
+	return c.update(ctx, actorLocal, func(ch *change) error {
+		u, err := ch.Users().Get(id)
+		if err != nil {
+			return err
+		}
+		return fn(ch, u)
+	})
+}
+
+func (c *Coordinator) RemoveUser(ctx context.Context, id string) error {
+	return c.onUser(ctx, id, (*change).removeUser)
+}
+
+func (c *Coordinator) DisableUser(ctx context.Context, id string) error {
+	return c.onUser(ctx, id, (*change).disableUser)
+}
+
+func (c *Coordinator) EnableUser(ctx context.Context, id string) error {
+	return c.onUser(ctx, id, (*change).enableUser)
+}
+
+func (c *Coordinator) PutGrant(ctx context.Context, id, tenant string, req postern.GrantRequest) (g Grant, err error) {
+	err = c.onUser(ctx, id, func(ch *change, u User) (err error) {
+		g, err = ch.putGrant(u, tenant, req, "")
+		return err
+	})
+	return g, err
+}
+
+func (c *Coordinator) DeleteGrant(ctx context.Context, id, tenant string) error {
+	return c.onUser(ctx, id, func(ch *change, u User) error { return ch.deleteGrant(u, tenant) })
+}
+
+func (c *Coordinator) Invite(ctx context.Context, id string) (secret string, err error) {
+	err = c.onUser(ctx, id, func(ch *change, u User) (err error) {
+		secret, _, err = ch.invite(u)
+		return err
+	})
+	return secret, err
+}
+
+func (c *Coordinator) PutIssuer(ctx context.Context, name string, req postern.IssuerRequest) (i Issuer, err error) {
+	err = c.update(ctx, actorLocal, func(ch *change) (err error) {
+		i, err = ch.putIssuer(name, req)
+		return err
+	})
+	return i, err
+}
+
+func (c *Coordinator) RemoveIssuer(ctx context.Context, name string) error {
+	return c.update(ctx, actorLocal, func(ch *change) error { return ch.removeIssuer(name) })
+}
+
+func (c *Coordinator) SweepSessions(ctx context.Context) { c.sweepSessions(ctx) }
+
+// CheapPasswords makes hashing cost next to nothing, but for a parameter or two of
+// today's.
+func (c *Coordinator) CheapPasswords(iterations uint32) {
+	c.passwords.params.Memory, c.passwords.params.Iterations = 64, iterations
+}
+
+// Bounds of what is remembered of a user.
+const (
+	MaxSessions = maxSessions
+	MaxEnded    = maxEnded
+	KeepSession = keepSession
+	MaxPasskeys = maxPasskeys
+)
