@@ -30,10 +30,10 @@ test: ## all tests that need neither root nor a browser
 race: ## the same under the race detector
 	$(GO) test -race -tags $(TAGS) ./...
 
-# SUITE picks the tests whose names start so: road, browser, crash, cipher,
+# SUITE picks the tests whose names start so: road, browser, login, crash, cipher,
 # isolation, nat. Without it all of them run, one suite after the other.
 SUITE  ?=
-SUITES := Road Browser Crash Cipher Isolation NAT
+SUITES := Road Browser Login Crash Cipher Isolation NAT
 suite   = $(if $(SUITE),$(shell printf '%s\n' $(SUITES) | grep -ix '$(SUITE)'),$(SUITES))
 
 .PHONY: e2e

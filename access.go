@@ -5,6 +5,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Values of an Access' Who.
@@ -20,7 +22,9 @@ type Access struct {
 	Groups []string `json:"groups,omitempty"` // labels; iff Who is groups
 }
 
-// An Exception is a part of a service that others may open than the rest.
+// An Exception is a part of a service that others may open than the rest. What it
+// opens it opens at its very path; what it closes it closes also to who spells that
+// path another way. See Service.AccessAt.
 type Exception struct {
 	Path string `json:"path"` // /PATH; with a / at its end, all below it
 	Access
@@ -70,16 +74,18 @@ func (a Access) Allows(p *Person, service string) bool {
 	case a.Who == AccessGroups:
 		return slices.ContainsFunc(p.Groups, func(g string) bool { return slices.Contains(a.Groups, g) })
 	}
-	return a.Who == AccessMembers || a.Who == ""
+	return a.members()
 }
 
-// AccessAt returns what has to allow a request for urlPath, which is decoded: all
-// of what is returned. That is one Access, of the exception with the longest
-// matching path, or of the service; or, for a path that applications may read in
-// more ways than one, all that the service has.
+func (a Access) members() bool { return a.Who == AccessMembers || a.Who == "" }
+
+// AccessAt returns what has to allow a request for urlPath, which is decoded: all of
+// what is returned. For most paths that is one Access, of the exception with the
+// longest path that covers urlPath, or of the service if none does.
 //
-// Letters of either case are one where that keeps people out, and two where it
-// would let them in.
+// Applications read paths in different ways; see reading. What each of these ways asks
+// for has to allow the request, so that none lets somebody in whom another keeps out.
+// For a path that can be read in still more ways, all that the service has must.
 func (s Service) AccessAt(urlPath string) []Access {
 	if !plainPath(urlPath) {
 		all := []Access{s.Access}
@@ -88,33 +94,115 @@ func (s Service) AccessAt(urlPath string) []Access {
 		}
 		return all
 	}
-	best := Exception{Access: s.Access}
-	for _, e := range s.Exceptions {
-		if len(e.Path) > len(best.Path) && e.covers(urlPath) {
-			best = e
+	if len(s.Exceptions) == 0 {
+		return []Access{s.Access}
+	}
+	var must []Access
+	for _, r := range readings {
+		for _, a := range r.accessAt(s, urlPath) {
+			if !slices.ContainsFunc(must, a.Equal) {
+				must = append(must, a)
+			}
 		}
 	}
-	return []Access{best.Access}
+	return must
 }
 
-func (e Exception) covers(urlPath string) bool {
-	at := e.Path
-	if !e.Public() {
-		at, urlPath = strings.ToLower(at), strings.ToLower(urlPath)
-	}
-	if strings.HasSuffix(at, "/") {
-		return strings.HasPrefix(urlPath, at)
-	}
-	return urlPath == at || !e.Public() && strings.HasPrefix(urlPath, at+"/")
+// A reading is how an application may understand a path.
+type reading struct {
+	fold  bool // letters of either case are one
+	slash bool // /a/ and /a are one
+	below bool // what is at /a is also at /a/b
 }
 
-// plainPath reports whether all applications see the same in p: no . or ..
-// segments, no empty ones, nothing that some take for a / or for parameters.
+var readings = []reading{
+	{}, {fold: true}, {slash: true}, {fold: true, slash: true},
+	{below: true}, {fold: true, below: true}, {slash: true, below: true}, {fold: true, slash: true, below: true},
+}
+
+// accessAt returns the access of those of s' exceptions that cover urlPath with the
+// longest path, or of s if none does.
+func (r reading) accessAt(s Service, urlPath string) []Access {
+	if r.fold {
+		urlPath = foldCase(urlPath)
+	}
+	best, length := []Access{s.Access}, -1
+	for _, e := range s.Exceptions {
+		at := e.Path
+		if r.fold {
+			at = foldCase(at)
+		}
+		n := len(strings.TrimSuffix(at, "/"))
+		if n < length || !r.covers(at, urlPath) {
+			continue
+		}
+		if n > length {
+			best, length = nil, n
+		}
+		best = append(best, e.Access)
+	}
+	return best
+}
+
+// covers reports whether urlPath is at, or below at if that ends with a slash.
+func (r reading) covers(at, urlPath string) bool {
+	dir := strings.HasSuffix(at, "/")
+	switch {
+	case urlPath == at, dir && strings.HasPrefix(urlPath, at):
+		return true
+	case r.slash && strings.TrimSuffix(urlPath, "/") == strings.TrimSuffix(at, "/"):
+		return true
+	}
+	return r.below && !dir && strings.HasPrefix(urlPath, at+"/")
+}
+
+// foldCase returns the same for all texts that differ in the case of letters alone.
+func foldCase(s string) string {
+	return strings.Map(func(r rune) rune {
+		least := r
+		for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+			least = min(least, f)
+		}
+		return least
+	}, s)
+}
+
+// plainPath reports whether applications see in p nothing but names between slashes,
+// the same names all of them: no . or .. segments, no empty ones, nothing that some
+// take for a slash, for parameters or for a dot (RFC 3986, section 3.3), or leave out,
+// as Windows does with dots and spaces at the end of a name.
 func plainPath(p string) bool {
-	if p == "" || p[0] != '/' || strings.ContainsAny(p, "\\;%\x00") {
+	if p == "" || p[0] != '/' || !utf8.ValidString(p) || strings.ContainsFunc(p, ambiguous) {
 		return false
 	}
+	for name := range strings.SplitSeq(strings.Trim(p, "/"), "/") {
+		if strings.HasSuffix(name, ".") || strings.HasSuffix(name, " ") || strings.HasPrefix(name, " ") ||
+			strings.Contains(name, "::") || shortName(name) {
+			return false
+		}
+	}
 	return path.Clean(p) == p || path.Clean(p)+"/" == p
+}
+
+// ambiguous reports whether r is more than a character of a name to some: itself, or
+// once it was normalized (Unicode Standard Annex #15).
+func ambiguous(r rune) bool {
+	switch {
+	case strings.ContainsRune(`\;%?#`, r), unicode.IsControl(r), r != ' ' && unicode.IsSpace(r):
+		return true
+	case unicode.In(r, unicode.Mn, unicode.Cf), r >= 0x1100 && r <= 0x11ff: // becomes one with its neighbours
+		return true
+	case r >= 0x2000 && r <= 0x206f, r == 0x037e, r == 0x2215, r == 0x2216, r == 0x29f5, r == 0x29f8: // punctuation, slashes
+		return true
+	}
+	return r >= 0xfb00 && r <= 0xffff // other forms of other characters
+}
+
+// shortName reports whether name may be the second one, such as SECRET~1, that Windows
+// gives to what has a longer one.
+func shortName(name string) bool {
+	tilde := strings.LastIndexByte(name, '~')
+	return tilde >= 0 && tilde+1 < len(name) && name[tilde+1] >= '0' && name[tilde+1] <= '9'
 }
 
 // check reports what is wrong with a; within stands before its fields' paths.
@@ -146,17 +234,19 @@ func (a Access) check(within string) error {
 }
 
 func (e Exception) check(within string) error {
-	if err := checkPath(e.Path); err != nil {
+	if err := CheckPath(e.Path); err != nil {
 		return &FieldError{Field: within + "path", Err: err}
 	}
-	if !plainPath(e.Path) || strings.ContainsAny(e.Path, "?#") {
+	if !plainPath(e.Path) {
 		return fieldError(within+"path", "path %q of an exception has more than names between slashes", e.Path)
 	}
 	return e.Access.check(within)
 }
 
 // Equal reports whether a and b let the same people in.
-func (a Access) Equal(b Access) bool { return a.Who == b.Who && slices.Equal(a.Groups, b.Groups) }
+func (a Access) Equal(b Access) bool {
+	return (a.Who == b.Who || a.members() && b.members()) && slices.Equal(a.Groups, b.Groups)
+}
 
 // A Person is somebody who was granted a tenant, as its nodes need to know them.
 type Person struct {
@@ -165,7 +255,7 @@ type Person struct {
 	Name      string   `json:"name,omitempty"`
 	Role      string   `json:"role"`                 // one of TenantRoles
 	Groups    []string `json:"groups,omitempty"`     // labels
-	Services  []string `json:"services,omitempty"`   // names; nil: all that members may open
+	Services  []string `json:"services,omitzero"`    // names; nil: all that members may open
 	NotBefore int64    `json:"not_before,omitempty"` // Unix seconds: sign-ins before it count no longer
 }
 

@@ -14,6 +14,8 @@ import (
 //	GET    /admin/v1/tenants                    []Tenant
 //	POST   /admin/v1/tenants                    TenantRequest -> Tenant
 //	DELETE /admin/v1/tenants/{tenant}           its nodes, tokens and routes too
+//	GET    /admin/v1/tenants/{tenant}/admission AdmissionState
+//	PUT    /admin/v1/tenants/{tenant}/admission AdmissionRequest -> AdmissionState
 //	GET    /admin/v1/tokens?tenant=             []IssuedToken
 //	POST   /admin/v1/tokens                     TokenRequest -> CreatedToken
 //	DELETE /admin/v1/tokens/{token}             revokes

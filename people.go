@@ -19,7 +19,6 @@ import (
 //	GET    /admin/v1/issuers                          []IssuerState
 //	PUT    /admin/v1/issuers/{issuer}                 IssuerRequest -> IssuerState
 //	DELETE /admin/v1/issuers/{issuer}
-//	PUT    /admin/v1/tenants/{tenant}/admission       AdmissionRequest -> AdmissionState
 //
 // Who operates only some tenants sees the users who were granted one of them, and
 // of their grants those alone.

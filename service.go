@@ -159,7 +159,7 @@ func (e Entry) check(within string) error {
 	if e.Path == "" {
 		return fieldError(within+"path", "entry %q has no path", e.Name)
 	}
-	if err := checkPath(e.Path); err != nil {
+	if err := CheckPath(e.Path); err != nil {
 		return &FieldError{Field: within + "path", Err: err}
 	}
 	if err := checkLine(e.Note, MaxNote); err != nil {
@@ -191,10 +191,10 @@ func checkLine(s string, limit int) error {
 	return nil
 }
 
-// checkPath reports why s is not a path of its own origin, as browsers read one:
-// they take \ for /, leave out tabs and line breaks, and find a host behind //
-// (WHATWG URL, section 4.4).
-func checkPath(s string) error {
+// CheckPath reports why s is not a path of its own origin, with query and fragment or
+// without, as browsers read one: they take \ for /, leave out tabs and line breaks,
+// and find a host behind // (WHATWG URL, section 4.4).
+func CheckPath(s string) error {
 	switch {
 	case len(s) > MaxPath:
 		return fmt.Errorf("path %.40q… has %d bytes; at most %d are taken", s, len(s), MaxPath)

@@ -152,6 +152,10 @@ const (
 	AdmissionList   = "allow-list" // from the allowed prefixes alone
 )
 
+// AdmissionWindow is how long a source is admitted that nobody uses: at the portal,
+// or at a node through the gateway that admits it.
+const AdmissionWindow = 15 * time.Minute
+
 // A Source is where somebody came from who signed in at the portal.
 type Source struct {
 	Prefix netip.Prefix `json:"prefix"` // an IPv4 /32 or an IPv6 /64

@@ -1,12 +1,10 @@
 package coordinator
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"reflect"
-	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -18,7 +16,7 @@ import (
 // maxAdminBody bounds a request's body, in bytes.
 const maxAdminBody = 64 << 10
 
-// adminHandler returns the operators' API. Who asks is the context's actor.
+// adminHandler returns the operators' API. Who asks is the context's operator.
 func (c *Coordinator) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", nothingHere)
@@ -31,9 +29,18 @@ func (c *Coordinator) adminHandler() http.Handler {
 	return mux
 }
 
+type operatorKey struct{}
+
+// as lets o ask next.
+func as(o *Operator, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), operatorKey{}, o)))
+	})
+}
+
 // operation registers fn, which is to answer op's requests, with its errors as
 // Problems.
-func operation[I, O any](c *Coordinator, api huma.API, method, path, id, summary string, fn func(context.Context, *I) (*O, error)) {
+func operation[I, O any](c *Coordinator, api huma.API, method, path, id, summary string, fn func(context.Context, *Operator, *I) (*O, error)) {
 	problem := api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[postern.Problem](), true, "")
 	op := huma.Operation{
 		Method: method, Path: postern.PathAdmin + path, OperationID: id, Summary: summary, MaxBodyBytes: maxAdminBody,
@@ -43,12 +50,26 @@ func operation[I, O any](c *Coordinator, api huma.API, method, path, id, summary
 		}},
 	}
 	huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {
-		out, err := fn(ctx, in)
+		// Without an operator this panics: nobody asks who did not come through as.
+		out, err := fn(ctx, ctx.Value(operatorKey{}).(*Operator), in)
 		if err != nil {
 			return nil, statusProblem{c.problemOf(ctx, err)}
 		}
 		return out, nil
 	})
+}
+
+// answering returns fn in the shape that operation takes, for an answer with a body.
+func answering[I, T any](fn func(context.Context, *Operator, *I) (T, error)) func(context.Context, *Operator, *I) (*body[T], error) {
+	return func(ctx context.Context, o *Operator, in *I) (*body[T], error) {
+		v, err := fn(ctx, o, in)
+		return &body[T]{v}, err
+	}
+}
+
+// silent is answering for an answer without one.
+func silent[I any](fn func(context.Context, *Operator, *I) error) func(context.Context, *Operator, *I) (*none, error) {
+	return func(ctx context.Context, o *Operator, in *I) (*none, error) { return nil, fn(ctx, o, in) }
 }
 
 // A statusProblem is a Problem that huma knows for an error.
@@ -74,16 +95,6 @@ func plainProblem(_ huma.Context, _ string, v any) (any, error) {
 	return v, nil
 }
 
-type actorKey struct{}
-
-// actorOf returns who asks over the admin API.
-func actorOf(ctx context.Context) string {
-	if actor, ok := ctx.Value(actorKey{}).(string); ok {
-		return actor
-	}
-	return actorLocal
-}
-
 // bearer lets only those with an admin token ask next (RFC 6750, section 2.1).
 func (c *Coordinator) bearer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -104,7 +115,7 @@ func (c *Coordinator) bearer(next http.Handler) http.Handler {
 			return
 		}
 		visitorOf(r).known(actorToken(id))
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), actorKey{}, actorToken(id))))
+		as(&Operator{c: c, actor: actorToken(id), all: true}, next).ServeHTTP(w, r)
 	})
 }
 
@@ -118,6 +129,10 @@ type (
 	tenantPath struct {
 		Tenant string `path:"tenant"`
 	}
+	admissionBody struct {
+		Tenant string `path:"tenant"`
+		Body   postern.AdmissionRequest
+	}
 	tokenPath struct {
 		Token postern.TokenID `path:"token"`
 	}
@@ -130,218 +145,90 @@ type (
 	hostPath struct {
 		Host string `path:"host"`
 	}
-	auditQuery struct {
-		After uint64 `query:"after" doc:"only entries with a greater seq"`
-		Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+	auditFilter struct {
+		After  uint64 `query:"after" doc:"only entries with a greater seq"`
+		Before uint64 `query:"before" doc:"only entries with a smaller seq; 0: all"`
+		Newest bool   `query:"newest" doc:"the newest first"`
+		Tenant string `query:"tenant" doc:"only this tenant's"`
+		Actor  string `query:"actor" doc:"only this actor's"`
+		Action string `query:"action" doc:"only those whose action begins so"`
+		Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 	}
 )
 
 func (c *Coordinator) registerAdmin(api huma.API) {
-	operation(c, api, "GET", "/status", "status", "The deployment at a glance", c.adminStatus)
-	operation(c, api, "GET", "/tenants", "list-tenants", "List tenants", c.adminTenants)
-	operation(c, api, "POST", "/tenants", "add-tenant", "Add a tenant", c.adminAddTenant)
-	operation(c, api, "DELETE", "/tenants/{tenant}", "remove-tenant", "Remove a tenant with its nodes, tokens and routes", c.adminRemoveTenant)
-	operation(c, api, "GET", "/tokens", "list-tokens", "List tokens", c.adminTokens)
-	operation(c, api, "POST", "/tokens", "create-token", "Issue a token", c.adminCreateToken)
-	operation(c, api, "DELETE", "/tokens/{token}", "revoke-token", "Revoke a token", c.adminRevokeToken)
-	operation(c, api, "GET", "/nodes", "list-nodes", "List nodes", c.adminNodes)
-	operation(c, api, "GET", "/nodes/{node}", "show-node", "Show a node, by id or TENANT/NAME", c.adminNode)
-	operation(c, api, "DELETE", "/nodes/{node}", "remove-node", "Remove a node", c.adminRemoveNode)
-	operation(c, api, "GET", "/gateways", "list-gateways", "List gateways", c.adminGateways)
-	operation(c, api, "DELETE", "/gateways/{gateway}", "remove-gateway", "Remove a gateway", c.adminRemoveGateway)
-	operation(c, api, "GET", "/routes", "list-routes", "List routes", c.adminRoutes)
-	operation(c, api, "POST", "/routes", "add-route", "Add a custom route", c.adminAddRoute)
-	operation(c, api, "DELETE", "/routes/{host}", "remove-route", "Remove a custom route", c.adminRemoveRoute)
-	operation(c, api, "GET", "/routes/{host}/match", "match-route", "Where a gateway sends a host name", c.adminMatchRoute)
-	operation(c, api, "GET", "/audit", "audit", "Who did what, oldest first", c.adminAudit)
+	operation(c, api, "GET", "/status", "status", "The deployment at a glance",
+		answering(func(ctx context.Context, o *Operator, _ *none) (postern.Overview, error) { return o.Status(ctx) }))
+	c.registerTenants(api)
+	c.registerMembers(api)
+	c.registerRoutes(api)
+	operation(c, api, "GET", "/audit", "audit", "Who did what, oldest first",
+		answering(func(ctx context.Context, o *Operator, in *auditFilter) ([]postern.AuditEntry, error) {
+			return o.Audit(ctx, AuditQuery(*in))
+		}))
 }
 
-func (c *Coordinator) adminStatus(context.Context, *none) (*body[postern.Overview], error) {
-	snap := c.snapshot.Load()
-	o := postern.Overview{
-		Deployment: snap.row.ID, Version: c.cfg.Version, Base: c.cfg.Base, Port: c.cfg.Port,
-		Root: c.cfg.Authority.Root(), RootKey: c.cfg.Authority.RootKey(), MapVersion: snap.version,
-		Tenants: len(snap.tenants), Gateways: len(snap.gateways), Started: c.started,
-	}
-	for _, t := range snap.tenants {
-		o.Nodes += len(t.nodes)
-		o.Routes += len(t.section.Routes)
-		for _, n := range t.nodes {
-			if c.nodeState(snap, n).State == postern.StateReady {
-				o.NodesReady++
-			}
-		}
-	}
-	return &body[postern.Overview]{o}, nil
+func (c *Coordinator) registerTenants(api huma.API) {
+	operation(c, api, "GET", "/tenants", "list-tenants", "List tenants",
+		answering(func(ctx context.Context, o *Operator, _ *none) ([]postern.Tenant, error) { return o.Tenants(ctx) }))
+	operation(c, api, "POST", "/tenants", "add-tenant", "Add a tenant",
+		answering(func(ctx context.Context, o *Operator, in *body[postern.TenantRequest]) (postern.Tenant, error) {
+			return o.AddTenant(ctx, in.Body)
+		}))
+	operation(c, api, "DELETE", "/tenants/{tenant}", "remove-tenant", "Remove a tenant with its nodes, tokens and routes",
+		silent(func(ctx context.Context, o *Operator, in *tenantPath) error { return o.RemoveTenant(ctx, in.Tenant) }))
+	operation(c, api, "GET", "/tenants/{tenant}/admission", "show-admission", "From where a tenant can be reached",
+		answering(func(ctx context.Context, o *Operator, in *tenantPath) (postern.AdmissionState, error) {
+			return o.Admission(ctx, in.Tenant)
+		}))
+	operation(c, api, "PUT", "/tenants/{tenant}/admission", "set-admission", "Say from where a tenant can be reached",
+		answering(func(ctx context.Context, o *Operator, in *admissionBody) (postern.AdmissionState, error) {
+			return o.SetAdmission(ctx, in.Tenant, in.Body)
+		}))
+	operation(c, api, "GET", "/tokens", "list-tokens", "List tokens",
+		answering(func(ctx context.Context, o *Operator, in *tenantFilter) ([]postern.IssuedToken, error) {
+			return o.Tokens(ctx, in.Tenant)
+		}))
+	operation(c, api, "POST", "/tokens", "create-token", "Issue a token",
+		answering(func(ctx context.Context, o *Operator, in *body[postern.TokenRequest]) (postern.CreatedToken, error) {
+			return o.CreateToken(ctx, in.Body)
+		}))
+	operation(c, api, "DELETE", "/tokens/{token}", "revoke-token", "Revoke a token",
+		silent(func(ctx context.Context, o *Operator, in *tokenPath) error { return o.RevokeToken(ctx, in.Token) }))
 }
 
-func (c *Coordinator) adminTenants(context.Context, *none) (*body[[]postern.Tenant], error) {
-	all := []postern.Tenant{}
-	snap := c.snapshot.Load()
-	for _, t := range snap.tenantsNamed("") {
-		all = append(all, snap.tenant(t.Tenant))
-	}
-	return &body[[]postern.Tenant]{all}, nil
+func (c *Coordinator) registerMembers(api huma.API) {
+	operation(c, api, "GET", "/nodes", "list-nodes", "List nodes",
+		answering(func(ctx context.Context, o *Operator, in *tenantFilter) ([]postern.NodeState, error) {
+			return o.Nodes(ctx, in.Tenant)
+		}))
+	operation(c, api, "GET", "/nodes/{node}", "show-node", "Show a node, by id or TENANT/NAME",
+		answering(func(ctx context.Context, o *Operator, in *nodePath) (postern.NodeState, error) {
+			return o.Node(ctx, in.Node)
+		}))
+	operation(c, api, "DELETE", "/nodes/{node}", "remove-node", "Remove a node",
+		silent(func(ctx context.Context, o *Operator, in *nodePath) error { return o.RemoveNode(ctx, in.Node) }))
+	operation(c, api, "GET", "/gateways", "list-gateways", "List gateways",
+		answering(func(ctx context.Context, o *Operator, _ *none) ([]postern.GatewayState, error) {
+			return o.Gateways(ctx)
+		}))
+	operation(c, api, "DELETE", "/gateways/{gateway}", "remove-gateway", "Remove a gateway",
+		silent(func(ctx context.Context, o *Operator, in *gatewayPath) error { return o.RemoveGateway(ctx, in.Gateway) }))
 }
 
-func (c *Coordinator) adminAddTenant(ctx context.Context, in *body[postern.TenantRequest]) (*body[postern.Tenant], error) {
-	var t Tenant
-	err := c.update(ctx, actorOf(ctx), func(ch *change) (err error) {
-		t, err = ch.addTenant(in.Body)
-		return err
-	})
-	return &body[postern.Tenant]{c.snapshot.Load().tenant(t)}, err
-}
-
-func (c *Coordinator) adminRemoveTenant(ctx context.Context, in *tenantPath) (*none, error) {
-	return nil, c.update(ctx, actorOf(ctx), func(ch *change) error { return ch.removeTenant(in.Tenant) })
-}
-
-func (c *Coordinator) adminTokens(ctx context.Context, in *tenantFilter) (*body[[]postern.IssuedToken], error) {
-	all := []postern.IssuedToken{}
-	err := c.cfg.Store.View(ctx, func(tx Tx) error {
-		rows, err := tx.Tokens().All()
-		if in.Tenant != "" && err == nil {
-			rows, err = tx.Tokens().In(in.Tenant)
-		}
-		for _, t := range rows {
-			all = append(all, issuedToken(t, c.cfg.Now()))
-		}
-		return err
-	})
-	slices.SortFunc(all, func(a, b postern.IssuedToken) int { return a.Created.Compare(b.Created) })
-	return &body[[]postern.IssuedToken]{all}, err
-}
-
-func (c *Coordinator) adminCreateToken(ctx context.Context, in *body[postern.TokenRequest]) (*body[postern.CreatedToken], error) {
-	t, err := c.issueToken(ctx, actorOf(ctx), in.Body)
-	return &body[postern.CreatedToken]{t}, err
-}
-
-func (c *Coordinator) adminRevokeToken(ctx context.Context, in *tokenPath) (*none, error) {
-	return nil, c.update(ctx, actorOf(ctx), func(ch *change) error { return ch.revokeToken(in.Token) })
-}
-
-func (c *Coordinator) adminNodes(_ context.Context, in *tenantFilter) (*body[[]postern.NodeState], error) {
-	all := []postern.NodeState{}
-	snap := c.snapshot.Load()
-	for _, t := range snap.tenantsNamed(in.Tenant) {
-		for _, n := range t.nodes {
-			all = append(all, c.nodeState(snap, n))
-		}
-	}
-	return &body[[]postern.NodeState]{all}, nil
-}
-
-func (c *Coordinator) adminNode(_ context.Context, in *nodePath) (*body[postern.NodeState], error) {
-	snap := c.snapshot.Load()
-	n := snap.byID[in.Node]
-	if tenant, name, ok := strings.Cut(in.Node, "/"); ok && snap.tenants[tenant] != nil {
-		for _, m := range snap.tenants[tenant].nodes {
-			if m.Name == name {
-				n = m
-			}
-		}
-	}
-	if n == nil || n.Role != postern.RoleNode {
-		return nil, notFound(ErrNotFound, "node", in.Node, "postern nodes list shows all")
-	}
-	return &body[postern.NodeState]{c.nodeState(snap, n)}, nil
-}
-
-func (c *Coordinator) adminRemoveNode(ctx context.Context, in *nodePath) (*none, error) {
-	return nil, c.removeByID(ctx, postern.RoleNode, in.Node)
-}
-
-func (c *Coordinator) adminRemoveGateway(ctx context.Context, in *gatewayPath) (*none, error) {
-	return nil, c.removeByID(ctx, postern.RoleGateway, in.Gateway)
-}
-
-func (c *Coordinator) removeByID(ctx context.Context, role postern.Role, id string) error {
-	return c.update(ctx, actorOf(ctx), func(ch *change) error {
-		m, err := ch.Members().Get(id)
-		if err == nil && m.Role != role {
-			err = ErrNotFound
-		}
-		if err != nil {
-			return notFound(err, string(role), id, fmt.Sprintf("postern %ss list shows all", role))
-		}
-		return ch.removeMember(m)
-	})
-}
-
-func (c *Coordinator) adminGateways(context.Context, *none) (*body[[]postern.GatewayState], error) {
-	all := []postern.GatewayState{}
-	for _, g := range c.snapshot.Load().gateways {
-		all = append(all, c.gatewayState(g))
-	}
-	return &body[[]postern.GatewayState]{all}, nil
-}
-
-func (c *Coordinator) adminRoutes(_ context.Context, in *tenantFilter) (*body[[]postern.RouteState], error) {
-	all := []postern.RouteState{}
-	snap := c.snapshot.Load()
-	for _, t := range snap.tenantsNamed(in.Tenant) {
-		for _, r := range t.section.Routes {
-			all = append(all, c.routeState(snap, t, r))
-		}
-	}
-	return &body[[]postern.RouteState]{all}, nil
-}
-
-func (c *Coordinator) adminAddRoute(ctx context.Context, in *body[postern.RouteRequest]) (*body[postern.RouteState], error) {
-	var r Route
-	err := c.update(ctx, actorOf(ctx), func(ch *change) (err error) {
-		r, err = ch.addRoute(in.Body)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return c.adminMatchRoute(ctx, &hostPath{r.Host})
-}
-
-func (c *Coordinator) adminRemoveRoute(ctx context.Context, in *hostPath) (*none, error) {
-	return nil, c.update(ctx, actorOf(ctx), func(ch *change) error {
-		host, err := postern.ParseHost(in.Host)
-		if err != nil {
-			return invalid(err, "")
-		}
-		r, err := ch.Routes().Get(host)
-		if err != nil {
-			return notFound(err, "custom route", host, "postern routes list shows all; routes of kind auto follow from what nodes publish")
-		}
-		t, err := ch.Tenants().Get(r.Tenant)
-		if err != nil {
-			return err
-		}
-		return ch.removeRoute(t, r)
-	})
-}
-
-func (c *Coordinator) adminMatchRoute(_ context.Context, in *hostPath) (*body[postern.RouteState], error) {
-	host, err := postern.ParseHost(in.Host)
-	if err != nil {
-		return nil, invalid(err, "")
-	}
-	snap := c.snapshot.Load()
-	for _, t := range snap.tenants {
-		i, ok := slices.BinarySearchFunc(t.section.Routes, host, func(r postern.Route, host string) int { return cmp.Compare(r.Host, host) })
-		if ok {
-			return &body[postern.RouteState]{c.routeState(snap, t, t.section.Routes[i])}, nil
-		}
-	}
-	return nil, notFound(ErrNotFound, "route for", host, "a node has to publish the service, or a custom route has to be added")
-}
-
-func (c *Coordinator) adminAudit(ctx context.Context, in *auditQuery) (*body[[]postern.AuditEntry], error) {
-	all := []postern.AuditEntry{}
-	err := c.cfg.Store.View(ctx, func(tx Tx) error {
-		rows, err := tx.Audit(in.After, in.Limit)
-		for _, r := range rows {
-			all = append(all, r.AuditEntry)
-		}
-		return err
-	})
-	return &body[[]postern.AuditEntry]{all}, err
+func (c *Coordinator) registerRoutes(api huma.API) {
+	operation(c, api, "GET", "/routes", "list-routes", "List routes",
+		answering(func(ctx context.Context, o *Operator, in *tenantFilter) ([]postern.RouteState, error) {
+			return o.Routes(ctx, in.Tenant)
+		}))
+	operation(c, api, "POST", "/routes", "add-route", "Add a custom route",
+		answering(func(ctx context.Context, o *Operator, in *body[postern.RouteRequest]) (postern.RouteState, error) {
+			return o.AddRoute(ctx, in.Body)
+		}))
+	operation(c, api, "DELETE", "/routes/{host}", "remove-route", "Remove a custom route",
+		silent(func(ctx context.Context, o *Operator, in *hostPath) error { return o.RemoveRoute(ctx, in.Host) }))
+	operation(c, api, "GET", "/routes/{host}/match", "match-route", "Where a gateway sends a host name",
+		answering(func(ctx context.Context, o *Operator, in *hostPath) (postern.RouteState, error) {
+			return o.MatchRoute(ctx, in.Host)
+		}))
 }

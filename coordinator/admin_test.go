@@ -49,8 +49,8 @@ func TestOpenAPI(t *testing.T) {
 			t.Errorf("%s %s is listed but not in the document", m[1], m[2])
 		}
 	}
-	if len(listed) != 17 {
-		t.Errorf("found %d operations in admin.go's list, want 17", len(listed))
+	if len(listed) != 19 {
+		t.Errorf("found %d operations in admin.go's list, want 19", len(listed))
 	}
 
 	values := strings.NewReplacer("{tenant}", "acme", "{token}", token.ID.String(), "{node}", a.ID,
@@ -59,9 +59,11 @@ func TestOpenAPI(t *testing.T) {
 		"POST /admin/v1/tenants": postern.TenantRequest{Name: "new"},
 		"POST /admin/v1/tokens":  postern.TokenRequest{Tenant: "acme"},
 		"POST /admin/v1/routes":  postern.RouteRequest{Host: "other.example.com", Tenant: "acme", Service: "erp"},
+
+		"PUT /admin/v1/tenants/{tenant}/admission": postern.AdmissionRequest{Mode: postern.AdmissionPortal},
 	}
 	// What removes comes last, and the tenant after what it has.
-	order := []string{"get", "post", "delete"}
+	order := []string{"get", "post", "put", "delete"}
 	var last []func()
 	for _, method := range order {
 		for path, ops := range doc.Paths {

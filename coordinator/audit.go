@@ -34,7 +34,7 @@ func VerifyAudit(ctx context.Context, s Store) error {
 	return s.View(ctx, func(tx Tx) error {
 		var last AuditRecord
 		for {
-			page, err := tx.Audit(last.Seq, auditPage)
+			page, err := tx.Audit(AuditQuery{After: last.Seq, Limit: auditPage}, nil)
 			if err != nil {
 				return err
 			}

@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"context"
-	"net/netip"
 	"time"
 
 	"postern"
@@ -31,7 +30,3 @@ func (c *Coordinator) Changed() <-chan struct{} { panic("stub") }
 // MayOpen returns the tile at host, which user may open: a Problem with
 // CodeNotFound if there is none, CodeForbidden if they may not.
 func (c *Coordinator) MayOpen(ctx context.Context, user, host string) (Tile, error) { panic("stub") }
-
-// Admit lets the source of addr through to the tenants that user was granted, where
-// that takes admission, and waits until the gateways know, or ctx is done.
-func (c *Coordinator) Admit(ctx context.Context, user string, addr netip.Addr) error { panic("stub") }

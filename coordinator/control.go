@@ -388,7 +388,7 @@ func (c *Coordinator) postStatus(r *http.Request, m *Member) (any, error) {
 				peers[p.ID] = p
 			}
 		}
-		c.presence.report(m.ID, report{time: now, peers: peers})
+		c.presence.report(m.ID, report{time: now, peers: peers, acts: s.Map})
 	}
 	if s.Version == "" || s.Version == m.Host.Version || !c.limits.record.allow(m.ID) {
 		return struct{}{}, nil

@@ -53,6 +53,7 @@ type Coordinator struct {
 	limits    limits
 	crowd     *crowd
 	passwords *passwords
+	renewals  renewals
 }
 
 // New opens the registry in cfg.Store, and makes it if the store is new. It
@@ -209,7 +210,7 @@ func (c *Coordinator) update(ctx context.Context, actor string, fn func(*change)
 	defer c.writing.Unlock()
 	var next *snapshot
 	err := c.cfg.Store.Update(ctx, func(tx Tx) error {
-		ch := &change{Tx: tx, cfg: &c.cfg, now: c.cfg.Now(), actor: actor, touched: make(map[string]bool)}
+		ch := &change{Tx: tx, cfg: &c.cfg, now: c.cfg.Now(), actor: actor, touched: make(map[string]bool), moved: make(map[string]bool)}
 		if err := fn(ch); err != nil {
 			return err
 		}
@@ -236,6 +237,7 @@ type change struct {
 	now     time.Time
 	actor   string
 	touched map[string]bool // sections of the map: tenants' names, "" for the deployment's
+	moved   map[string]bool // tenants whose admitted sources changed
 }
 
 // Actors of audit entries; tokens, members and users are KIND:ID, issuers KIND:NAME.
@@ -250,6 +252,9 @@ func actorMember(m *Member) string         { return string(m.Role) + ":" + m.ID 
 
 // touch says that a section of the map changed.
 func (ch *change) touch(tenant string) { ch.touched[tenant] = true }
+
+// move says that the sources changed that a tenant admits. Only gateways are told.
+func (ch *change) move(tenant string) { ch.moved[tenant] = true }
 
 // ActorUser is the actor of a user.
 func ActorUser(id string) string { return "user:" + id }

@@ -14,6 +14,10 @@ func TestHashingInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPasswords()
 		p.params.Memory = 64
+		hash, err := p.hash(t.Context(), "x")
+		if err != nil {
+			t.Fatal(err)
+		}
 		if n := cap(p.slots); n < 1 || n > maxHashing {
 			t.Fatalf("%d at one time, want 1 to %d", n, maxHashing)
 		}
@@ -23,12 +27,15 @@ func TestHashingInTurn(t *testing.T) {
 			}
 		}
 		ctx, cancel := context.WithCancel(t.Context())
+		// Nobody's password takes a turn like everybody's.
+		work := []func() error{
+			func() error { _, err := p.hash(ctx, "x"); return err },
+			func() error { _, _, err := p.matches(ctx, "x", hash); return err },
+			func() error { _, _, err := p.matches(ctx, "x", ""); return err },
+		}
 		done := make(chan error)
-		for range 3 {
-			go func() {
-				_, err := p.hash(ctx, "x")
-				done <- err
-			}()
+		for _, do := range work {
+			go func() { done <- do() }()
 		}
 		synctest.Wait()
 		select {
@@ -37,7 +44,7 @@ func TestHashingInTurn(t *testing.T) {
 		default:
 		}
 		cancel()
-		for range 3 {
+		for range work {
 			if err := <-done; !errors.Is(err, context.Canceled) {
 				t.Errorf("got %v, want %v", err, context.Canceled)
 			}

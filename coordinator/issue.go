@@ -19,22 +19,7 @@ const (
 // IssueToken issues a token as the admin API does, for the program that the
 // coordinator runs in. Its errors that are Problems are for the operator.
 func (c *Coordinator) IssueToken(ctx context.Context, req postern.TokenRequest) (postern.CreatedToken, error) {
-	return c.issueToken(ctx, actorLocal, req)
-}
-
-func (c *Coordinator) issueToken(ctx context.Context, actor string, req postern.TokenRequest) (postern.CreatedToken, error) {
-	var created postern.CreatedToken
-	err := c.update(ctx, actor, func(ch *change) error {
-		row, err := ch.checkTokenRequest(req)
-		if err != nil {
-			return err
-		}
-		token := c.cfg.newToken(row.Kind)
-		row.ID, row.Public = token.ID, token.Public()
-		created = postern.CreatedToken{IssuedToken: issuedToken(row, ch.now), Secret: token.Secret()}
-		return errors.Join(ch.Tokens().Put(row), ch.audit("token.create", row.Tenant, row.ID.String(), row.describe()))
-	})
-	return created, err
+	return c.Local().CreateToken(ctx, req)
 }
 
 func (t *Token) describe() string {
@@ -83,7 +68,7 @@ func (ch *change) checkTokenRequest(req postern.TokenRequest) (Token, error) {
 			return t, invalid(errors.New("a join token for nodes needs a tenant"), "name the tenant that the node will belong to")
 		}
 		_, err := ch.Tenants().Get(t.Tenant)
-		return t, notFound(err, "tenant", t.Tenant, "add it first: postern tenants add NAME")
+		return t, nobodyJoins(err, t.Tenant)
 	case postern.RoleGateway:
 		if t.Tenant != "" {
 			return t, invalid(errors.New("gateways belong to no tenant"), "leave the tenant out")
@@ -93,11 +78,12 @@ func (ch *change) checkTokenRequest(req postern.TokenRequest) (Token, error) {
 	return t, invalid(fmt.Errorf("nobody joins as %q", t.Role), fmt.Sprintf("one of %s and %s", postern.RoleNode, postern.RoleGateway))
 }
 
-func (ch *change) revokeToken(id postern.TokenID) error {
-	t, err := ch.Tokens().Get(id)
-	if err != nil {
-		return notFound(err, "token", id.String(), "postern tokens list shows all")
-	}
+// nobodyJoins is notFound for the tenant of a join token.
+func nobodyJoins(err error, tenant string) error {
+	return notFound(err, "tenant", tenant, "add it first: postern tenants add NAME")
+}
+
+func (ch *change) revokeToken(t Token) error {
 	if !t.Revoked.IsZero() {
 		return nil
 	}

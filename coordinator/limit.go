@@ -19,6 +19,7 @@ type limits struct {
 	record  *limiter[string]          // what is recorded of members' and users' doing for ever, by id or actor
 	login   *limiter[string]          // attempts to sign in with a password, by login
 	signIn  *limiter[netip.Prefix]    // the same, by /32 or /64
+	admit   *limiter[string]          // sources that people come from anew, by user
 	refusal *gate                     // refusals in the audit log
 }
 
@@ -31,6 +32,7 @@ func newLimits(now func() time.Time) limits {
 		record:  newLimiter[string](rate.Every(time.Minute), 256, now),         // all services and certificates at once
 		login:   newLimiter[string](rate.Every(12*time.Second), 5, now),
 		signIn:  newLimiter[netip.Prefix](rate.Every(3*time.Second), 20, now),
+		admit:   newLimiter[string](rate.Every(20*time.Second), 30, now),
 		refusal: newGate(rate.Every(time.Minute), 60, now),
 	}
 }

@@ -28,12 +28,15 @@ type presence struct {
 	seen    map[string]time.Time  // by member id; when its last stream ended
 	unsaved map[string]bool       // of seen, by member id
 	reports map[string]report     // by gateway id
+	acting  map[string]uint64     // by gateway id; versions that they told since their streams opened
+	news    chan struct{}         // closed when streams or acting change
 }
 
 func newPresence() presence {
 	return presence{
 		streams: make(map[string]*mapStream), seen: make(map[string]time.Time),
 		unsaved: make(map[string]bool), reports: make(map[string]report),
+		acting: make(map[string]uint64), news: make(chan struct{}),
 	}
 }
 
@@ -41,6 +44,7 @@ func newPresence() presence {
 type report struct {
 	time  time.Time
 	peers map[string]postern.PeerStatus // by node id
+	acts  uint64                        // version of the map that it acts on; zero: it does not say
 }
 
 // A mapStream is one member's open stream.
@@ -57,7 +61,15 @@ func (p *presence) open(id string) *mapStream {
 	}
 	s := &mapStream{ended: make(chan struct{})}
 	p.streams[id] = s
+	delete(p.acting, id)
+	p.tell()
 	return s
+}
+
+// tell wakes who waits for news. The lock is held.
+func (p *presence) tell() {
+	close(p.news)
+	p.news = make(chan struct{})
 }
 
 // close forgets s, which was the member's with id until now.
@@ -66,6 +78,8 @@ func (p *presence) close(id string, s *mapStream, now time.Time) {
 	defer p.mu.Unlock()
 	if p.streams[id] == s {
 		delete(p.streams, id)
+		delete(p.acting, id)
+		p.tell()
 	}
 	p.seen[id], p.unsaved[id] = now, true
 }
@@ -78,6 +92,8 @@ func (p *presence) endAll() {
 		close(s.ended)
 	}
 	clear(p.streams)
+	clear(p.acting)
+	p.tell()
 }
 
 // report keeps what the gateway with id says of its tunnels.
@@ -85,6 +101,25 @@ func (p *presence) report(id string, r report) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reports[id] = r
+	if p.streams[id] != nil {
+		p.acting[id] = r.acts
+		p.tell()
+	}
+}
+
+// act reports whether all of gateways that are connected act on that version of the
+// map, or on a newer one, as far as they say. If they do not, news is closed when
+// that may have changed.
+func (p *presence) act(gateways []*Member, version uint64) (ok bool, news <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, g := range gateways {
+		acts, said := p.acting[g.ID]
+		if p.streams[g.ID] != nil && (!said || acts != 0 && acts < version) {
+			return false, p.news
+		}
+	}
+	return true, nil
 }
 
 // keep forgets all members but those in known, which is by id.
@@ -166,8 +201,8 @@ func nodeState(control, path bool) string {
 // seenInterval is how often the times when members were last seen are stored.
 const seenInterval = time.Minute
 
-// keepSeen stores when members were last seen, and forgets sessions that ended long
-// ago, now and then until ctx is done.
+// keepSeen stores when members and sources were last seen, and forgets sources whose
+// time is over and sessions that ended long ago, now and then until ctx is done.
 func (c *Coordinator) keepSeen(ctx context.Context) error {
 	tick := time.NewTicker(seenInterval)
 	defer tick.Stop()
@@ -176,6 +211,7 @@ func (c *Coordinator) keepSeen(ctx context.Context) error {
 		case <-tick.C:
 			c.storeSeen(ctx)
 			c.sweepSessions(ctx)
+			c.sweepSources(ctx)
 		case <-ctx.Done():
 			return nil
 		}

@@ -111,7 +111,7 @@ func (r *registry) view(fn func(coordinator.Tx) error) {
 func (r *registry) log(action string) (entries []string) {
 	r.t.Helper()
 	r.view(func(tx coordinator.Tx) error {
-		all, err := tx.Audit(0, 100_000)
+		all, err := tx.Audit(coordinator.AuditQuery{Limit: 100_000}, nil)
 		for _, e := range all {
 			if e.Action == action {
 				entries = append(entries, e.Actor+" "+e.Target+": "+e.Detail)

@@ -57,7 +57,7 @@ func (c *Coordinator) Serve(ctx context.Context, ln net.Listener, site Site) err
 // ln. Whoever reaches ln may do everything: it is for a unix socket that only
 // the coordinator's own user may open.
 func (c *Coordinator) ServeAdmin(ctx context.Context, ln net.Listener) error {
-	return c.newServer(c.adminHandler()).run(ctx, nil, ln)
+	return c.newServer(as(c.Local(), c.adminHandler())).run(ctx, nil, ln)
 }
 
 // A server is an HTTP server on several listeners that knows when its last

@@ -29,7 +29,8 @@ type snapshot struct {
 // A tenantMap is one tenant's part of a snapshot.
 type tenantMap struct {
 	Tenant
-	section *postern.Section // with all nodes and routes, as gateways are told
+	section *postern.Section // with all nodes and routes
+	gates   *postern.Section // the same with who is admitted, as gateways are told
 	people  []postern.Person // only nodes are told of
 	ended   []string         // the same
 	nodes   []*Member        // by name
@@ -50,7 +51,7 @@ func firstSnapshot(cfg *Config, tx Tx, d Deployment) (*snapshot, error) {
 
 // snapshot returns what follows prev once ch is committed, nil if the map is the same.
 func (ch *change) snapshot(prev *snapshot) (*snapshot, error) {
-	if len(ch.touched) == 0 {
+	if len(ch.touched)+len(ch.moved) == 0 {
 		return nil, nil
 	}
 	d, err := ch.Deployment()
@@ -143,6 +144,17 @@ func (ch *change) build(prev *snapshot, d Deployment) (*snapshot, error) {
 			return nil, err
 		}
 	}
+	for tenant := range ch.moved {
+		t := next.tenants[tenant]
+		if t == nil || ch.touched[tenant] {
+			continue
+		}
+		moved := *t
+		if err := moved.buildGates(ch, next.version); err != nil {
+			return nil, err
+		}
+		next.tenants[tenant] = &moved
+	}
 	return next, nil
 }
 
@@ -214,7 +226,7 @@ func (s *snapshot) buildTenant(ch *change, name string) error {
 		return err
 	}
 	s.tenants[name] = t
-	return nil
+	return t.buildGates(ch, s.version)
 }
 
 // take reads the members of tenant, by name, into the index of all.
@@ -246,7 +258,7 @@ func (s *snapshot) sections(m *Member) map[string]*postern.Section {
 	if m.Role == postern.RoleGateway {
 		all := make(map[string]*postern.Section, len(s.tenants)+1)
 		for name, t := range s.tenants {
-			all[name] = t.section
+			all[name] = t.gates
 		}
 		all[""] = s.deploymentFor(func(d *postern.Deployment) {
 			d.Portal = nil

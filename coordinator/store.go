@@ -45,11 +45,13 @@ type Tx interface {
 	Issuers() Owned[string, Issuer]                   // by name
 	Links() LinkTable                                 // by issuer and subject
 	Favourites() FavouriteTable                       // by all they are
+	Sources() SourceTable                             // by tenant, user and prefix
 
 	// AppendAudit adds r, whose Seq is one more than the last one's.
 	AppendAudit(r AuditRecord) error
-	// Audit returns at most limit records with a Seq above after, in order.
-	Audit(after uint64, limit int) ([]AuditRecord, error)
+	// Audit returns the first records that q picks, in its order, at most q.Limit:
+	// of the tenants among or, if that is nil, of all and of none.
+	Audit(q AuditQuery, among []string) ([]AuditRecord, error)
 	// LastAudit returns the newest record, the zero one if there is none.
 	LastAudit() (AuditRecord, error)
 }
@@ -118,6 +120,15 @@ type SessionTable interface {
 	// Ended returns the sessions that were ended after t, of users with a grant of
 	// tenant, by id.
 	Ended(tenant string, t time.Time) ([]Session, error)
+}
+
+// A SourceTable says where people were who came to tenants in mode admission. Its
+// rows outlive what they refer to.
+type SourceTable interface {
+	Owned[SourceKey, Source]
+	Of(user string) ([]Source, error) // by tenant and prefix
+	// Unseen returns at most limit sources whose Seen is before t, the oldest first.
+	Unseen(t time.Time, limit int) ([]Source, error)
 }
 
 // A Deployment is the registry's one row about itself.
@@ -284,6 +295,18 @@ type Link struct {
 	LinkKey
 	User    string
 	Created time.Time
+}
+
+// A SourceKey names a source.
+type SourceKey struct {
+	Tenant, User string
+	Prefix       netip.Prefix // an IPv4 /32 or an IPv6 /64
+}
+
+// A Source is where a user was who came to a tenant in mode admission.
+type Source struct {
+	SourceKey
+	Seen time.Time // there at the portal, last
 }
 
 // A Favourite is what a user wants to see first.

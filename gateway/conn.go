@@ -100,8 +100,8 @@ func (g *Gateway) route(ctx context.Context, c *client) error {
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	f := &flow{client: c.Conn, cancel: cancel}
-	defer g.flows.remove(f)
+	f := &flow{client: c.Conn, cancel: cancel, src: c.src.Addr()}
+	defer func() { g.flows.remove(f, g.cfg.Now()) }()
 	node, err := g.connect(ctx, c, v, f)
 	if err != nil {
 		return err
@@ -151,7 +151,7 @@ func (g *Gateway) connect(ctx context.Context, c *client, v *visit, f *flow) (ne
 	defer helloBuffers.Put(buf)
 
 	g.limiter.beginHello(v)
-	name, raw, err := readClientHello(c, buf[:0], g.cfg.FirstByteTimeout, g.cfg.HelloTimeout)
+	said, raw, err := readClientHello(c, buf[:0], g.cfg.FirstByteTimeout, g.cfg.HelloTimeout)
 	g.limiter.endHello(v)
 	switch {
 	case v.shed.Load():
@@ -159,18 +159,22 @@ func (g *Gateway) connect(ctx context.Context, c *client, v *visit, f *flow) (ne
 	case err != nil:
 		return nil, err
 	}
-	c.name = name
+	c.name = said.name
 
-	target, ok := g.lookup(name)
+	target, ok := g.lookup(c.name)
 	if !ok {
 		return nil, errUnknownName
 	}
 	c.target = target
+	f.hello, f.tenant = said, target.Tenant
+	// Before the tenant's limits: who is not admitted uses none of them up.
+	if !g.flows.admitted(f, &g.routes, g.cfg.Now()) {
+		return nil, errNotAdmitted
+	}
 	if err := g.limiter.beginDial(time.Now(), v, target.Tenant); err != nil {
 		return nil, err
 	}
 	defer g.limiter.endDial(v)
-	f.name, f.tenant = name, target.Tenant
 	node, err := g.dial(ctx, f)
 	if err != nil {
 		return nil, err
@@ -183,13 +187,12 @@ func (g *Gateway) connect(ctx context.Context, c *client, v *visit, f *flow) (ne
 	return node, nil
 }
 
-// readClientHello reads one TLS ClientHello from c and reports the server name
-// in it, as parseHello does.
+// readClientHello reads one TLS ClientHello from c, as parseHello does.
 //
 // raw is every byte read from c, for replay, appended to buf: the hello and
 // whatever came with it. The first byte must come within first and all of the
 // hello within whole; what does not, or is no hello, is a refusal.
-func readClientHello(c net.Conn, buf []byte, first, whole time.Duration) (serverName string, raw []byte, err error) {
+func readClientHello(c net.Conn, buf []byte, first, whole time.Duration) (h hello, raw []byte, err error) {
 	start := time.Now()
 	c.SetReadDeadline(start.Add(first))
 	defer c.SetReadDeadline(time.Time{})
@@ -202,13 +205,13 @@ func readClientHello(c net.Conn, buf []byte, first, whole time.Duration) (server
 			c.SetReadDeadline(start.Add(whole))
 		}
 		buf = buf[:len(buf)+n]
-		switch name, _, err := parseHello(buf); {
+		switch h, _, err := parseHello(buf); {
 		case err != errMore:
-			return name, buf, err
+			return h, buf, err
 		case errors.Is(readErr, os.ErrDeadlineExceeded):
-			return "", buf, refusal{reason: HelloTimeout}
+			return hello{}, buf, refusal{reason: HelloTimeout}
 		case readErr != nil:
-			return "", buf, refusal{reason: HelloGone}
+			return hello{}, buf, refusal{reason: HelloGone}
 		}
 	}
 }

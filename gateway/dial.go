@@ -22,22 +22,26 @@ const (
 // dial connects f to a node that its name leads to, or to the coordinator (the
 // zero Node). It goes on trying for Config.DialTimeout, always by the newest
 // table: a node that shakes hands anew or comes back is worth a moment's wait,
-// and browsers wait gladly. The name must stay with the tenant.
+// and browsers wait gladly. The name must stay with the tenant, and the tenant
+// open to the client.
 func (g *Gateway) dial(ctx context.Context, f *flow) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.DialTimeout)
 	defer cancel()
 	for {
 		target, ok := g.lookup(f.name)
-		if !ok || target.Tenant != f.tenant {
+		switch {
+		case !ok || target.Tenant != f.tenant:
 			return nil, errUnknownName
+		case !g.flows.admitted(f, &g.routes, g.cfg.Now()):
+			return nil, errNotAdmitted
 		}
 		c, node, err := g.dialTarget(ctx, target)
 		if err == nil {
 			f.node = node
-			if g.flows.add(f, &g.routes) {
+			if g.flows.add(f, &g.routes, g.cfg.Now()) {
 				return c, nil
 			}
-			g.flows.remove(f)
+			g.flows.remove(f, g.cfg.Now())
 			c.Close()
 			continue
 		}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // A flow is a connection that has reached a node, or the coordinator if node is
@@ -14,26 +16,41 @@ type flow struct {
 	client net.Conn
 	cancel context.CancelCauseFunc
 
-	name   string
+	hello
+	src    netip.Addr
 	tenant string
 	node   Node
+
+	window *window // that it keeps open; owned by flows
 }
 
-// Flows are those that are open.
+// Flows are those that are open, and the windows that they keep open.
 type flows struct {
 	mu      sync.Mutex
 	open    map[*flow]struct{}
 	noPipes bool // endPipes was called
+	windows map[windowKey]*window
 }
 
-// errRouteGone is why a flow ends that the route table no longer allows.
-var errRouteGone = errors.New("the name no longer leads to this node")
+// Why a flow ends that the route table no longer allows.
+var (
+	errRouteGone = errors.New("the name no longer leads to this node")
+	errWindow    = errors.New("the tenant no longer admits the client's address")
+)
+
+// admitted reports whether the table lets f through to its tenant now.
+func (fs *flows) admitted(f *flow, routes *atomic.Pointer[Table], now time.Time) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return fs.admits(routes.Load(), f, now)
+}
 
 // add makes f one of the open flows and reports whether the table still allows
-// it. Adding comes before asking and SetRoutes swaps before it cuts, so no flow
-// slips between the two.
-func (fs *flows) add(f *flow, routes *atomic.Pointer[Table]) bool {
+// it. The table is asked under the lock and SetRoutes swaps before it cuts, so no
+// flow slips between the two.
+func (fs *flows) add(f *flow, routes *atomic.Pointer[Table], now time.Time) bool {
 	fs.mu.Lock()
+	defer fs.mu.Unlock()
 	if fs.open == nil {
 		fs.open = map[*flow]struct{}{}
 	}
@@ -41,26 +58,39 @@ func (fs *flows) add(f *flow, routes *atomic.Pointer[Table]) bool {
 	if fs.noPipes && f.tenant == "" {
 		f.cancel(errDrained)
 	}
-	fs.mu.Unlock()
-	return routes.Load().holds(f.name, f.tenant, f.node)
+	return fs.allow(routes.Load(), f, now) == nil
 }
 
-func (fs *flows) remove(f *flow) {
+// allow returns why t does not allow f, if it does not. The lock is held.
+func (fs *flows) allow(t *Table, f *flow, now time.Time) error {
+	if !t.holds(f.name, f.tenant, f.node) {
+		return errRouteGone
+	}
+	if !fs.admits(t, f, now) {
+		return errWindow
+	}
+	fs.hold(t, f, now)
+	return nil
+}
+
+func (fs *flows) remove(f *flow, now time.Time) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	delete(fs.open, f)
+	fs.release(f, now)
 }
 
 // cut ends the flows that the table does not allow.
-func (fs *flows) cut(routes *atomic.Pointer[Table]) {
+func (fs *flows) cut(routes *atomic.Pointer[Table], now time.Time) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	t := routes.Load()
+	fs.settleWindows(t, now)
 	for f := range fs.open {
-		if !t.holds(f.name, f.tenant, f.node) {
+		if err := fs.allow(t, f, now); err != nil {
 			// What the kernel still holds for the client must not reach it either.
 			noLinger(f.client)
-			f.cancel(errRouteGone)
+			f.cancel(err)
 		}
 	}
 }

@@ -9,6 +9,7 @@
 //	limiter.enter    too many from there?
 //	readClientHello  the server name; what is no hello is told so
 //	Table.Lookup     whose name that is
+//	flows.admitted   is it let in from there?
 //	limiter.beginDial  too many to there?
 //	dial             a node that answers, within a few seconds
 //	greet            PROXY v2 header, then the hello's bytes
@@ -49,6 +50,10 @@ type Config struct {
 	// garbage. ServeRedirect expects none. If nil, nowhere.
 	ProxyFrom []netip.Prefix
 
+	// Now is the coordinator's clock, by which a map says until when a source is
+	// admitted. If nil, time.Now.
+	Now func() time.Time
+
 	Limits Limits
 
 	FirstByteTimeout time.Duration // for a client's first byte. If zero, 5 s.
@@ -85,6 +90,9 @@ func New(cfg Config) *Gateway {
 	cfg.HelloTimeout = cmp.Or(cfg.HelloTimeout, 10*time.Second)
 	cfg.DialTimeout = cmp.Or(cfg.DialTimeout, 3*time.Second)
 	cfg.DrainTimeout = cmp.Or(cfg.DrainTimeout, 30*time.Second)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if cfg.Dial == nil {
 		cfg.Dial = func(context.Context, netip.AddrPort) (net.Conn, error) {
 			return nil, errors.New("no way into the overlay")
@@ -102,10 +110,11 @@ func New(cfg Config) *Gateway {
 }
 
 // SetRoutes makes t the table for all connections from now on. Open connections
-// whose name no longer leads to the node that they are spliced to are closed.
+// whose name no longer leads to the node that they are spliced to, or whose tenant
+// no longer admits the client's address, are closed.
 func (g *Gateway) SetRoutes(t *Table) {
 	g.routes.Store(t)
-	g.flows.cut(&g.routes)
+	g.flows.cut(&g.routes, g.cfg.Now())
 	g.failing.forget(time.Now())
 	tenants := t.tenants()
 	g.limiter.retain(func(name string) bool { return tenants[name] })
@@ -118,7 +127,8 @@ func (g *Gateway) Close() error {
 	return nil
 }
 
-// reportInterval is how often refusals are logged, all in one line.
+// reportInterval is how often refusals are logged, all in one line, and how long
+// at most a connection outlives its window.
 const reportInterval = time.Minute
 
 // Serve accepts connections from ln and routes each, until ctx ends. Then it
@@ -155,7 +165,8 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 
 var errDrained = errors.New("the gateway is shutting down")
 
-// watch calls end when the Gateway is closed, and logs refusals, until ctx ends.
+// watch calls end when the Gateway is closed, logs refusals, and ends connections
+// whose time is over, until ctx ends.
 func (g *Gateway) watch(ctx context.Context, end func()) {
 	report := time.NewTicker(reportInterval)
 	defer report.Stop()
@@ -169,6 +180,7 @@ func (g *Gateway) watch(ctx context.Context, end func()) {
 			return
 		case <-report.C:
 			g.logRefused(ctx)
+			g.flows.cut(&g.routes, g.cfg.Now())
 		}
 	}
 }

@@ -34,7 +34,16 @@ const (
 
 	extensionServerName = 0
 	nameTypeHost        = 0
+
+	extensionALPN = 16           // RFC 7301, section 3.1
+	protocolACME  = "acme-tls/1" // RFC 8737, section 6.2
 )
+
+// A hello is what the gateway reads of a ClientHello.
+type hello struct {
+	name string // server name
+	acme bool   // it offers acme-tls/1 and no other protocol, as RFC 8737 has it
+}
 
 // errMore says that the bytes so far are the beginning of what may become a hello.
 var errMore = errors.New("the hello is not whole yet")
@@ -45,25 +54,25 @@ func refuseHello(a alert, format string, args ...any) refusal {
 
 var errGarbage = refusal{reason: Garbage}
 
-// parseHello reports the server name in the ClientHello at the start of b
-// (RFC 8446, sections 4.1.2 and 5.1; RFC 6066, section 3), lower case and such
-// that postern.CheckHost accepts it, and how many bytes its records span. What
-// comes after those is not looked at.
+// parseHello reads the ClientHello at the start of b (RFC 8446, sections 4.1.2 and
+// 5.1), and reports how many bytes its records span. What comes after those is not
+// looked at. The server name (RFC 6066, section 3) is lower case and such that
+// postern.CheckHost accepts it.
 //
 // If b is a mere beginning the error is errMore: parse again from the start with
 // more bytes. Otherwise it is a refusal. It accepts well-formed hellos only, so
 // that no other TLS implementation reads another name in the same bytes; it does
-// not look into extensions other than server_name.
-func parseHello(b []byte) (serverName string, size int, err error) {
+// not look into extensions other than server_name and ALPN.
+func parseHello(b []byte) (h hello, size int, err error) {
 	if err := checkStart(b); err != nil {
-		return "", 0, err
+		return hello{}, 0, err
 	}
 	msg, size, err := handshakeMessage(b)
 	if err != nil {
-		return "", 0, err
+		return hello{}, 0, err
 	}
-	serverName, err = parseClientHello(msg[handshakeLen:])
-	return serverName, size, err
+	h, err = parseClientHello(msg[handshakeLen:])
+	return h, size, err
 }
 
 // checkStart tells TLS from what else strangers send, by the first bytes.
@@ -181,41 +190,54 @@ func join(b []byte, n int) []byte {
 	return msg
 }
 
-// parseClientHello reports the server name in a ClientHello's body.
-func parseClientHello(body []byte) (serverName string, err error) {
+// parseClientHello reads a ClientHello's body.
+func parseClientHello(body []byte) (h hello, err error) {
 	s := cryptobyte.String(body)
 	var session, suites, compression, extensions cryptobyte.String
 	if !s.Skip(2+32) || // legacy_version, random
 		!s.ReadUint8LengthPrefixed(&session) || len(session) > 32 ||
 		!s.ReadUint16LengthPrefixed(&suites) || len(suites) == 0 || len(suites)%2 != 0 ||
 		!s.ReadUint8LengthPrefixed(&compression) || len(compression) == 0 {
-		return "", refuseHello(alertDecodeError, "malformed hello")
+		return hello{}, refuseHello(alertDecodeError, "malformed hello")
 	}
 	if !s.Empty() && (!s.ReadUint16LengthPrefixed(&extensions) || !s.Empty()) {
-		return "", refuseHello(alertDecodeError, "malformed extensions")
+		return hello{}, refuseHello(alertDecodeError, "malformed extensions")
 	}
-	var name string
 	var seen [maxExtensions]uint16
 	for n := 0; !extensions.Empty(); n++ {
 		var typ uint16
 		var data cryptobyte.String
 		if !extensions.ReadUint16(&typ) || !extensions.ReadUint16LengthPrefixed(&data) {
-			return "", refuseHello(alertDecodeError, "malformed extension")
+			return hello{}, refuseHello(alertDecodeError, "malformed extension")
 		}
 		if n == maxExtensions {
-			return "", refuseHello(alertDecodeError, "more than %d extensions", maxExtensions)
+			return hello{}, refuseHello(alertDecodeError, "more than %d extensions", maxExtensions)
 		}
 		if slices.Contains(seen[:n], typ) {
-			return "", refuseHello(alertDecodeError, "extension %d is there twice", typ)
+			return hello{}, refuseHello(alertDecodeError, "extension %d is there twice", typ)
 		}
 		seen[n] = typ
-		if typ == extensionServerName {
-			if name, err = parseServerName(data); err != nil {
-				return "", err
+		switch typ {
+		case extensionServerName:
+			if h.name, err = parseServerName(data); err != nil {
+				return hello{}, err
 			}
+		case extensionALPN:
+			h.acme = offersOnly(data, protocolACME)
 		}
 	}
-	return wireName(name)
+	if h.name, err = wireName(h.name); err != nil {
+		return hello{}, err
+	}
+	return h, nil
+}
+
+// offersOnly reports whether s, an ALPN extension, is well-formed and has protocol
+// in its list and nothing else.
+func offersOnly(s cryptobyte.String, protocol string) bool {
+	var list, first cryptobyte.String
+	return s.ReadUint16LengthPrefixed(&list) && s.Empty() &&
+		list.ReadUint8LengthPrefixed(&first) && list.Empty() && string(first) == protocol
 }
 
 // parseServerName returns the one host_name in the list (RFC 6066, section 3),

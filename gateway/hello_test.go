@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,6 +108,22 @@ func records(msg []byte, cuts ...int) []byte {
 	return b
 }
 
+// alpn returns the ALPN extension with these protocols.
+func alpn(protocols ...string) testExtension {
+	var b cryptobyte.Builder
+	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
+		for _, p := range protocols {
+			b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte(p)) })
+		}
+	})
+	return testExtension{extensionALPN, b.BytesOrPanic()}
+}
+
+// offering returns a hello for a.example that offers these protocols.
+func offering(protocols ...string) []byte {
+	return testHello{extensions: []testExtension{sni("a.example"), alpn(protocols...)}}.bytes()
+}
+
 // helloFor returns a plain hello for a name.
 func helloFor(name string) []byte { return testHello{extensions: []testExtension{sni(name)}}.bytes() }
 
@@ -138,17 +155,16 @@ func messageOf(b []byte) (msg []byte) {
 	return msg
 }
 
-// oracle is what crypto/tls says to b: the server name, and whether b holds a
-// hello that it accepts.
-func oracle(b []byte) (name string, ok bool) {
+// oracle is what crypto/tls reads in b, and whether b holds a hello that it accepts.
+func oracle(b []byte) (h hello, ok bool) {
 	stop := errors.New("seen")
 	tls.Server(readConn{bytes.NewReader(b)}, &tls.Config{
-		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-			name, ok = h.ServerName, true
+		GetConfigForClient: func(i *tls.ClientHelloInfo) (*tls.Config, error) {
+			h, ok = hello{i.ServerName, slices.Equal(i.SupportedProtos, []string{"acme-tls/1"})}, true
 			return nil, stop
 		},
 	}).Handshake()
-	return name, ok
+	return h, ok
 }
 
 // A readConn can be read and swallows what is written.
@@ -172,17 +188,17 @@ func TestCapturedHellos(t *testing.T) {
 			want, _ := oracle(b)
 			got, size, err := parseHello(b)
 			if name == "openssl-nosni-1" {
-				if err != (refusal{UnknownName, alertUnrecognizedName, "no server name"}) || want != "" {
-					t.Fatalf("got %q, %v; oracle %q", got, err, want)
+				if err != (refusal{UnknownName, alertUnrecognizedName, "no server name"}) || want.name != "" {
+					t.Fatalf("got %+v, %v; oracle %+v", got, err, want)
 				}
 				return
 			}
-			if got != want || got != capturedName || size != len(b) || err != nil {
-				t.Fatalf("got %q, %d, %v; want %q, %d", got, size, err, want, len(b))
+			if got != want || got != (hello{capturedName, name == "openssl-acme-1"}) || size != len(b) || err != nil {
+				t.Fatalf("got %+v, %d, %v; want %+v, %d", got, size, err, want, len(b))
 			}
 			for i := range b {
 				if got, _, err := parseHello(b[:i]); err != errMore {
-					t.Fatalf("first %d bytes: got %q, %v; want errMore", i, got, err)
+					t.Fatalf("first %d bytes: got %+v, %v; want errMore", i, got, err)
 				}
 			}
 			msg := messageOf(b)
@@ -190,11 +206,11 @@ func TestCapturedHellos(t *testing.T) {
 				cut := records(msg, i)
 				got, size, err := parseHello(append(cut, "0-RTT"...))
 				if got != want || size != len(cut) || err != nil {
-					t.Fatalf("records cut at %d: got %q, %d, %v; want %q, %d", i, got, size, err, want, len(cut))
+					t.Fatalf("records cut at %d: got %+v, %d, %v; want %+v, %d", i, got, size, err, want, len(cut))
 				}
 				if i%16 == 0 { // the oracle is slow
 					if got, ok := oracle(cut); got != want || !ok {
-						t.Fatalf("records cut at %d: oracle %q, %v; want %q", i, got, ok, want)
+						t.Fatalf("records cut at %d: oracle %+v, %v; want %+v", i, got, ok, want)
 					}
 				}
 				if _, _, err := parseHello(cut[:len(cut)-1]); err != errMore {
@@ -218,6 +234,8 @@ var helloCases = []struct {
 	name   string
 	in     []byte
 	want   string
+	acme   bool
+	worse  bool // crypto/tls refuses it
 	reason Reason
 	alert  alert
 	more   bool // as far as it goes it could become a hello
@@ -236,6 +254,20 @@ var helloCases = []struct {
 		bytes(cutsEvery(1, 64)...), want: "a.example"},
 	{name: "64 extensions", in: testHello{extensions: append(manyExtensions(63), sni("a.example"))}.bytes(), want: "a.example"},
 	{name: "of 16 KiB", in: testHello{extensions: []testExtension{sni("a.example"), {21, make([]byte, maxHello-71)}}}.bytes(), want: "a.example"},
+	{name: "acme-tls/1", in: offering("acme-tls/1"), want: "a.example", acme: true},
+	{name: "acme-tls/1 first", in: offering("acme-tls/1", "http/1.1"), want: "a.example"},
+	{name: "acme-tls/1 last", in: offering("h2", "http/1.1", "acme-tls/1"), want: "a.example"},
+	{name: "acme-tls/1 twice", in: offering("acme-tls/1", "acme-tls/1"), want: "a.example"},
+	{name: "acme-tls/10", in: offering("acme-tls/10"), want: "a.example"},
+	{name: "ACME-TLS/1", in: offering("ACME-TLS/1"), want: "a.example"},
+	{name: "h2", in: offering("h2"), want: "a.example"},
+	{name: "acme-tls/1 and an empty protocol", in: offering("acme-tls/1", ""), want: "a.example", worse: true},
+	{name: "no protocols", in: offering(), want: "a.example", worse: true},
+	{name: "empty ALPN", in: testHello{extensions: []testExtension{sni("a.example"), {16, nil}}}.bytes(), want: "a.example", worse: true},
+	{name: "bytes after the protocols", in: testHello{extensions: []testExtension{sni("a.example"),
+		{16, append(alpn("acme-tls/1").data, 0)}}}.bytes(), want: "a.example", worse: true},
+	{name: "acme-tls/1 without a name", in: testHello{extensions: []testExtension{alpn("acme-tls/1")}}.bytes(),
+		reason: UnknownName, alert: alertUnrecognizedName},
 	{name: "followed by other records", in: append(helloFor("a.example"), 20, 3, 3, 0, 1, 1, 23, 3, 3), want: "a.example"},
 
 	{name: "of 16 KiB and a byte", in: testHello{extensions: []testExtension{sni("a.example"), {21, make([]byte, maxHello-70)}}}.bytes(maxRecord),
@@ -306,8 +338,8 @@ func TestParseHello(t *testing.T) {
 	for _, tt := range helloCases {
 		t.Run(tt.name, func(t *testing.T) {
 			got, _, err := parseHello(tt.in)
-			if got != tt.want {
-				t.Errorf("got name %q, want %q", got, tt.want)
+			if got.name != tt.want || got.acme != tt.acme {
+				t.Errorf("got %+v, want %q, %v", got, tt.want, tt.acme)
 			}
 			var r refusal
 			switch {
@@ -334,8 +366,8 @@ func TestParseHello(t *testing.T) {
 				}
 			}
 			if tt.want != "" {
-				if name, ok := oracle(tt.in); !ok || lower(name) != tt.want {
-					t.Errorf("oracle: got %q, %v; want %q", name, ok, tt.want)
+				if h, ok := oracle(tt.in); ok == tt.worse || ok && (lower(h.name) != tt.want || h.acme != tt.acme) {
+					t.Errorf("oracle: got %+v, %v; want %q, %v", h, ok, tt.want, tt.acme)
 				}
 			}
 		})
@@ -347,7 +379,7 @@ func sameRefusal(a, b error) bool {
 	return errors.As(a, &r) && errors.As(b, &s) && r.reason == s.reason && r.alert == s.alert
 }
 
-// FuzzParseHello: what is accepted, crypto/tls reads the same name in or refuses;
+// FuzzParseHello: what is accepted, crypto/tls reads the same in or refuses;
 // no beginning of it is judged otherwise; and what follows changes nothing.
 func FuzzParseHello(f *testing.F) {
 	for _, b := range captured(f) {
@@ -360,15 +392,15 @@ func FuzzParseHello(f *testing.F) {
 		if len(b) > 2*maxRaw {
 			return
 		}
-		name, size, err := parseHello(b)
+		got, size, err := parseHello(b)
 		i := int(cut) % (len(b) + 1)
 		early, _, earlyErr := parseHello(b[:i])
 		if err != nil {
-			if name != "" {
-				t.Fatalf("got %q, %d with %v", name, size, err)
+			if got != (hello{}) {
+				t.Fatalf("got %+v, %d with %v", got, size, err)
 			}
 			if earlyErr == nil {
-				t.Fatalf("first %d bytes: %q; all: %v", i, early, err)
+				t.Fatalf("first %d bytes: %+v; all: %v", i, early, err)
 			}
 			if len(b) > maxRaw && err == errMore {
 				t.Fatalf("%d bytes and no decision", len(b))
@@ -376,16 +408,16 @@ func FuzzParseHello(f *testing.F) {
 			return
 		}
 		switch {
-		case i >= size && (earlyErr != nil || early != name):
-			t.Fatalf("first %d bytes of %d: got %q, %v; want %q", i, size, early, earlyErr, name)
+		case i >= size && (earlyErr != nil || early != got):
+			t.Fatalf("first %d bytes of %d: got %+v, %v; want %+v", i, size, early, earlyErr, got)
 		case i < size && earlyErr != errMore:
 			t.Fatalf("first %d bytes of %d: got %v, want errMore", i, size, earlyErr)
 		}
-		if got, _, err := parseHello(append(b[:size:size], "more"...)); err != nil || got != name {
-			t.Fatalf("with more behind: got %q, %v; want %q", got, err, name)
+		if more, _, err := parseHello(append(b[:size:size], "more"...)); err != nil || more != got {
+			t.Fatalf("with more behind: got %+v, %v; want %+v", more, err, got)
 		}
-		if got, ok := oracle(b); ok && lower(got) != name {
-			t.Fatalf("got %q, crypto/tls reads %q", name, got)
+		if want, ok := oracle(b); ok && (lower(want.name) != got.name || want.acme != got.acme) {
+			t.Fatalf("got %+v, crypto/tls reads %+v", got, want)
 		}
 	})
 }

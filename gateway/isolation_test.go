@@ -94,8 +94,8 @@ func TestEachToItsOwn(t *testing.T) {
 				} else {
 					want[tenant][i] = nil
 				}
-				if name, _, err := parseHello([]byte(got)); name != h.Authority || err != nil {
-					rt.Fatalf("the header says %q, the hello %q, %v", h.Authority, name, err)
+				if said, _, err := parseHello([]byte(got)); said.name != h.Authority || err != nil {
+					rt.Fatalf("the header says %q, the hello %q, %v", h.Authority, said.name, err)
 				}
 				fmt.Fprintf(node, "answer of tenant %d", tenant)
 				node.Close()

@@ -237,9 +237,13 @@ func (l *memListener) Accept() (net.Conn, error) {
 func (l *memListener) Close() error   { l.once.Do(func() { close(l.done) }); return nil }
 func (l *memListener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addr) }
 
-// dial connects from src, an address and port.
+// dial connects from src, an address and port. The gateway has an IPv6 address, too.
 func (l *memListener) dial(src netip.AddrPort) (*memConn, error) {
-	c, d := memPipe(src, l.addr)
+	dst := l.addr
+	if src.Addr().Unmap().Is6() && dst.Addr().Is4() {
+		dst = netip.AddrPortFrom(netip.MustParseAddr("2001:db8::1"), dst.Port())
+	}
+	c, d := memPipe(src, dst)
 	select {
 	case <-l.done:
 		return nil, syscall.ECONNREFUSED

@@ -21,6 +21,7 @@ const (
 	BadHello                   // TLS, but no well-formed hello
 	ProxyHeader                // no PROXY header from where one is required
 	UnknownName                // no server name, or one that leads nowhere
+	NotAdmitted                // from where the tenant does not admit
 	TenantRate                 // too many new connections to one tenant
 	TenantConns                // too many open ones
 	TenantDials                // too many waiting for one tenant's nodes
@@ -30,7 +31,7 @@ const (
 
 var reasonNames = [reasons]string{
 	"source_rate", "source_conns", "hello_shed", "hello_timeout", "hello_gone", "garbage", "plain_http",
-	"bad_hello", "proxy_header", "unknown_name", "tenant_rate", "tenant_conns", "tenant_dials", "offline",
+	"bad_hello", "proxy_header", "unknown_name", "not_admitted", "tenant_rate", "tenant_conns", "tenant_dials", "offline",
 }
 
 func (r Reason) String() string {
@@ -50,6 +51,7 @@ type alert uint8
 const (
 	alertUnexpectedMessage alert = 10
 	alertRecordOverflow    alert = 22
+	alertAccessDenied      alert = 49
 	alertDecodeError       alert = 50
 	alertProtocolVersion   alert = 70
 	alertInternalError     alert = 80
@@ -72,6 +74,9 @@ func (r refusal) Error() string {
 
 // errUnknownName refuses a well-formed name that leads nowhere.
 var errUnknownName = refusal{reason: UnknownName, alert: alertUnrecognizedName}
+
+// errNotAdmitted refuses a client from where its tenant does not admit.
+var errNotAdmitted = refusal{reason: NotAdmitted, alert: alertAccessDenied}
 
 const httpAnswer = "HTTP/1.1 400 Bad Request\r\n" +
 	"Content-Type: text/plain; charset=utf-8\r\n" +

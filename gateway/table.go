@@ -7,9 +7,10 @@ import (
 	"postern"
 )
 
-// A Table says where each server name leads. It is immutable.
+// A Table says where each server name leads, and to whom. It is immutable.
 type Table struct {
-	targets map[string]Target
+	targets    map[string]Target
+	admissions map[string]*admission // by tenant; those that are not there are open to all
 }
 
 // A Target is where a server name leads.
@@ -30,9 +31,12 @@ type Node struct {
 // that changed last, and to nobody if both changed at once; the coordinator's
 // own names are always its own.
 func NewTable(m postern.Map) *Table {
-	t := &Table{targets: map[string]Target{}}
+	t := &Table{targets: map[string]Target{}, admissions: map[string]*admission{}}
 	version := map[string]uint64{} // of the section that a name was taken from
 	for tenant, s := range m.Sections {
+		if s.Admission != nil {
+			t.admissions[tenant] = newAdmission(s.Admission)
+		}
 		nodes := make(map[string]Node, len(s.Nodes))
 		for _, n := range s.Nodes {
 			nodes[n.ID] = Node{ID: n.ID, Addr: netip.AddrPortFrom(n.Address, postern.HTTPSPort)}

@@ -69,6 +69,7 @@ func (n *Node) setTable(m postern.Map, p *published) {
 	if d == nil {
 		d = &postern.Deployment{}
 	}
+	n.setPeople(t, m, d)
 	for _, g := range d.Gateways {
 		t.gateways[g.Address] = g.Name
 	}
@@ -87,6 +88,26 @@ func (n *Node) setTable(m postern.Map, p *published) {
 	n.issuer.want(issued, d.CA)
 	n.lookout.want(hosts, d.Gateways, d.CA)
 	n.log.Debug("map worked in", "map_version", m.Version, "routes", len(hosts), "gateways", len(d.Gateways))
+}
+
+// setPeople fills in what m says of people, and of where they sign in.
+func (n *Node) setPeople(t *table, m postern.Map, d *postern.Deployment) {
+	t.port = d.Port
+	var err error
+	if t.portal, err = newPortal(d.Portal); err != nil {
+		n.log.Error("nobody can sign in: the map's portal is of no use", "err", err)
+	}
+	s, ok := m.Sections[n.id.Enrollment.Tenant]
+	if !ok {
+		return
+	}
+	t.tenant, t.people, t.ended = s.Tenant, map[string]*postern.Person{}, map[string]bool{}
+	for i := range s.People {
+		t.people[s.People[i].ID] = &s.People[i]
+	}
+	for _, sid := range s.Ended {
+		t.ended[sid] = true
+	}
 }
 
 // routes returns the routes of m that lead to this node.

@@ -38,6 +38,15 @@ type conn struct {
 
 func (c *conn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.header.Src) }
 
+// LocalAddr returns an address that knows c: it is all that a request of a server
+// which is not ours tells of its connection.
+func (c *conn) LocalAddr() net.Addr { return localAddr{c.Conn.LocalAddr(), c} }
+
+type localAddr struct {
+	net.Addr
+	conn *conn
+}
+
 func (c *conn) Close() error {
 	if c.entrance.linger(c.Conn) {
 		return nil

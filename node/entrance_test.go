@@ -149,7 +149,7 @@ func TestEntranceClosesWhileHeaderIsAwaited(t *testing.T) {
 }
 
 func TestServeEndsWhenTheOverlayDoes(t *testing.T) {
-	s := newServer(serverConfig{
+	s := mustServer(t, serverConfig{
 		certificate: func(string) (*certificate, error) { return nil, errNoCertificate }, drain: time.Second, log: discard,
 	})
 	err := s.serve(t.Context(), context.Background(), &brokenListener{})

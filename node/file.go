@@ -33,6 +33,9 @@ type File struct {
 	// Keepalive is as in Config.
 	Keepalive time.Duration `json:"keepalive,omitempty"`
 
+	// SignIn is as in Config.
+	SignIn SignIn `json:"sign_in,omitzero"`
+
 	// Services are all that the node publishes. To publish nothing, the list is
 	// there and empty.
 	Services []Service `json:"services"`
@@ -101,8 +104,8 @@ func parseFile(data []byte) (File, *ast.File, error) {
 	}
 	if err := yaml.UnmarshalWithOptions(data, &f, yaml.Strict()); err != nil {
 		var placed yaml.Error
-		if !errors.As(err, &placed) { // the duration alone is not parsed by the decoder itself
-			err = &postern.FieldError{Field: "keepalive", Err: errors.New("want a duration such as 25s here")}
+		if !errors.As(err, &placed) { // durations alone are not parsed by the decoder itself
+			err = &postern.FieldError{Field: badDuration(tree), Err: errors.New("want a duration such as 25s here")}
 		}
 		return f, tree, err
 	}
@@ -111,6 +114,23 @@ func parseFile(data []byte) (File, *ast.File, error) {
 		return f, nil, errors.New("it has no services; `services: []` publishes nothing")
 	}
 	return f, tree, nil
+}
+
+// badDuration returns which of a File's durations is none.
+func badDuration(tree *ast.File) string {
+	for _, field := range []string{"keepalive", "sign_in.idle", "sign_in.max"} {
+		path, err := yaml.PathString("$." + field)
+		if err != nil {
+			continue
+		}
+		var text string
+		if path.Read(tree, &text) == nil {
+			if _, err := time.ParseDuration(text); err != nil {
+				return field
+			}
+		}
+	}
+	return ""
 }
 
 // check reports what is wrong with f.
@@ -124,6 +144,9 @@ func (f File) check() error {
 		if err := checkKeepalive(f.Keepalive); err != nil {
 			return &postern.FieldError{Field: "keepalive", Err: err}
 		}
+	}
+	if err := f.SignIn.check(); err != nil {
+		return err
 	}
 	_, err := newPublished(f.Services, nil, slog.New(slog.DiscardHandler))
 	return err
@@ -297,6 +320,7 @@ func (n *Node) takeFile() {
 		}
 		return
 	}
+	n.setSignIn(f.SignIn)
 	n.setKeepalive(f.Keepalive)
 	n.log.Info("configuration file worked in", "services", len(f.Services))
 }

@@ -116,18 +116,18 @@ func TestFollowFile(t *testing.T) {
 	w := newWorld(t)
 	one, two := newTap(t, "one"), newTap(t, "two")
 	path := filepath.Join(t.TempDir(), FileName)
-	write(t, path, []byte("keepalive: 1s\nservices: [{upstream: \""+one.url+"\"}]\n"))
+	write(t, path, []byte("keepalive: 1s\nservices: [{access: public, upstream: \""+one.url+"\"}]\n"))
 	n, _, _ := w.run(Config{Dir: w.join(), File: path})
 	await(t, "ready", ready(n))
 	open := w.tapped(t)
 	open.next("one")
 
 	begin := time.Now()
-	write(t, path, []byte("keepalive: 2s\nservices:\n- upstream: "+one.url+"\n  title: Books\n  icon: book\n"))
+	write(t, path, []byte("keepalive: 2s\nservices:\n- access: public\n  upstream: "+one.url+"\n  title: Books\n  icon: book\n"))
 	await(t, "what the coordinator is told", func() (ok bool) {
 		w.get(func() {
 			for _, p := range w.published {
-				ok = reflect.DeepEqual(p.Services, []postern.Service{{Name: "default", Title: "Books", Icon: "book"}})
+				ok = reflect.DeepEqual(p.Services, []postern.Service{{Name: "default", Title: "Books", Icon: "book", Access: postern.Access{Who: postern.AccessPublic}}})
 			}
 		})
 		return ok
@@ -138,8 +138,8 @@ func TestFollowFile(t *testing.T) {
 	}
 
 	// A bad file changes nothing and is said to be bad, however long it stays.
-	write(t, path, []byte("services:\n- upstream: "+two.url+"\n  titel: Books\n"))
-	await(t, "the file's error", func() bool { return strings.HasSuffix(n.Status().ConfigError, ":3:3: unknown field \"titel\"") })
+	write(t, path, []byte("services:\n- access: public\n  upstream: "+two.url+"\n  titel: Books\n"))
+	await(t, "the file's error", func() bool { return strings.HasSuffix(n.Status().ConfigError, ":4:3: unknown field \"titel\"") })
 	if got := n.Services()[0].Upstream; got != one.url || n.Status().ConfigFile != path {
 		t.Errorf("a bad file changed the upstream to %q", got)
 	}
@@ -150,7 +150,7 @@ func TestFollowFile(t *testing.T) {
 	one.turn <- struct{}{}
 	open.next("one")
 
-	write(t, path, []byte("services:\n- upstream: "+two.url+"\n"))
+	write(t, path, []byte("services:\n- access: public\n  upstream: "+two.url+"\n"))
 	await(t, "the new upstream", func() bool { return n.Services()[0].Upstream == two.url })
 	await(t, "the error's end", func() bool { return n.Status().ConfigError == "" })
 	if got, err := w.browse("/"); err != nil || got != "two\n" {

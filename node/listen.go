@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postern"
@@ -29,8 +30,12 @@ type ListenConfig struct {
 
 	// Service says at which of the tenant's names the program answers, what people
 	// read of it, and its own certificate if it has one. The zero Service answers
-	// at the tenant's own name. Upstream and Handler are empty.
+	// at the tenant's own name. Upstream and Handler are empty. Who may open it is
+	// said by its Access; the tenant's members if not given.
 	Service Service
+
+	// SignIn says how long people stay signed in.
+	SignIn SignIn
 
 	// Drain is how long what is under way may go on once all is to end. If zero,
 	// 30 s.
@@ -83,7 +88,7 @@ func (cfg ListenConfig) join(ctx context.Context, dir *Dir, service Service) (*N
 		return nil, fmt.Errorf("join as a node: %w", err)
 	}
 	return New(Config{
-		Dir: dir, Services: []Service{service},
+		Dir: dir, Services: []Service{service}, SignIn: cfg.SignIn,
 		Drain: cfg.Drain, Version: cfg.Version, Logger: cfg.Logger,
 	})
 }
@@ -93,7 +98,8 @@ func (cfg ListenConfig) join(ctx context.Context, dir *Dir, service Service) (*N
 // returns nil then, or what it could not go on without.
 //
 // h sees the browser's address as RemoteAddr, and requests for its own host names
-// only. HTTP/1.1 and HTTP/2 are served.
+// only, of whom the service's Access lets in: UserOf tells who it is. HTTP/1.1 and
+// HTTP/2 are served.
 func Serve(ctx context.Context, cfg ListenConfig, h http.Handler) error {
 	if h == nil {
 		h = http.DefaultServeMux
@@ -111,8 +117,13 @@ func Serve(ctx context.Context, cfg ListenConfig, h http.Handler) error {
 // Its connections are browsers': *tls.Conn, the handshake done with the node's
 // own certificate, the browser's address as RemoteAddr. http.Serve takes them, in
 // HTTP/1.1 and HTTP/2. The program is the HTTPS server then: unlike with Serve,
-// it is for the program to bound what strangers do, to refuse requests for other
-// hosts, and to believe no X-Forwarded header.
+// it is for the program to bound what strangers do.
+//
+// Nobody is asked who they are before a connection is handed over. Protect does that
+// for each request, and refuses those for other hosts besides; a program that does
+// not use it gets no connections, unless the service is for everybody
+// (postern.AccessPublic). It has to believe no X-Forwarded or Postern header then, and
+// /.well-known/postern/ is not there.
 func Listen(ctx context.Context, cfg ListenConfig) (*Listener, error) {
 	n, dir, err := cfg.open(ctx, http.NotFoundHandler())
 	if err != nil {
@@ -131,6 +142,8 @@ func Listen(ctx context.Context, cfg ListenConfig) (*Listener, error) {
 type Listener struct {
 	cfg   ListenConfig
 	node  *Node
+	gated atomic.Bool // whether Protect was called
+
 	ready chan net.Conn
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
@@ -143,9 +156,36 @@ func (l *Listener) run(ctx context.Context, dir *Dir) {
 	close(l.ended)
 }
 
-// Accept returns the next *tls.Conn. It fails with net.ErrClosed after Close, or
-// once the node has ended by itself; Wait says why.
+// errUnprotected says that requests would get through that the service's Access keeps
+// out.
+var errUnprotected = errors.New("the service is not for everybody: wrap the handler with Listener.Protect, or have its Access be postern.AccessPublic")
+
+// Protect returns a handler that lets requests through to h as Serve does: those that
+// the service's Access allows, with the user for UserOf and without what strangers
+// put into headers that are the node's. It answers below /.well-known/postern/ itself,
+// where people sign in. Requests that came over other connections than the Listener's
+// get 421.
+func (l *Listener) Protect(h http.Handler) http.Handler {
+	l.gated.Store(true)
+	s := l.node.server
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c := connOf(r); c == nil || c.entrance != s.entrance || r.TLS == nil {
+			http.Error(w, misdirected.text, misdirected.status)
+			return
+		}
+		s.answer(w, r, func(svc *service, w http.ResponseWriter, r *http.Request) { svc.serveWith(h, w, r) })
+	})
+}
+
+// Accept returns the next *tls.Conn. It fails if the service is not for everybody and
+// nothing is protected, and with net.ErrClosed after Close, or once the node has ended
+// by itself; Wait says why.
 func (l *Listener) Accept() (net.Conn, error) {
+	for _, s := range l.node.Services() {
+		if !l.gated.Load() && !s.allPublic() {
+			return nil, errUnprotected
+		}
+	}
 	select {
 	case c := <-l.ready:
 		return c, nil
@@ -174,11 +214,14 @@ func (l *Listener) Wait() error {
 // Addr returns the port that browsers dial. AwaitReady tells the addresses.
 func (l *Listener) Addr() net.Addr { return l.node.server.entrance.Addr() }
 
-// SetService changes the service's words and entries while it is served.
+// SetService changes the service's words, entries and access while it is served.
 func (l *Listener) SetService(s Service) error {
 	s, err := (ListenConfig{Service: s}).service(http.NotFoundHandler())
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case !l.gated.Load() && !s.allPublic():
+		return errUnprotected
 	}
 	return l.node.SetServices([]Service{s})
 }

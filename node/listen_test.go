@@ -30,7 +30,7 @@ func TestListen(t *testing.T) {
 	data := w.joined()
 	ln, err := Listen(t.Context(), ListenConfig{
 		Data: data, Drain: 20 * time.Second,
-		Service: Service{Title: "Hello", Entries: []postern.Entry{{Name: "help", Path: "/help"}}},
+		Service: Service{Title: "Hello", Entries: []postern.Entry{{Name: "help", Path: "/help"}}, Access: postern.AccessPublic},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -62,10 +62,10 @@ func TestListen(t *testing.T) {
 	if _, err := Open(data); err == nil {
 		t.Error("another may open the directory")
 	}
-	if err := ln.SetService(Service{Title: "Hello again"}); err != nil {
+	if err := ln.SetService(Service{Title: "Hello again", Access: postern.AccessPublic}); err != nil {
 		t.Fatal(err)
 	}
-	if err := ln.SetService(Service{Icon: "skull"}); err == nil {
+	if err := ln.SetService(Service{Icon: "skull", Access: postern.AccessPublic}); err == nil {
 		t.Error("a bad service is taken")
 	}
 	await(t, "the new title", func() (ok bool) {
@@ -107,7 +107,7 @@ func TestListen(t *testing.T) {
 // A connection that nobody accepts, or that does not end, holds up nothing.
 func TestListenCutsOff(t *testing.T) {
 	w := newWorld(t)
-	ln, err := Listen(t.Context(), ListenConfig{Data: w.joined(), Drain: 50 * time.Millisecond})
+	ln, err := Listen(t.Context(), ListenConfig{Data: w.joined(), Drain: 50 * time.Millisecond, Service: Service{Access: postern.AccessPublic}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestServe(t *testing.T) {
 	w := newWorld(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	cfg := ListenConfig{Data: w.joined()}
+	cfg := ListenConfig{Data: w.joined(), Service: Service{Access: postern.AccessPublic}}
 	wg.Go(func() {
 		h := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(rw, r.Host, " ", r.Header.Get("X-Forwarded-For"))
@@ -159,7 +159,7 @@ func TestListenRefuses(t *testing.T) {
 		})
 	}
 	// The coordinator removes the node while somebody waits for a connection.
-	ln, err := Listen(t.Context(), ListenConfig{Data: w.joined()})
+	ln, err := Listen(t.Context(), ListenConfig{Data: w.joined(), Service: Service{Access: postern.AccessPublic}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,6 +60,7 @@ func TestLocalAPI(t *testing.T) {
 	}
 	if got, want := n.Services(), []Service{{
 		Name: "books", Title: "Books", Upstream: "http://joe:s3cret@127.0.0.1:1", Entries: []postern.Entry{{Name: "y2026", Path: "/y/2026"}},
+		Access: postern.AccessMembers,
 	}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("the node publishes %+v, want %+v", got, want)
 	}

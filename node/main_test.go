@@ -23,6 +23,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"postern"
 	"postern/internal/proxyproto"
 )
 
@@ -163,7 +164,7 @@ func serveSite(t *testing.T, source string, hosts map[string]Service) *site {
 			t.Fatal(err)
 		}
 	}
-	s.server = newServer(serverConfig{
+	s.server = mustServer(t, serverConfig{
 		certificate: func(host string) (*certificate, error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -187,8 +188,19 @@ func serveSite(t *testing.T, source string, hosts map[string]Service) *site {
 	return s
 }
 
+// mustServer returns a server of cfg.
+func mustServer(t *testing.T, cfg serverConfig) *server {
+	t.Helper()
+	s, err := newServer(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // newTable returns a table in which loopback is a gateway. A service without
-// upstream and handler is one that is no longer published.
+// upstream and handler is one that is no longer published; one that does not say who
+// may open it is for everybody.
 func newTable(t *testing.T, hosts map[string]Service) *table {
 	t.Helper()
 	tab := &table{gateways: map[netip.Addr]string{loopback4: "gw-1"}, hosts: map[string]*service{}}
@@ -196,6 +208,9 @@ func newTable(t *testing.T, hosts map[string]Service) *table {
 		tab.hosts[host] = nil
 		if s.Upstream == "" && s.Handler == nil {
 			continue
+		}
+		if s.Access == "" {
+			s.Access = postern.AccessPublic
 		}
 		svc, err := newService(s, discard)
 		if err != nil {

@@ -13,7 +13,9 @@
 //	server.configForClient the server name is ours, and the one the gateway routed by
 //	net/http               TLS, HTTP/1.1 or HTTP/2
 //	server.ServeHTTP       the request is for that server name; 421 otherwise
-//	service.ServeHTTP      reverse proxy, folder or Go handler
+//	ownResource            below /.well-known/postern/: signing in, among others
+//	gate.serve             who sent it may open that path of the service; see gate
+//	service.serve          reverse proxy, folder or Go handler
 package node
 
 import (
@@ -47,10 +49,13 @@ type Config struct {
 	Remember bool
 
 	// File is a configuration file that says what is published, in place of
-	// Services and Keepalive; see File. It is read again when it changes. What is
+	// Services, SignIn and Keepalive; see File. It is read again when it changes. What is
 	// wrong with it then shows in the Status, and what it said before stays. If
 	// empty, there is none.
 	File string
+
+	// SignIn says how people sign in, beside Services.
+	SignIn SignIn
 
 	// Keepalive is how often a packet keeps the way through NAT open, in whole
 	// seconds. If zero, 25 s.
@@ -94,6 +99,7 @@ type Node struct {
 	refused   atomic.Pointer[error] // of the last time that the coordinator was told
 	tabling   sync.Mutex            // held while the server's table is made
 
+	signIn    SignIn                // when New read it
 	keepalive atomic.Int64          // nanoseconds
 	fileStamp stamp                 // of Config.File when New read it
 	fileErr   atomic.Pointer[error] // of the last time it was read
@@ -145,25 +151,33 @@ func New(cfg Config) (*Node, error) {
 	}
 	n.lookout = newLookout(n.certificate, cfg.Logger)
 	n.issuer = newIssuer(cfg.Dir.Path("certs"), n.sign, n.lookout.again, cfg.Logger)
-	n.server = newServer(serverConfig{
+	n.server, err = newServer(serverConfig{
 		certificate: n.certificate, version: cfg.Version, drain: cfg.Drain, log: cfg.Logger,
+		dir: cfg.Dir.dir, redeem: n.client.Redeem,
 	})
+	if err != nil {
+		return nil, err
+	}
+	n.setSignIn(n.signIn)
 	return n, nil
 }
 
 // configure takes what Config or its File say.
 func (n *Node) configure() error {
-	services, keepalive := n.cfg.Services, n.cfg.Keepalive
+	services, signIn, keepalive := n.cfg.Services, n.cfg.SignIn, n.cfg.Keepalive
 	if n.cfg.File != "" {
-		if len(services) > 0 || keepalive != 0 {
-			return errors.New("want either a configuration file, or services and a keepalive")
+		if len(services) > 0 || keepalive != 0 || signIn != (SignIn{}) {
+			return errors.New("want either a configuration file, or services, sign-in and a keepalive")
 		}
 		n.fileStamp = stampOf(n.cfg.File)
 		f, err := ReadFile(n.cfg.File)
 		if err != nil {
 			return err
 		}
-		services, keepalive = f.Services, f.Keepalive
+		services, signIn, keepalive = f.Services, f.SignIn, f.Keepalive
+	}
+	if err := signIn.check(); err != nil {
+		return err
 	}
 	if keepalive != 0 {
 		if err := checkKeepalive(keepalive); err != nil {
@@ -175,6 +189,7 @@ func (n *Node) configure() error {
 		return err
 	}
 	n.published.Store(p)
+	n.signIn = signIn
 	n.setKeepalive(keepalive)
 	return nil
 }
@@ -225,6 +240,8 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.issuer.run(work) })
 	g.Go(func() error { return n.lookout.run(work) })
 	g.Go(func() error { return n.probe(work) })
+	g.Go(func() error { return n.server.gate.run(work) })
+	g.Go(func() error { return n.server.gate.sessions.run(work) })
 	g.Go(func() error { return n.followFile(work) })
 	g.Go(func() error { return serveLocal(work, local, n.localAPI()) })
 	if n.taker != nil {

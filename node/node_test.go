@@ -23,7 +23,7 @@ func TestNode(t *testing.T) {
 		fmt.Fprint(rw, r.Header.Get("X-Forwarded-For"), " ", r.Host)
 	})
 	dir := w.join()
-	books := Service{Title: "Books", Upstream: up}
+	books := Service{Title: "Books", Upstream: up, Access: postern.AccessPublic}
 	n, stop, ended := w.start(dir, books)
 	await(t, "ready", ready(n))
 	if got, err := w.browse("/"); err != nil || got != "127.0.0.1 "+testHost {
@@ -34,7 +34,7 @@ func TestNode(t *testing.T) {
 		return ok
 	})
 	w.get(func() {
-		if want := []postern.Service{{Name: "default", Title: "Books"}}; !reflect.DeepEqual(w.published[0].Services, want) {
+		if want := []postern.Service{{Name: "default", Title: "Books", Access: postern.Access{Who: postern.AccessPublic}}}; !reflect.DeepEqual(w.published[0].Services, want) {
 			t.Errorf("published %+v, want %+v", w.published, want)
 		}
 	})
@@ -111,7 +111,7 @@ func TestDrainDeliversTheRest(t *testing.T) {
 	const size = 4 << 20
 	w := newWorld(t)
 	began := make(chan struct{})
-	n, stop, ended := w.start(w.join(), Service{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	n, stop, ended := w.start(w.join(), Service{Access: postern.AccessPublic, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		close(began)
 		io.CopyN(rw, zeros{}, size)
 	})})
@@ -131,7 +131,7 @@ func TestDrainDeliversTheRest(t *testing.T) {
 func TestCloseEndsTheDrain(t *testing.T) {
 	w := newWorld(t)
 	began := make(chan struct{})
-	n, stop, ended := w.start(w.join(), Service{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	n, stop, ended := w.start(w.join(), Service{Access: postern.AccessPublic, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/hang" {
 			close(began)
 			<-r.Context().Done()

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+
+	"postern"
 )
 
 // ownPath is where the node's own resource is, on every host name. It is never
@@ -37,7 +39,8 @@ type ownWhoAmI struct {
 	KeyShare   string `json:"key_share,omitempty"` // such as X25519MLKEM768
 	ServerName string `json:"server_name"`
 	Service    string `json:"service,omitempty"`
-	Connection string `json:"connection"` // id, as in the gateway's log
+	Connection string `json:"connection"`     // id, as in the gateway's log
+	User       *User  `json:"user,omitempty"` // nil: nobody is signed in
 }
 
 // ownResource returns the handler of all below ownPath.
@@ -60,8 +63,25 @@ func ownResource(s *server) http.Handler {
 	mux.HandleFunc("GET "+ownPath+"whoami", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, s.whoAmI(r))
 	})
+	mux.HandleFunc("GET "+ownPath+"jwks.json", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, http.StatusOK, s.gate.signer.keys)
+	})
+	mux.HandleFunc("GET "+pathLogin, s.gate.login)
+	mux.HandleFunc("GET "+pathCallback, s.gate.callback)
+	mux.HandleFunc("POST "+pathLogout, s.gate.logout)
 	mux.HandleFunc(ownPath, func(w http.ResponseWriter, r *http.Request) { writePage(w, r, noSuchResource) })
-	return mux
+
+	// Applications at sibling names are of the same site, so that SameSite says
+	// nothing of what they send here.
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { writePage(w, r, notFromHere) }))
+	return protection.Handler(mux)
+}
+
+var notFromHere = page{
+	status: http.StatusForbidden, code: postern.CodeForbidden,
+	title: "Not from here",
+	text:  "Another site sent this form in your name. Nothing came of it.",
 }
 
 func (s *server) whoAmI(r *http.Request) ownWhoAmI {
@@ -76,6 +96,10 @@ func (s *server) whoAmI(r *http.Request) ownWhoAmI {
 	}
 	if svc, _ := s.service(requestHost(r)); svc != nil {
 		me.Service = svc.Name
+	}
+	if p := s.gate.person(s.table.Load(), presentedOf(r).cred); p != nil {
+		u := userOf(p)
+		me.User = &u
 	}
 	return me
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"html/template"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,13 +23,47 @@ type page struct {
 	link       string // what can be said of the way to here; empty: nothing
 	retryAfter int    // seconds; zero: trying again is of no use
 	service    string // title; empty: it has none
+	hint       string // what to do, for programs; empty: nothing
+	who        string // is signed in, and may sign out; empty: nobody
+	actions    []action
 }
+
+// An action is a link on a page.
+type action struct{ Label, Href string }
 
 // of returns p for the service s.
 func (p page) of(s *service) page {
 	if s.Title != s.Name {
 		p.service = s.Title
 	}
+	return p
+}
+
+// by returns p for the eyes of who is signed in; nil: nobody.
+func (p page) by(who *postern.Person) page {
+	if who == nil {
+		return p
+	}
+	p.who = who.Login
+	if who.Name != "" {
+		p.who = who.Name + " (" + who.Login + ")"
+	}
+	return p
+}
+
+// begin returns p with a link to target, where a sign-in begins again.
+func (p page) begin(target string) page {
+	p.actions = append(slices.Clip(p.actions), action{"Sign in", target})
+	return p
+}
+
+// withPortal returns p with a link to the portal; nil: there is none.
+func (p page) withPortal(portal *portal) page {
+	if portal == nil {
+		return p
+	}
+	p.actions = append(slices.Clip(p.actions), action{"Go to " + portal.name(), portal.issuer + "/"})
+	p.hint = "people sign in at " + portal.issuer
 	return p
 }
 
@@ -90,8 +125,9 @@ var pageHTML string
 
 var pageTemplate = template.Must(template.New("page").Parse(pageHTML))
 
-// pageCSP lets the page have its own style, and nothing else whatever.
-const pageCSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+// pageCSP lets the page have its own style, and nothing else whatever but the forms
+// that formAction says.
+const pageCSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'; form-action "
 
 // writePage answers r, which setForwarded has seen, with p: as HTML if the client asks for that, as a Problem
 // otherwise.
@@ -109,14 +145,21 @@ func writePage(w http.ResponseWriter, r *http.Request, p page) {
 		return
 	}
 	var body bytes.Buffer
-	err := pageTemplate.Execute(&body, struct{ Title, Text, Link, Service, Host, ID string }{
-		p.title, p.text, p.link, p.service, requestHost(r), r.Header.Get(headerRequestID),
+	err := pageTemplate.Execute(&body, struct {
+		Title, Text, Link, Service, Host, ID, Who string
+		Actions                                   []action
+	}{
+		p.title, p.text, p.link, p.service, requestHost(r), r.Header.Get(headerRequestID), p.who, p.actions,
 	})
 	if err != nil {
 		panic("node: page template: " + err.Error())
 	}
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", pageCSP)
+	formAction := "'none'"
+	if p.who != "" {
+		formAction = "'self'"
+	}
+	h.Set("Content-Security-Policy", pageCSP+formAction)
 	h.Set("Referrer-Policy", "no-referrer")
 	w.WriteHeader(p.status)
 	w.Write(body.Bytes())
@@ -126,7 +169,7 @@ func writeProblem(w http.ResponseWriter, p page) {
 	detail := strings.TrimSpace(p.text + " " + p.link)
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.status)
-	json.NewEncoder(w).Encode(postern.NewProblem(p.status, p.code, detail, ""))
+	json.NewEncoder(w).Encode(postern.NewProblem(p.status, p.code, detail, p.hint))
 }
 
 // wantsHTML reports whether r comes from a browser's address bar, or from what

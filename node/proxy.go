@@ -12,6 +12,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -130,6 +131,7 @@ func (s *service) answered(resp *http.Response) error {
 	s.health.set(nil)
 	resp.Header.Del("Strict-Transport-Security")
 	resp.Header.Del("Alt-Svc")
+	refuseCookies(resp.Header)
 	return nil
 }
 
@@ -147,8 +149,10 @@ func rewrite(pr *httputil.ProxyRequest, target *url.URL) {
 	// The body's trailers are filled in at its end, in this very map.
 	pr.Out.Trailer = pr.In.Trailer
 	// A Connection header may have named ours away.
-	for _, name := range forwarded {
-		pr.Out.Header[name] = pr.In.Header[name]
+	for _, name := range slices.Concat(forwarded, identityHeaders) {
+		if values, ok := pr.In.Header[name]; ok {
+			pr.Out.Header[name] = values
+		}
 	}
 	if user := target.User; user != nil {
 		password, _ := user.Password()

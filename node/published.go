@@ -49,7 +49,7 @@ func atService(i int, err error) error {
 }
 
 // reuse returns the service of p that answers as s is to, told apart from it by
-// the words for people at most. It returns nil if there is none.
+// the words for people, and by who may open it, at most. It returns nil if there is none.
 func (p *published) reuse(s Service) (*service, error) {
 	if p == nil || s.Handler != nil {
 		return nil, nil
@@ -76,9 +76,7 @@ func sameBackend(a, b Service) bool {
 func (p *published) publication() postern.Publication {
 	out := postern.Publication{Services: []postern.Service{}}
 	for _, s := range p.order {
-		out.Services = append(out.Services, postern.Service{
-			Name: s.Name, Title: s.Title, Description: s.Description, Icon: s.Icon, Entries: s.Entries,
-		})
+		out.Services = append(out.Services, s.policy)
 	}
 	return out
 }

@@ -83,7 +83,7 @@ func (s *stream) next(want string) {
 func TestSetServices(t *testing.T) {
 	w := newWorld(t)
 	one, two := newTap(t, "one"), newTap(t, "two")
-	n, _, _ := w.start(w.join(), Service{Upstream: one.url})
+	n, _, _ := w.start(w.join(), Service{Upstream: one.url, Access: postern.AccessPublic})
 	await(t, "ready", ready(n))
 	first := w.tapped(t)
 	first.next("one")
@@ -104,13 +104,16 @@ func TestSetServices(t *testing.T) {
 	// Other words, the same application: nothing is disturbed.
 	books := Service{
 		Title: "Books", Description: "Double entry.", Icon: "book", Upstream: one.url,
-		Entries: []postern.Entry{{Name: "y2026", Title: "2026", Path: "/y/2026"}},
+		Entries: []postern.Entry{{Name: "y2026", Title: "2026", Path: "/y/2026"}}, Access: postern.AccessPublic,
 	}
 	before := n.published.Load().order[0]
 	if err := n.SetServices([]Service{books}); err != nil {
 		t.Fatal(err)
 	}
-	told(postern.Service{Name: "default", Title: "Books", Description: "Double entry.", Icon: "book", Entries: books.Entries})
+	told(postern.Service{
+		Name: "default", Title: "Books", Description: "Double entry.", Icon: "book", Entries: books.Entries,
+		Access: postern.Access{Who: postern.AccessPublic},
+	})
 	after := n.published.Load().order[0]
 	if after.transport != before.transport || after.health != before.health || after.requests != before.requests {
 		t.Error("what did not change was made anew")

@@ -13,30 +13,50 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"postern"
+	"postern/internal/datadir"
 )
 
-// serverConfig is what a server is made from. All is required but log.
+// serverConfig is what a server is made from. All is required but dir.
 type serverConfig struct {
 	// certificate returns what browsers are shown at host.
 	certificate func(host string) (*certificate, error)
 
+	// redeem changes a code of the portal for tokens.
+	redeem redeemFunc
+
+	dir     *datadir.Dir // of what is kept of sign-ins; nil: nothing is
 	version string
 	drain   time.Duration
 	log     *slog.Logger
 }
 
-// A table is what the newest map says of gateways and host names. It does not
+// A table is what the newest map says of gateways, host names and people. It does not
 // change once it is made.
 type table struct {
 	gateways map[netip.Addr]string // names, by address
 	hosts    map[string]*service   // nil: the route's service is not one of ours
+
+	tenant string // empty: no map has come yet
+	people map[string]*postern.Person
+	ended  map[string]bool // ids of sessions at the portal
+	portal *portal         // nil: there is none, so that nobody can sign in
+	port   uint16          // of browsers; zero: 443
+
+	replaced chan struct{} // closed when another table is in force
 }
+
+// origin returns the origin that host is to browsers.
+func (t *table) origin(host string) string { return originOf(host, t.port) }
 
 // A server is the HTTPS server of one node. It needs no WireGuard: connections
 // come from whatever listener serve is given.
 type server struct {
 	serverConfig
 	entrance *entrance
+	gate     *gate
+	tabling  sync.Mutex // held while table changes
 	table    atomic.Pointer[table]
 	refusal  *tls.Config
 	own      http.Handler // under ownPath
@@ -59,8 +79,12 @@ const (
 	lastWords = 500 * time.Millisecond
 )
 
-func newServer(cfg serverConfig) *server {
+func newServer(cfg serverConfig) (*server, error) {
 	s := &server{serverConfig: cfg, entrance: newEntrance(cfg.log)}
+	var err error
+	if s.gate, err = newGate(gateConfig{table: s.table.Load, redeem: cfg.redeem, log: cfg.log}, cfg.dir); err != nil {
+		return nil, err
+	}
 	// A handshake without certificate ends in unrecognized_name. Tickets must be
 	// off, or a resumed session would need none.
 	s.refusal = &tls.Config{
@@ -69,14 +93,19 @@ func newServer(cfg serverConfig) *server {
 		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil },
 	}
 	s.own = ownResource(s)
-	s.table.Store(&table{})
-	return s
+	s.table.Store(&table{replaced: make(chan struct{})})
+	return s, nil
 }
 
-// setTable makes t the truth. Connections of gateways that it lacks are closed.
+// setTable makes t the truth, which nobody has seen before. Connections of gateways
+// that it lacks are closed, and requests that it does not allow are cut off.
 func (s *server) setTable(t *table) {
-	s.table.Store(t)
+	t.replaced = make(chan struct{})
+	s.tabling.Lock()
+	defer s.tabling.Unlock()
+	close(s.table.Swap(t).replaced)
 	s.entrance.setGateways(t.gateways)
+	s.gate.recheck()
 }
 
 // service returns what answers at host, nil if that is no longer there, and
@@ -185,11 +214,22 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, c.(*tls.Conn).NetConn().(*conn))
 }
 
-// connOf returns the connection that r came over.
-func connOf(r *http.Request) *conn { return r.Context().Value(connKey{}).(*conn) }
+// connOf returns the connection that r came over, nil if that is not one of ours.
+func connOf(r *http.Request) *conn {
+	if c, ok := r.Context().Value(connKey{}).(*conn); ok {
+		return c
+	}
+	addr, _ := r.Context().Value(http.LocalAddrContextKey).(localAddr)
+	return addr.conn
+}
 
 // ServeHTTP answers any request of any of our host names.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.answer(w, r, (*service).serve)
+}
+
+// answer is ServeHTTP with what does for a service.
+func (s *server) answer(w http.ResponseWriter, r *http.Request, with func(*service, http.ResponseWriter, *http.Request)) {
 	if !s.inflight.TryRLock() {
 		panic(http.ErrAbortHandler)
 	}
@@ -203,17 +243,15 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writePage(w, r, misdirected)
 		return
 	}
-	svc, _ := s.service(host)
 	setHSTS(w.Header(), s.pinnable(host))
+	r = r.WithContext(context.WithValue(r.Context(), presentedKey{}, s.gate.present(r, host)))
 	switch {
 	case isOwn(r.URL.Path):
 		s.own.ServeHTTP(w, r)
-	case svc == nil:
-		writePage(w, r, notPublished)
 	case r.Method == http.MethodConnect:
 		writePage(w, r, noTunnels)
 	default:
-		svc.serve(w, r)
+		s.gate.serve(w, r, host, with)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -49,6 +50,47 @@ type Service struct {
 
 	// Entries are the places inside the service that people look for.
 	Entries []postern.Entry `json:"entries,omitempty"`
+
+	// Access says who may open the service: postern.AccessPublic, AccessMembers or
+	// AccessGroups. If empty, AccessMembers.
+	Access string `json:"access,omitempty"`
+
+	// Groups are of whom one has to be in one, iff Access is AccessGroups.
+	Groups []string `json:"groups,omitempty"`
+
+	// Exceptions are parts of the service that others may open than the rest.
+	Exceptions []Exception `json:"exceptions,omitempty"`
+
+	// Require is postern.RequireIssuer or RequirePasskey, for what takes more than
+	// to have signed in at the portal. If empty, that is enough.
+	Require string `json:"require,omitempty"`
+}
+
+// An Exception is a part of a service that others may open than the rest. Access and
+// Groups are as in Service.
+type Exception struct {
+	// Path is /PATH; with a / at its end, all below it.
+	Path   string   `json:"path"`
+	Access string   `json:"access,omitempty"`
+	Groups []string `json:"groups,omitempty"`
+}
+
+// described returns s as the coordinator is told of it.
+func (s Service) described() postern.Service {
+	out := postern.Service{
+		Name: s.Name, Title: s.Title, Description: s.Description, Icon: s.Icon, Entries: s.Entries,
+		Access: postern.Access{Who: s.Access, Groups: s.Groups}, Require: s.Require,
+	}
+	for _, e := range s.Exceptions {
+		out.Exceptions = append(out.Exceptions, postern.Exception{Path: e.Path, Access: postern.Access{Who: e.Access, Groups: e.Groups}})
+	}
+	return out
+}
+
+// allPublic reports whether everybody may open all of s.
+func (s Service) allPublic() bool {
+	d := s.described()
+	return d.Access.Public() && !slices.ContainsFunc(d.Exceptions, func(e postern.Exception) bool { return !e.Public() })
 }
 
 // setDefaults fills in what is empty and has a meaning then.
@@ -58,6 +100,9 @@ func (s *Service) setDefaults() {
 	}
 	if s.Title == "" {
 		s.Title = s.Name
+	}
+	if s.Access == "" {
+		s.Access = postern.AccessMembers
 	}
 }
 
@@ -185,6 +230,7 @@ type service struct {
 	tls       *tls.Config     // iff the upstream is https
 	transport *http.Transport // nil for folders and Handlers
 	files     *pemFiles       // nil: the private CA's certificates
+	policy    postern.Service // who may open it
 	health    *health
 	requests  *requests
 	log       *slog.Logger
@@ -197,7 +243,7 @@ func newService(s Service, log *slog.Logger) (*service, error) {
 		return nil, &postern.FieldError{Field: "name", Err: err}
 	}
 	log = log.With("service", s.Name)
-	svc := &service{Service: s, health: newHealth(log), requests: new(requests), log: log}
+	svc := &service{Service: s, policy: s.described(), health: newHealth(log), requests: new(requests), log: log}
 	if field, err := svc.open(); err != nil {
 		return nil, &postern.FieldError{Field: field, Err: fmt.Errorf("service %q: %w", s.Name, err)}
 	}
@@ -244,10 +290,11 @@ func (s *service) handle() {
 	}
 }
 
-// relabel returns s under other words for people. It shares all else with s.
+// relabel returns s under other words for people, and for others. It shares all else
+// with s.
 func (s *service) relabel(words Service) *service {
 	next := *s
-	next.Service = words
+	next.Service, next.policy = words, words.described()
 	next.handle()
 	return &next
 }
@@ -255,7 +302,10 @@ func (s *service) relabel(words Service) *service {
 // status returns how the service does.
 func (s *service) status() ServiceState {
 	state, since, err := s.health.get()
-	st := ServiceState{Name: s.Name, Title: s.Title, Upstream: "handler", State: state, Since: since}
+	st := ServiceState{
+		Name: s.Name, Title: s.Title, Upstream: "handler", State: state, Since: since,
+		Access: s.Access, Groups: s.Groups, Exceptions: s.Exceptions, Require: s.Require,
+	}
 	if s.Handler == nil {
 		st.Upstream = s.upstream.String()
 	}
@@ -265,13 +315,19 @@ func (s *service) status() ServiceState {
 	return st
 }
 
-// serve answers r for as long as the service is published.
-func (s *service) serve(w http.ResponseWriter, r *http.Request) {
+// serve answers r, which passed the gate, for as long as the service is published.
+func (s *service) serve(w http.ResponseWriter, r *http.Request) { s.serveWith(s.handler, w, r) }
+
+// serveWith is serve with another handler than the service's own.
+func (s *service) serveWith(h http.Handler, w http.ResponseWriter, r *http.Request) {
 	ctx, done, ok := s.requests.begin(r.Context())
 	if !ok {
 		writePage(w, r, notPublished)
 		return
 	}
 	defer done()
-	s.handler.ServeHTTP(w, r.WithContext(ctx))
+	if s.transport == nil { // the proxy looks at ctx itself
+		defer severWith(ctx, w)()
+	}
+	h.ServeHTTP(w, r.WithContext(ctx))
 }

@@ -27,6 +27,8 @@ type Status struct {
 	Routes      []Route        `json:"routes"`                 // one a host name, sorted
 	Services    []ServiceState `json:"services"`               // as configured
 	Connections Connections    `json:"connections"`
+	Sessions    int            `json:"sessions"`         // of people who are signed in
+	Portal      string         `json:"portal,omitempty"` // where they do; empty: not known, so that nobody can
 
 	// ConfigFile is what says what is published; empty: no file does. ConfigError
 	// is why what it says now is not what is published.
@@ -114,6 +116,11 @@ type ServiceState struct {
 	State    string    `json:"state"`    // UpstreamUp, UpstreamDown or UpstreamUnknown
 	Since    time.Time `json:"since,omitzero"`
 	Error    string    `json:"error,omitempty"`
+
+	Access     string      `json:"access"` // as in Service, and so are the rest
+	Groups     []string    `json:"groups,omitempty"`
+	Exceptions []Exception `json:"exceptions,omitempty"`
+	Require    string      `json:"require,omitempty"`
 }
 
 // Connections counts what came to the HTTPS listener.
@@ -132,6 +139,10 @@ func (n *Node) Status() Status {
 		Tunnels:  n.tunnels(),
 		Routes:   []Route{}, Services: []ServiceState{},
 		Connections: n.server.entrance.counts(),
+		Sessions:    n.server.gate.sessions.count(),
+	}
+	if p := n.server.table.Load().portal; p != nil {
+		s.Portal = p.issuer
 	}
 	if t := n.started.Load(); t != nil {
 		s.Started = *t
@@ -227,8 +238,16 @@ func (n *Node) route(r postern.Route, d *postern.Deployment, now time.Time) Rout
 
 // siteURL returns where browsers find host.
 func siteURL(host string, d *postern.Deployment) string {
-	if d == nil || d.Port == 0 || d.Port == 443 {
+	if d == nil {
+		return originOf(host, 0)
+	}
+	return originOf(host, d.Port)
+}
+
+// originOf returns the origin of host at port; zero: 443.
+func originOf(host string, port uint16) string {
+	if port == 0 || port == 443 {
 		return "https://" + host
 	}
-	return "https://" + host + ":" + strconv.Itoa(int(d.Port))
+	return "https://" + host + ":" + strconv.Itoa(int(port))
 }

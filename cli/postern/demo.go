@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -28,12 +26,13 @@ func demoCommand() *cli.Command {
 	return &cli.Command{
 		Name: "demo", Usage: "try everything on this machine, without root or internet", Action: demoAction,
 		Description: "It starts a coordinator, a gateway, two nodes and an application behind each as processes of their own, " +
-			"for two companies, acme and globex. It stays until Ctrl-C and leaves nothing behind. With --check it asks each " +
-			"application one question through the whole road and exits with 0 or 1.",
+			"for two companies, acme and globex, and invites three people with different rights, by links that sign them in. " +
+			"It stays until Ctrl-C and leaves nothing behind. With --check it signs in at both companies through the whole road " +
+			"and exits with 0 or 1.",
 		UsageText: "make demo\nmake demo ARGS=--check\npostern demo --ledger build/ledger",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "ledger", Usage: "`PATH` of the application (ledger beside this program if not given)"},
-			&cli.BoolFlag{Name: "check", Usage: "one request for each company, then exit"},
+			&cli.BoolFlag{Name: "check", Usage: "sign in at each company and ask its application something, then exit"},
 			&cli.BoolFlag{Name: "verbose", Usage: "show the log of every process"},
 		},
 	}
@@ -49,8 +48,10 @@ const demoPatience = 60 * time.Second
 // A company is one of the demo's tenants.
 type company struct {
 	name, title string
+	documents   bool   // whether its node has a folder for the auditor, too
 	ledger      string // URL of the application itself
 	url         string // as a browser sees it
+	file        string // that says what its node publishes
 }
 
 // A demo is the whole road on one machine.
@@ -62,6 +63,7 @@ type demo struct {
 	control   int
 	udp       int
 	companies []*company
+	invites   map[string]string // URLs, by login
 }
 
 func demoAction(c *cli.Context) (err error) {
@@ -91,8 +93,8 @@ func demoAction(c *cli.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	d := &demo{dir: dir, cast: newCast(self, dir), companies: []*company{
-		{name: "acme", title: "Acme Joinery"}, {name: "globex", title: "Globex Trading"},
-	}}
+		{name: "acme", title: "Acme Joinery"}, {name: "globex", title: "Globex Trading", documents: true},
+	}, invites: map[string]string{}}
 	if c.Bool("verbose") {
 		d.cast.show = c.App.ErrWriter
 	}
@@ -128,6 +130,7 @@ func (d *demo) play(ctx context.Context, c *cli.Context, ledger string) error {
 		func() error { return d.startGateway(ctx) },
 		func() error { return d.startLedgers(ctx, ledger) },
 		func() error { return d.startNodes(ctx) },
+		func() error { return d.invite(ctx) },
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -140,7 +143,8 @@ func (d *demo) play(ctx context.Context, c *cli.Context, ledger string) error {
 	}
 	defer hc.CloseIdleConnections()
 	for _, v := range d.companies {
-		if err := d.await(ctx, v.url, func(ctx context.Context) error { return getOK(ctx, hc, v.url) }); err != nil {
+		url := v.url + ".well-known/postern/health"
+		if err := d.await(ctx, url, func(ctx context.Context) error { return getOK(ctx, hc, url) }); err != nil {
 			return err
 		}
 	}
@@ -148,9 +152,13 @@ func (d *demo) play(ctx context.Context, c *cli.Context, ledger string) error {
 		return err
 	}
 	if c.Bool("check") {
-		return d.check(ctx, c.App.Writer, hc)
+		return d.check(ctx, c.App.Writer)
 	}
-	if err := d.print(ctx, c.App.Writer); err != nil {
+	token, err := d.personalToken(ctx)
+	if err != nil {
+		return err
+	}
+	if err := d.print(ctx, c.App.Writer, token); err != nil {
 		return err
 	}
 	<-ctx.Done()
@@ -224,7 +232,12 @@ func (d *demo) routesReady(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ready := 0
+	want, ready := 2*len(d.companies), 0
+	for _, v := range d.companies {
+		if v.documents {
+			want++
+		}
+	}
 	for _, r := range routes {
 		if r.State == postern.StateReady {
 			ready++
@@ -235,54 +248,15 @@ func (d *demo) routesReady(ctx context.Context) error {
 			ready++
 		}
 	}
-	if ready != 2*len(d.companies) {
-		return fmt.Errorf("%d of %d nodes and routes are ready", ready, 2*len(d.companies))
+	if ready != want {
+		return fmt.Errorf("%d of %d nodes and routes are ready", ready, want)
 	}
 	return nil
 }
 
-// check asks each application one question through the whole road, and holds
-// the answer against the one that the application gives when asked directly.
-func (d *demo) check(ctx context.Context, w io.Writer, hc *http.Client) error {
-	seen := map[string]string{} // answer -> company
-	for _, v := range d.companies {
-		url := v.url + "api/companies"
-		through, state, err := get(ctx, hc, url)
-		if err != nil {
-			return fmt.Errorf("%s: %w", v.name, err)
-		}
-		direct, _, err := get(ctx, hc, v.ledger+"/api/companies")
-		if err != nil {
-			return fmt.Errorf("%s: the application itself: %w", v.name, err)
-		}
-		if string(through) != string(direct) {
-			return fmt.Errorf("%s: %s did not answer what the company's application does", v.name, url)
-		}
-		if other, ok := seen[string(through)]; ok {
-			return fmt.Errorf("%s: the answer is %s's", v.name, other)
-		}
-		seen[string(through)] = v.name
-		fmt.Fprintf(w, "%-7s ok  %s  200, %s, certificate verified, %s\n", v.name, url, tls.VersionName(state.Version), companyNames(through))
-	}
-	return nil
-}
-
-// companyNames returns the names in an answer of /api/companies, or its size.
-func companyNames(body []byte) string {
-	var answer struct {
-		Companies []struct{ Name string }
-	}
-	if json.Unmarshal(body, &answer) != nil || len(answer.Companies) == 0 {
-		return size(uint64(len(body)))
-	}
-	var names []string
-	for _, v := range answer.Companies {
-		names = append(names, v.Name)
-	}
-	return strings.Join(names, ", ")
-}
-
-func (d *demo) print(ctx context.Context, w io.Writer) error {
+// print tells what there is to see; token is a personal token for a program, good at
+// the first company.
+func (d *demo) print(ctx context.Context, w io.Writer, token string) error {
 	nodes, err := fetch[postern.NodeState](d.admin, "/nodes")(ctx)
 	if err != nil {
 		return err
@@ -296,11 +270,22 @@ func (d *demo) print(ctx context.Context, w io.Writer) error {
 	for _, v := range d.companies {
 		fmt.Fprintf(w, "  %-16s%s\n", v.title, v.url)
 	}
-	fmt.Fprintf(w, "\nAsk one with curl, in another terminal:\n\n  curl --cacert %s %sapi/companies\n", d.caFile(), d.companies[0].url)
+	fmt.Fprintf(w, "\nThree people. Each link lets one of them in, once; give each a browser window of\n"+
+		"its own, such as a private one. Afterwards they sign in at %s/\n", d.portal())
+	for _, p := range demoPeople {
+		fmt.Fprintf(w, "\n  %s, %s\n  %s\n", p.name, p.sees, d.invites[p.login])
+	}
+	fmt.Fprintf(w, "\nA program, in another terminal, with a personal token that somebody made at the node:\n\n"+
+		"  curl --cacert %s -H 'Authorization: Bearer %s' %sapi/companies\n", d.caFile(), token, d.companies[0].url)
 	fmt.Fprintf(w, "\nA browser warns until it trusts the demo's own CA, which is good for names\nbelow %s only:\n\n", demoBase)
 	fmt.Fprintf(w, "  Chromium  certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n postern-demo \\\n              -i %s\n", d.caFile())
 	fmt.Fprintln(w, "            and afterwards: certutil -d sql:$HOME/.pki/nssdb -D -n postern-demo")
 	fmt.Fprintln(w, "  Firefox   Settings, Certificates, View, Authorities, Import: the same file")
+	fmt.Fprintln(w, "\nWhat the nodes publish is said in files. Change one: its node and the portal follow.")
+	fmt.Fprintln(w)
+	for _, v := range d.companies {
+		fmt.Fprintf(w, "  %-16s%s\n", v.title, v.file)
+	}
 	fmt.Fprintln(w, "\nWhat the operator sees:")
 	data := "--data " + d.data("coordinator")
 	fmt.Fprintf(w, "\n$ %s nodes list %s\n", os.Args[0], data)

@@ -136,8 +136,11 @@ func (d *demo) startNodes(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := d.writeFile(ctx, v); err != nil {
+			return err
+		}
 		err = d.cast.start(v.name+"-node", env, d.cast.self, "node", "join", "--data", d.data(v.name+"-node"),
-			"--name", "office", "--publish", v.ledger)
+			"--name", "office", "--config", v.file)
 		if err != nil {
 			return err
 		}
@@ -145,6 +148,63 @@ func (d *demo) startNodes(ctx context.Context) error {
 	}
 	return nil
 }
+
+// portal returns the URL of the portal, without a slash at its end.
+func (d *demo) portal() string {
+	return "https://" + net.JoinHostPort("portal."+demoBase, strconv.Itoa(d.https))
+}
+
+// writeFile writes the file that says what v's node publishes: the books, with the
+// companies in them as entries of the catalogue.
+func (d *demo) writeFile(ctx context.Context, v *company) error {
+	answer, _, err := get(ctx, http.DefaultClient, v.ledger+"/api/companies")
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, `# What the node of %s publishes. Change it: the node and the portal follow.
+services:
+  - title: Books
+    description: Companies, vouchers and the trial balance.
+    icon: book
+    upstream: %s
+    access: members
+    entries:
+`, v.title, v.ledger)
+	for _, c := range companiesIn(answer) {
+		fmt.Fprintf(&b, "      - {name: company-%d, title: %q, path: /companies/%d}\n", c.ID, c.Name, c.ID)
+	}
+	if v.documents {
+		folder := d.data(v.name + "-documents")
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(folder, "index.html"), fmt.Appendf(nil, demoDocument, v.title), 0o600); err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, `
+  - name: %s
+    title: Documents
+    description: What the auditor asked for.
+    icon: folder
+    upstream: %s
+    access: groups
+    groups: [%s]
+`, demoDocuments, folder, demoAuditors)
+	}
+	v.file = d.data(v.name + ".yaml")
+	return os.WriteFile(v.file, []byte(b.String()), 0o600)
+}
+
+// demoDocument is the one page for the auditor.
+const demoDocument = `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Documents for the audit</title>
+<h1>%s: documents for the audit</h1>
+<p>A folder of files on the company's own machine, for the group auditors alone.</p>
+`
 
 // await repeats try until it succeeds, or what fails, for demoPatience.
 func (d *demo) await(ctx context.Context, what string, try func(context.Context) error) error {

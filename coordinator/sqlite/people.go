@@ -122,6 +122,17 @@ var favourites = schema[coordinator.Favourite, coordinator.Favourite]{
 	values: func(f *coordinator.Favourite) []any { return []any{f.User, f.Tenant, f.Service, f.Entry} },
 }.prepared()
 
+var sources = schema[coordinator.SourceKey, coordinator.Source]{
+	table:   "sources",
+	columns: []string{"tenant", "user", "prefix", "seen"},
+	keys:    3,
+	key:     func(k coordinator.SourceKey) []any { return []any{k.Tenant, k.User, text(k.Prefix)} },
+	fields: func(s *coordinator.Source) []any {
+		return []any{&s.Tenant, &s.User, textField{&s.Prefix}, timeField{&s.Seen}}
+	},
+	values: func(s *coordinator.Source) []any { return []any{s.Tenant, s.User, text(s.Prefix), nanos(s.Seen)} },
+}.prepared()
+
 func hashKey(h [32]byte) []any { return []any{h[:]} }
 
 func (t tx) Users() coordinator.UserTable { return userTable{in(t, users)} }
@@ -141,6 +152,8 @@ func (t tx) Issuers() coordinator.Owned[string, coordinator.Issuer] { return in(
 func (t tx) Links() coordinator.LinkTable { return linkTable{in(t, links)} }
 
 func (t tx) Favourites() coordinator.FavouriteTable { return in(t, favourites) }
+
+func (t tx) Sources() coordinator.SourceTable { return sourceTable{in(t, sources)} }
 
 type userTable struct {
 	table[string, coordinator.User]
@@ -184,3 +197,13 @@ type linkTable struct {
 var linksFrom = links.where("issuer = ? ORDER BY subject")
 
 func (t linkTable) From(issuer string) ([]coordinator.Link, error) { return t.many(linksFrom, issuer) }
+
+type sourceTable struct {
+	table[coordinator.SourceKey, coordinator.Source]
+}
+
+var sourcesUnseen = sources.where("seen < ? ORDER BY seen LIMIT ?")
+
+func (t sourceTable) Unseen(before time.Time, limit int) ([]coordinator.Source, error) {
+	return t.many(sourcesUnseen, nanos(before), limit)
+}

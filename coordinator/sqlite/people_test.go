@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"errors"
+	"net/netip"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -77,6 +78,8 @@ func TestPeopleRows(t *testing.T) {
 		roundTrip(t, tx.Links(), l.LinkKey, l)
 		f := coordinator.Favourite{User: "u1", Tenant: "acme", Service: "erp", Entry: "y2026"}
 		roundTrip(t, tx.Favourites(), f, f)
+		src := source("acme", "u1", "2001:db8:0:1::/64", noon)
+		roundTrip(t, tx.Sources(), src.SourceKey, src)
 	})
 }
 
@@ -122,6 +125,44 @@ func TestPeopleOf(t *testing.T) {
 		}
 		if in, err := tx.Favourites().In("other"); err != nil || len(in) != 0 {
 			t.Errorf("favourites in other: got %+v, %v", in, err)
+		}
+	})
+}
+
+func source(tenant, user, prefix string, seen time.Time) coordinator.Source {
+	return coordinator.Source{
+		SourceKey: coordinator.SourceKey{Tenant: tenant, User: user, Prefix: netip.MustParsePrefix(prefix)}, Seen: seen,
+	}
+}
+
+func TestSources(t *testing.T) {
+	withPeople(t, func(t *testing.T, tx coordinator.Tx) {
+		first := source("acme", "u1", "192.0.2.1/32", noon.Add(1))
+		second := source("acme", "u2", "192.0.2.1/32", noon)
+		third := source("other", "u1", "192.0.2.1/32", noon.Add(2))
+		for _, s := range []coordinator.Source{third, second, first} {
+			must(t, tx.Sources().Put(s))
+		}
+		got := func(all []coordinator.Source, err error) []coordinator.Source {
+			must(t, err)
+			return all
+		}
+		tests := []struct {
+			name      string
+			got, want []coordinator.Source
+		}{
+			{"in a tenant", got(tx.Sources().In("acme")), []coordinator.Source{first, second}},
+			{"of a user", got(tx.Sources().Of("u1")), []coordinator.Source{first, third}},
+			{"unseen", got(tx.Sources().Unseen(noon.Add(2), 9)), []coordinator.Source{second, first}},
+			{"unseen, some", got(tx.Sources().Unseen(noon.Add(9), 1)), []coordinator.Source{second}},
+			{"unseen just now", got(tx.Sources().Unseen(noon, 9)), nil},
+		}
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				if !slices.Equal(tt.got, tt.want) {
+					t.Errorf("got %v, want %v", tt.got, tt.want)
+				}
+			})
 		}
 	})
 }

@@ -161,13 +161,31 @@ func (t tx) AppendAudit(r coordinator.AuditRecord) error {
 
 const auditAppend = `INSERT INTO audit (seq, time, actor, action, tenant, target, detail, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
 
-var (
-	auditAfter = audit.where("seq > ? ORDER BY seq LIMIT ?")
-	auditLast  = audit.where("seq = (SELECT max(seq) FROM audit)")
-)
+var auditLast = audit.where("seq = (SELECT max(seq) FROM audit)")
 
-func (t tx) Audit(after uint64, limit int) ([]coordinator.AuditRecord, error) {
-	return in(t, audit).many(auditAfter, int64(after), limit)
+func (t tx) Audit(q coordinator.AuditQuery, among []string) ([]coordinator.AuditRecord, error) {
+	condition, args := "seq > ?", []any{int64(q.After)}
+	add := func(c string, arg any) { condition, args = condition+" AND "+c, append(args, arg) }
+	if q.Before > 0 {
+		add("seq < ?", int64(q.Before))
+	}
+	if among != nil {
+		add("tenant IN (SELECT value FROM json_each(?))", jsonText(among))
+	}
+	if q.Tenant != "" {
+		add("tenant = ?", q.Tenant)
+	}
+	if q.Actor != "" {
+		add("actor = ?", q.Actor)
+	}
+	if q.Action != "" {
+		add("instr(action, ?) = 1", q.Action)
+	}
+	order := ""
+	if q.Newest {
+		order = "DESC"
+	}
+	return in(t, audit).many(audit.where(condition+" ORDER BY seq "+order+" LIMIT ?"), append(args, q.Limit)...)
 }
 
 func (t tx) LastAudit() (coordinator.AuditRecord, error) {

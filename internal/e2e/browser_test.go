@@ -133,7 +133,7 @@ func TestBrowserErrors(t *testing.T) {
 		b.screenshot(t, "node-away")
 	})
 	t.Run("certificate not trusted", func(t *testing.T) {
-		newBrowser(t, "").fails(t, r.url("acme", "/"), "net::ERR_CERT_AUTHORITY_INVALID")
+		newBrowser(t).fails(t, r.url("acme", "/"), "net::ERR_CERT_AUTHORITY_INVALID")
 	})
 }
 
@@ -158,19 +158,12 @@ func (d *deployment) startLedger(sample string) string {
 // A browser is a Chromium with one tab.
 type browser struct{ tab context.Context }
 
-// newBrowser starts a Chromium with a home of its own, where caFile, if not
-// empty, is the one CA that it trusts beside those it came with.
-func newBrowser(t *testing.T, caFile string) *browser {
+// newBrowser starts a Chromium with a home of its own, where it trusts caFiles
+// beside the CAs that it came with.
+func newBrowser(t *testing.T, caFiles ...string) *browser {
 	t.Helper()
 	home := t.TempDir()
-	if caFile != "" {
-		db := filepath.Join(home, ".pki", "nssdb")
-		if err := os.MkdirAll(db, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		must(t, "certutil", "-d", "sql:"+db, "-N", "--empty-password")
-		must(t, "certutil", "-d", "sql:"+db, "-A", "-n", "Postern", "-t", "C,,", "-i", caFile)
-	}
+	trust(t, filepath.Join(home, ".pki", "nssdb"), caFiles)
 	ctx, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath("chromium"), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Env("HOME="+home), chromedp.UserDataDir(filepath.Join(home, "profile")),
@@ -184,6 +177,18 @@ func newBrowser(t *testing.T, caFile string) *browser {
 		t.Fatalf("start chromium: %v", err)
 	}
 	return &browser{tab}
+}
+
+// trust makes the database of the CAs that a browser trusts.
+func trust(t testing.TB, db string, caFiles []string) {
+	t.Helper()
+	if err := os.MkdirAll(db, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "certutil", "-d", "sql:"+db, "-N", "--empty-password")
+	for _, file := range caFiles {
+		must(t, "certutil", "-d", "sql:"+db, "-A", "-n", file, "-t", "C,,", "-i", file)
+	}
 }
 
 // within returns the tab for as long as a page may take.
@@ -241,6 +246,12 @@ func settled[T any](b *browser, t testing.TB, action chromedp.Action[T]) (result
 func (b *browser) screenshot(t testing.TB, name string) {
 	t.Helper()
 	png := settled(b, t, chromedp.FullScreenshot(100))
+	keepScreen(t, name, png)
+}
+
+// keepScreen keeps a picture for people.
+func keepScreen(t testing.TB, name string, png []byte) {
+	t.Helper()
 	if err := os.MkdirAll(screens, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -172,8 +172,8 @@ func (c *cipher) nodes() {
 			if c.d.gateway.ended() {
 				c.t.Fatal("the gateway ended")
 			}
-			_, err := run(c.t, "", program("postern"), "node", "join", "--no-run", "--data", c.d.data(name), "--name", name,
-				"--token-file", file, "--publish", c.app.URL)
+			_, err := run(c.t, "", append([]string{program("postern"), "node", "join", "--no-run", "--data", c.d.data(name), "--name", name,
+				"--token-file", file}, publicly(c.app.URL)...)...)
 			return err
 		})
 		c.d.runNode(name)

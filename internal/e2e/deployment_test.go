@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,7 +31,8 @@ const base = "postern.localhost"
 // A deployment is a coordinator and a gateway, as processes on loopback.
 type deployment struct {
 	t   testing.TB
-	dir string // coordinator/, gateway/, one a node
+	dir string   // coordinator/, gateway/, one a node
+	env []string // of the coordinator and the nodes, beside the test's own
 
 	control, https, http, udp int // ports
 
@@ -54,7 +56,7 @@ func (d *deployment) data(name string) string { return filepath.Join(d.dir, name
 
 func (d *deployment) startCoordinator() {
 	d.t.Helper()
-	d.coordinator = start(d.t, "coordinator", nil, program("postern"), "coordinator", "run",
+	d.coordinator = start(d.t, "coordinator", d.env, program("postern"), "coordinator", "run",
 		"--data", d.data("coordinator"), "--domain", base, "--listen", loopback(d.control),
 		"--https-port", strconv.Itoa(d.https), "--log-level", "debug")
 	eventually(d.t, 20*time.Second, func() error {
@@ -142,7 +144,7 @@ func (d *deployment) secretFile(secret string) string {
 }
 
 // node joins a node to a tenant, runs it, and waits until all it publishes can be
-// reached through the gateway. Each of publish is [NAME=]UPSTREAM.
+// reached through the gateway, by anybody. Each of publish is [NAME=]UPSTREAM.
 func (d *deployment) node(token, name string, publish ...string) *process {
 	d.t.Helper()
 	d.join(token, name, publish...)
@@ -155,16 +157,27 @@ func (d *deployment) node(token, name string, publish ...string) *process {
 func (d *deployment) join(token, name string, publish ...string) {
 	d.t.Helper()
 	args := []string{program("postern"), "node", "join", "--no-run", "--data", d.data(name), "--name", name, "--token-file", d.secretFile(token)}
+	must(d.t, append(args, publicly(publish...)...)...)
+}
+
+// publicly returns the options that publish each [NAME=]UPSTREAM for anybody, who
+// need not sign in.
+func publicly(publish ...string) []string {
+	var args []string
 	for _, p := range publish {
-		args = append(args, "--publish", p)
+		access := postern.AccessPublic
+		if name, _, ok := strings.Cut(p, "="); ok && postern.CheckLabel("service", name) == nil {
+			access = name + "=" + access
+		}
+		args = append(args, "--publish", p, "--access", access)
 	}
-	must(d.t, args...)
+	return args
 }
 
 // runNode starts a node that has joined.
 func (d *deployment) runNode(name string) *process {
 	d.t.Helper()
-	return start(d.t, name, nil, program("postern"), "node", "run", "--data", d.data(name), "--log-level", "debug")
+	return start(d.t, name, d.env, program("postern"), "node", "run", "--data", d.data(name), "--log-level", "debug")
 }
 
 // ready waits until the node's own check through the gateway has passed for all

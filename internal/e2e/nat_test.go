@@ -128,8 +128,8 @@ func (l *lab) settle() {
 	if err := errors.Join(os.Mkdir(site, 0o755), os.WriteFile(filepath.Join(site, "index.html"), []byte("at home"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	l.in(l.home, program("postern"), "node", "join", "--no-run", "--data", d.data("office"), "--name", "office",
-		"--token-file", d.secretFile(d.tenant("acme")), "--publish", site)
+	l.in(l.home, append([]string{program("postern"), "node", "join", "--no-run", "--data", d.data("office"), "--name", "office",
+		"--token-file", d.secretFile(d.tenant("acme"))}, publicly(site)...)...)
 	l.start(l.home, "office", "node", "run")
 	d.ready("office")
 	l.request(10)

@@ -17,6 +17,9 @@ import (
 	"postern/node"
 )
 
+// anybody is the access of what nobody has to sign in for.
+var anybody = postern.Access{Who: postern.AccessPublic}
+
 // TestRoadSDK reaches a Go program that is a node of its own.
 func TestRoadSDK(t *testing.T) {
 	d := newDeployment(t)
@@ -104,7 +107,8 @@ func TestRoadLiveServices(t *testing.T) {
 	}
 
 	begin := time.Now()
-	const body = `{"services": [{"title": "Books", "upstream": %q, "entries": [{"name": "y2026", "path": "/seen"}]}, {"name": "docs", "upstream": %q}]}`
+	const body = `{"services": [{"title": "Books", "upstream": %q, "access": "public", "entries": [{"name": "y2026", "path": "/seen"}]}, ` +
+		`{"name": "docs", "upstream": %q, "access": "public"}]}`
 	answer := must(t, "curl", "-sS", "--fail-with-body", "--unix-socket", filepath.Join(d.data("office"), node.Socket),
 		"-X", "PUT", "--data", fmt.Sprintf(body, books.url, docs.url), "http://node/v1/services")
 	var published node.Published
@@ -112,7 +116,8 @@ func TestRoadLiveServices(t *testing.T) {
 		t.Fatalf("the socket answers %s, %v", answer, err)
 	}
 	told("the socket", begin, []postern.Service{
-		{Name: "default", Title: "Books", Entries: []postern.Entry{{Name: "y2026", Path: "/seen"}}}, {Name: "docs", Title: "docs"},
+		{Name: "default", Title: "Books", Access: anybody, Entries: []postern.Entry{{Name: "y2026", Path: "/seen"}}},
+		{Name: "docs", Title: "docs", Access: anybody},
 	})
 	d.ready("office")
 	if got := fetch(t, c, d.url("docs.acme", "/"), http.StatusOK); got != "docs" {
@@ -130,17 +135,18 @@ func TestRoadFile(t *testing.T) {
 	d := newDeployment(t)
 	app := newApplication(t, "books")
 	file := d.data("postern.yaml")
-	writeFile(t, file, "name: office\nservices:\n  - upstream: "+app.url+"\n")
+	writeFile(t, file, "name: office\nservices:\n  - upstream: "+app.url+"\n    access: public\n")
 	must(t, program("postern"), "node", "join", "--no-run", "--data", d.data("office"), "--token-file", d.secretFile(d.tenant("acme")), "--config", file)
 	start(t, "office", nil, program("postern"), "node", "run", "--data", d.data("office"), "--config", file)
 	d.ready("office")
 
-	writeFile(t, file, "services:\n  - title: Books\n    upstream: "+app.url+"\n  - name: spare\n    upstream: "+app.url+"\n")
+	writeFile(t, file, "services:\n  - title: Books\n    upstream: "+app.url+"\n    access: public\n"+
+		"  - name: spare\n    upstream: "+app.url+"\n    access: public\n")
 	begin := time.Now()
 	eventually(t, 20*time.Second, func() error {
 		var nodes []postern.NodeState
 		d.cli(&nodes, "nodes", "list")
-		if want := []postern.Service{{Name: "default", Title: "Books"}, {Name: "spare", Title: "spare"}}; !reflect.DeepEqual(nodes[0].Services, want) {
+		if want := []postern.Service{{Name: "default", Title: "Books", Access: anybody}, {Name: "spare", Title: "spare", Access: anybody}}; !reflect.DeepEqual(nodes[0].Services, want) {
 			return fmt.Errorf("operators are told %+v", nodes[0].Services)
 		}
 		return nil

@@ -3,16 +3,11 @@
 package e2e
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -137,7 +132,7 @@ func TestRoadOwnCertificate(t *testing.T) {
 	cert, key := d.data("own.pem"), d.data("own.key")
 	ca.issue(t, cert, key, 1, "acme."+base)
 	must(t, program("postern"), "node", "join", "--no-run", "--data", d.data("office"), "--name", "office",
-		"--token-file", d.secretFile(d.tenant("acme")), "--publish", app.url, "--cert", cert, "--key", key)
+		"--token-file", d.secretFile(d.tenant("acme")), "--publish", app.url, "--access", "public", "--cert", cert, "--key", key)
 	d.runNode("office")
 	d.ready("office")
 
@@ -201,7 +196,7 @@ func TestRoadCustomHost(t *testing.T) {
 		t.Errorf("got route %+v, want the custom one for %s", route, host)
 	}
 	must(t, program("postern"), "node", "join", "--no-run", "--data", d.data("office"), "--name", "office",
-		"--token-file", d.secretFile(token), "--publish", app.url, "--cert", cert, "--key", key)
+		"--token-file", d.secretFile(token), "--publish", app.url, "--access", "public", "--cert", cert, "--key", key)
 	d.runNode("office")
 	eventually(t, 30*time.Second, func() error {
 		_, err := d.servedSerial(host, ca.pool)
@@ -239,60 +234,6 @@ func listenAt(t testing.TB, a *application, network, addr string) {
 	}
 	a.server.Listener.Close()
 	a.server.Listener = ln
-}
-
-// A testCA stands for a public CA.
-type testCA struct {
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-	pool *x509.CertPool
-}
-
-func newTestCA(t testing.TB) *testCA {
-	t.Helper()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	ca := &testCA{key: newKey(t), pool: x509.NewCertPool()}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, ca.key.Public(), ca.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ca.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	ca.pool.AddCert(ca.cert)
-	return ca
-}
-
-// issue writes a new certificate for hosts, with a new key.
-func (ca *testCA) issue(t testing.TB, certFile, keyFile string, serial int64, hosts ...string) {
-	t.Helper()
-	key := newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), DNSNames: hosts, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		KeyUsage: x509.KeyUsageDigitalSignature, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, key.Public(), ca.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writePEM(t, keyFile, "PRIVATE KEY", secret)
-	writePEM(t, certFile, "CERTIFICATE", der)
-}
-
-func newKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
 }
 
 func writePEM(t testing.TB, path, kind string, der []byte) {

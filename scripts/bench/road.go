@@ -74,7 +74,7 @@ func openRoad(ctx context.Context, program string) (r *road, err error) {
 		return nil, err
 	}
 	if err := r.join(ctx, coordinator, "node", []string{"--tenant", "bench"},
-		[]string{"--no-run", "--publish", "http://" + plain}); err != nil {
+		[]string{"--no-run", "--publish", "http://" + plain, "--access", "public"}); err != nil {
 		return nil, err
 	}
 	if err := r.start("node", "run", "--data", filepath.Join(dir, "node")); err != nil {

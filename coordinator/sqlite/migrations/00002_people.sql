@@ -91,6 +91,16 @@ CREATE TABLE favourites (
 ) STRICT;
 CREATE INDEX favourites_tenant ON favourites (tenant);
 
+CREATE TABLE sources ( -- refers to tenants and users that may be gone
+    tenant TEXT    NOT NULL,
+    user   TEXT    NOT NULL,
+    prefix TEXT    NOT NULL,
+    seen   INTEGER NOT NULL,
+    PRIMARY KEY (tenant, user, prefix)
+) STRICT;
+CREATE INDEX sources_user ON sources (user);
+CREATE INDEX sources_seen ON sources (seen);
+
 CREATE INDEX audit_tenant ON audit (tenant, seq);
 
 ALTER TABLE tenants ADD COLUMN admission TEXT NOT NULL DEFAULT '{"mode":"open"}';

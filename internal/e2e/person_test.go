@@ -1,0 +1,83 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/cdproto/webauthn"
+	"github.com/chromedp/chromedp"
+)
+
+// person returns a tab whose cookies are no other's, as if it were somebody else's
+// browser.
+func (b *browser) person(t testing.TB) *browser {
+	t.Helper()
+	tab, closeTab := chromedp.NewContext(b.tab, chromedp.WithNewBrowserContext())
+	t.Cleanup(closeTab)
+	if err := chromedp.Do(tab); err != nil {
+		t.Fatalf("another person's tab: %v", err)
+	}
+	return &browser{tab}
+}
+
+// authenticator gives the tab an authenticator that holds passkeys, and whose owner
+// is always there and verified.
+func (b *browser) authenticator(t testing.TB) {
+	t.Helper()
+	if _, err := chromedp.Call(b.within(t), webauthn.Enable, webauthn.EnableParams{}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := chromedp.Call(b.within(t), webauthn.AddVirtualAuthenticator, webauthn.AddVirtualAuthenticatorParams{
+		Options: &webauthn.VirtualAuthenticatorOptions{
+			Protocol: webauthn.AuthenticatorProtocolCtap2, Transport: webauthn.AuthenticatorTransportInternal,
+			HasResidentKey: true, HasUserVerification: true, IsUserVerified: true, AutomaticPresenceSimulation: true,
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fill types text into an input in place of what stands there.
+func (b *browser) fill(t testing.TB, selector, text string) {
+	t.Helper()
+	if err := chromedp.Do(b.within(t), chromedp.Clear(chromedp.CSS(selector)), chromedp.SendKeys(chromedp.CSS(selector), text)); err != nil {
+		t.Fatalf("type into %s: %v; the page is %s", selector, err, b.text(t, "body"))
+	}
+}
+
+// click clicks what the selector leads to, once it can be seen.
+func (b *browser) click(t testing.TB, selector string) {
+	t.Helper()
+	if err := chromedp.Do(b.within(t), chromedp.Click(chromedp.CSS(selector))); err != nil {
+		t.Fatalf("click %s: %v; the page is %s", selector, err, b.text(t, "body"))
+	}
+}
+
+// location returns the tab's URL.
+func (b *browser) location(t testing.TB) string {
+	t.Helper()
+	return settled(b, t, chromedp.Location())
+}
+
+// arrives waits until the tab is at a URL that begins so, and the page says words.
+func (b *browser) arrives(t testing.TB, url, words string) {
+	t.Helper()
+	eventually(t, pageTime, func() error { return b.at(url, words) })
+}
+
+// at reports whether the tab is at a URL that begins so, on a page that says words.
+func (b *browser) at(url, words string) error {
+	now, err := chromedp.Run(b.tab, chromedp.Evaluate[struct{ URL, Text string }](
+		`({URL: location.href, Text: document.readyState == "complete" ? document.body.innerText : ""})`))
+	switch {
+	case err != nil:
+		return err
+	case !strings.HasPrefix(now.URL, url) || !strings.Contains(now.Text, words):
+		return fmt.Errorf("the tab is at %s, want %s and %q; the page says: %s", now.URL, url, words, now.Text)
+	}
+	return nil
+}

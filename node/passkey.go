@@ -1,0 +1,255 @@
+package node
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-webauthn/webauthn/webauthn"
+
+	"postern"
+	"postern/internal/datadir"
+)
+
+// passkeyFile keeps the passkeys of people, and the open invitations to make one, in
+// the data directory.
+const passkeyFile = "passkeys.json"
+
+// Limits of passkeys.
+const (
+	maxPasskeys    = 10000 // at this node, and as many open invitations
+	maxOwnPasskeys = 20    // of one person at one host
+
+	enrolLife = 72 * time.Hour // of an invitation
+)
+
+var (
+	errPasskeyLimit  = errors.New("there are too many passkeys or invitations")
+	errPasskeyAbsent = errors.New("there is no such passkey")
+	errPasskeyTaken  = errors.New("this passkey is there already")
+	errEnrol         = errors.New("the invitation is unknown, used or expired")
+)
+
+// A passkeyOwner is the person that a passkey stands for, at one host name. All of it
+// was said on this machine, or noted there when a passkey was made; what the map says
+// later has to be the same.
+type passkeyOwner struct {
+	Host   string `json:"host"`
+	Login  string `json:"login"`
+	Person string `json:"person"` // id
+}
+
+// ownerAt returns what p is called at host.
+func ownerAt(host string, p postern.Person) passkeyOwner {
+	return passkeyOwner{Host: host, Login: p.Login, Person: p.ID}
+}
+
+// A passkey is a WebAuthn credential (Web Authentication Level 3, section 4) whose
+// relying party is one host name of this node.
+type passkey struct {
+	ID string `json:"id"` // for lists; no secret
+	passkeyOwner
+	Handle     []byte              `json:"handle"` // user handle, the same for all passkeys of an owner
+	Credential webauthn.Credential `json:"credential"`
+	Created    time.Time           `json:"created"`
+	Used       time.Time           `json:"used,omitzero"` // last
+}
+
+// An enrolment is an invitation to make a passkey: a link that is good once.
+type enrolment struct {
+	Code enrolHash `json:"code"`
+	passkeyOwner
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+}
+
+// An enrolHash is the SHA-256 of an enrolment's code. The code has 256 random bits.
+type enrolHash = patHash
+
+// newEnrolCode returns the code of a new enrolment, in base64url.
+func newEnrolCode() string {
+	var b [32]byte
+	rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+func hashEnrolCode(code string) enrolHash { return sha256.Sum256([]byte(code)) }
+
+// passkeys are those of a node. Its methods are safe for concurrent use; what they
+// change is on disk when they return.
+type passkeys struct {
+	dir *datadir.Dir
+
+	mu   sync.Mutex
+	kept passkeyState
+}
+
+// passkeyState is the content of passkeyFile. Its lists are replaced, never changed.
+type passkeyState struct {
+	Passkeys   []passkey   `json:"passkeys"`
+	Enrolments []enrolment `json:"enrolments"`
+}
+
+// openPasskeys reads what dir keeps.
+func openPasskeys(dir *datadir.Dir) (*passkeys, error) {
+	k := &passkeys{dir: dir}
+	if err := dir.ReadJSON(passkeyFile, &k.kept); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return k, nil
+}
+
+// set replaces what is kept, on disk first. The caller has the lock.
+func (k *passkeys) set(next passkeyState) error {
+	if err := k.dir.WriteJSON(passkeyFile, next); err != nil {
+		return err
+	}
+	k.kept = next
+	return nil
+}
+
+// invite lets owner make a passkey, once, with the code that it returns. Their
+// earlier invitations to the same host are void. It fails with errPasskeyLimit.
+func (k *passkeys) invite(owner passkeyOwner, now time.Time) (code string, expires time.Time, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	next := k.kept
+	next.Enrolments = slices.DeleteFunc(slices.Clone(next.Enrolments), func(e enrolment) bool {
+		return !now.Before(e.Expires) || e.Host == owner.Host && e.Login == owner.Login
+	})
+	if len(next.Enrolments) >= maxPasskeys || len(next.Passkeys) >= maxPasskeys || len(k.owned(owner)) >= maxOwnPasskeys {
+		return "", time.Time{}, errPasskeyLimit
+	}
+	code = newEnrolCode()
+	e := enrolment{
+		Code: hashEnrolCode(code), passkeyOwner: owner,
+		Created: now.UTC().Truncate(time.Second), Expires: now.UTC().Truncate(time.Second).Add(enrolLife),
+	}
+	next.Enrolments = append(next.Enrolments, e)
+	return code, e.Expires, k.set(next)
+}
+
+// enrolment returns what code is good for at host. It fails with errEnrol.
+func (k *passkeys) enrolment(host, code string, now time.Time) (enrolment, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i := k.enrolmentIndex(host, code, now)
+	if i < 0 {
+		return enrolment{}, errEnrol
+	}
+	return k.kept.Enrolments[i], nil
+}
+
+// enrolmentIndex returns where the enrolment with code is, -1 if it is good no
+// longer. The caller has the lock.
+func (k *passkeys) enrolmentIndex(host, code string, now time.Time) int {
+	hash := hashEnrolCode(code)
+	return slices.IndexFunc(k.kept.Enrolments, func(e enrolment) bool {
+		return e.Code == hash && e.Host == host && now.Before(e.Expires)
+	})
+}
+
+// enrol uses code up for a passkey of whom it was made for. It fails with errEnrol if
+// somebody else was faster, with errPasskeyTaken, and with errPasskeyLimit.
+func (k *passkeys) enrol(host, code string, handle []byte, c webauthn.Credential, now time.Time) (passkey, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i := k.enrolmentIndex(host, code, now)
+	if i < 0 {
+		return passkey{}, errEnrol
+	}
+	owner := k.kept.Enrolments[i].passkeyOwner
+	// A credential id belongs to one account at most (section 7.1, step 26).
+	taken := func(p passkey) bool { return p.Host == host && bytes.Equal(p.Credential.ID, c.ID) }
+	switch {
+	case slices.ContainsFunc(k.kept.Passkeys, taken):
+		return passkey{}, errPasskeyTaken
+	case len(k.kept.Passkeys) >= maxPasskeys || len(k.owned(owner)) >= maxOwnPasskeys:
+		return passkey{}, errPasskeyLimit
+	}
+	p := passkey{
+		ID: postern.NewID(), passkeyOwner: owner, Handle: handle, Credential: c,
+		Created: now.UTC().Truncate(time.Second),
+	}
+	return p, k.set(passkeyState{
+		Passkeys:   append(slices.Clip(k.kept.Passkeys), p),
+		Enrolments: slices.Delete(slices.Clone(k.kept.Enrolments), i, i+1),
+	})
+}
+
+// owned returns the passkeys of owner. The caller has the lock.
+func (k *passkeys) owned(owner passkeyOwner) []passkey {
+	var own []passkey
+	for _, p := range k.kept.Passkeys {
+		if p.passkeyOwner == owner {
+			own = append(own, p)
+		}
+	}
+	return own
+}
+
+// of returns the passkeys of owner.
+func (k *passkeys) of(owner passkeyOwner) []passkey {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.owned(owner)
+}
+
+// holds reports whether owner has the passkey with that id.
+func (k *passkeys) holds(owner passkeyOwner, id string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.ContainsFunc(k.kept.Passkeys, func(p passkey) bool { return p.ID == id && p.passkeyOwner == owner })
+}
+
+// used notes what became of the passkey with that id when it was used. It fails with
+// errPasskeyAbsent if it was removed meanwhile.
+func (k *passkeys) used(id string, c webauthn.Credential, now time.Time) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	next := k.kept
+	next.Passkeys = slices.Clone(next.Passkeys)
+	i := slices.IndexFunc(next.Passkeys, func(p passkey) bool { return p.ID == id })
+	if i < 0 {
+		return errPasskeyAbsent
+	}
+	next.Passkeys[i].Credential, next.Passkeys[i].Used = c, now.UTC().Truncate(time.Second)
+	return k.set(next)
+}
+
+// remove removes the passkey with that id, or fails with errPasskeyAbsent.
+func (k *passkeys) remove(id string) (passkey, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i := slices.IndexFunc(k.kept.Passkeys, func(p passkey) bool { return p.ID == id })
+	if i < 0 {
+		return passkey{}, errPasskeyAbsent
+	}
+	gone := k.kept.Passkeys[i]
+	return gone, k.set(passkeyState{Passkeys: slices.Delete(slices.Clone(k.kept.Passkeys), i, i+1), Enrolments: k.kept.Enrolments})
+}
+
+// list returns all passkeys and all open invitations, by host and login.
+func (k *passkeys) list(now time.Time) ([]passkey, []enrolment) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	keys := slices.Clone(k.kept.Passkeys)
+	slices.SortStableFunc(keys, func(a, b passkey) int { return a.compare(b.passkeyOwner) })
+	open := slices.DeleteFunc(slices.Clone(k.kept.Enrolments), func(e enrolment) bool { return !now.Before(e.Expires) })
+	slices.SortStableFunc(open, func(a, b enrolment) int { return a.compare(b.passkeyOwner) })
+	return keys, open
+}
+
+func (o passkeyOwner) compare(q passkeyOwner) int {
+	if c := strings.Compare(o.Host, q.Host); c != 0 {
+		return c
+	}
+	return strings.Compare(o.Login, q.Login)
+}
