@@ -132,6 +132,12 @@ func TestAuthorityRefuses(t *testing.T) {
 			return os.Rename(filepath.Join(dir, "root.key"), filepath.Join(dir, "signin.key"))
 		}, "signin.key is not ECDSA P-256"},
 		{"key cut short", func(dir string) error { return os.Truncate(filepath.Join(dir, "control-ca.key"), 20) }, "control-ca.key: want a PEM block"},
+		{"seal key that others may read", func(dir string) error { return os.Chmod(filepath.Join(dir, "seal.key"), 0o604) }, "chmod 600 "},
+		{"seal key cut short", func(dir string) error { return os.Truncate(filepath.Join(dir, "seal.key"), 40) }, "seal.key: want a PEM block"},
+		{"seal key of another size", func(dir string) error {
+			text := "-----BEGIN POSTERN SEAL KEY-----\nAAAA\n-----END POSTERN SEAL KEY-----\n"
+			return os.WriteFile(filepath.Join(dir, "seal.key"), []byte(text), 0o600)
+		}, "seal.key: "},
 		{"certificate empty", func(dir string) error { return os.Truncate(filepath.Join(dir, "ca.pem"), 0) }, "ca.pem: want a PEM block"},
 	}
 	for _, tt := range tests {

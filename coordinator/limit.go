@@ -20,6 +20,7 @@ type limits struct {
 	login   *limiter[string]          // attempts to sign in with a password, by login
 	signIn  *limiter[netip.Prefix]    // the same, by /32 or /64
 	admit   *limiter[string]          // sources that people come from anew, by user
+	post    *limiter[netip.Prefix]    // what the portal is asked to do, by /32 or /64
 	refusal *gate                     // refusals in the audit log
 }
 
@@ -33,6 +34,7 @@ func newLimits(now func() time.Time) limits {
 		login:   newLimiter[string](rate.Every(12*time.Second), 5, now),
 		signIn:  newLimiter[netip.Prefix](rate.Every(3*time.Second), 20, now),
 		admit:   newLimiter[string](rate.Every(20*time.Second), 30, now),
+		post:    newLimiter[netip.Prefix](rate.Every(250*time.Millisecond), 120, now),
 		refusal: newGate(rate.Every(time.Minute), 60, now),
 	}
 }

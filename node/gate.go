@@ -29,7 +29,6 @@ type gate struct {
 	sealer   *sealer
 	signer   *signer
 	ways     ways
-	now      func() time.Time
 
 	mu     sync.Mutex
 	passes map[*pass]struct{} // under way
@@ -39,12 +38,16 @@ type gate struct {
 type gateConfig struct {
 	table  func() *table // the newest
 	redeem redeemFunc
+	now    func() time.Time // nil: time.Now
 	log    *slog.Logger
 }
 
 // newGate returns a gate that keeps its keys and sessions in dir; nil: nowhere.
 func newGate(cfg gateConfig, dir *datadir.Dir) (*gate, error) {
-	g := &gate{gateConfig: cfg, sessions: openSessions(dir, cfg.log), now: time.Now, passes: map[*pass]struct{}{}}
+	if cfg.now == nil {
+		cfg.now = time.Now
+	}
+	g := &gate{gateConfig: cfg, sessions: openSessions(dir, cfg.log), passes: map[*pass]struct{}{}}
 	var err error
 	if g.sealer, err = openSealer(dir); err != nil {
 		return nil, err
@@ -324,6 +327,9 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request, host string, answer
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(life, cancel)()
+	if _, err := r.Cookie(cookieRounds); err == nil && p.cred != nil {
+		setCookie(w, cookieRounds, "", -1) // the session lasts
+	}
 	conceal(r, shown)
 	if person != nil {
 		ctx = withUser(ctx, userOf(person))

@@ -150,32 +150,37 @@ var (
 	loopback4 = netip.MustParseAddr("127.0.0.1")
 )
 
-// serveSite serves services by host name, from the source given.
+// serveSite serves services by host name, with certificates from the source given.
 func serveSite(t *testing.T, source string, hosts map[string]Service) *site {
+	t.Helper()
+	return serveWith(t, source, newTable(t, hosts), serverConfig{})
+}
+
+// serveWith is serveSite for a table, with what the configuration says of sign-ins.
+func serveWith(t *testing.T, source string, tab *table, cfg serverConfig) *site {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &site{ca: newTestCA(t), addr: ln.Addr().String(), certs: map[string]*certificate{}}
-	for host := range hosts {
+	for host := range tab.hosts {
 		chain, key := s.ca.pair(host)
 		if s.certs[host], err = parseCertificate(chain, key, source); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s.server = mustServer(t, serverConfig{
-		certificate: func(host string) (*certificate, error) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if cert := s.certs[host]; cert != nil {
-				return cert, nil
-			}
-			return nil, errNoCertificate
-		},
-		version: "v1.2.3", drain: 20 * time.Second, log: discard,
-	})
-	s.setTable(newTable(t, hosts))
+	cfg.certificate = func(host string) (*certificate, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if cert := s.certs[host]; cert != nil {
+			return cert, nil
+		}
+		return nil, errNoCertificate
+	}
+	cfg.version, cfg.drain, cfg.log = "v1.2.3", 20*time.Second, discard
+	s.server = mustServer(t, cfg)
+	s.setTable(tab)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {

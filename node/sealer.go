@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"postern/internal/datadir"
 )
@@ -77,6 +78,9 @@ var errSealed = errors.New("it was not sealed by this node")
 // open fills v from text, which was sealed for purpose. It fails with errSealed.
 func (s *sealer) open(purpose, text string, v any) error {
 	sealed, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err == nil && strings.ContainsAny(text, "\r\n") { // which the decoder leaves out
+		err = base64.CorruptInputError(0)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSealed, err)
 	}

@@ -18,7 +18,7 @@ import (
 	"postern/internal/datadir"
 )
 
-// serverConfig is what a server is made from. All is required but dir.
+// serverConfig is what a server is made from. All is required that does not say otherwise.
 type serverConfig struct {
 	// certificate returns what browsers are shown at host.
 	certificate func(host string) (*certificate, error)
@@ -26,7 +26,8 @@ type serverConfig struct {
 	// redeem changes a code of the portal for tokens.
 	redeem redeemFunc
 
-	dir     *datadir.Dir // of what is kept of sign-ins; nil: nothing is
+	dir     *datadir.Dir     // of what is kept of sign-ins; nil: nothing is
+	now     func() time.Time // nil: time.Now
 	version string
 	drain   time.Duration
 	log     *slog.Logger
@@ -82,7 +83,7 @@ const (
 func newServer(cfg serverConfig) (*server, error) {
 	s := &server{serverConfig: cfg, entrance: newEntrance(cfg.log)}
 	var err error
-	if s.gate, err = newGate(gateConfig{table: s.table.Load, redeem: cfg.redeem, log: cfg.log}, cfg.dir); err != nil {
+	if s.gate, err = newGate(gateConfig{table: s.table.Load, redeem: cfg.redeem, now: cfg.now, log: cfg.log}, cfg.dir); err != nil {
 		return nil, err
 	}
 	// A handshake without certificate ends in unrecognized_name. Tickets must be
