@@ -157,7 +157,7 @@ type RouteState struct {
 	Service string   `json:"service"`
 	Kind    string   `json:"kind" enum:"auto,custom" doc:"auto: follows from what is published; custom: added by hand"`
 	Nodes   []string `json:"nodes" doc:"names of the nodes that serve it"`
-	State   string   `json:"state" enum:"ready,offline"`
+	State   string   `json:"state" enum:"ready,offline,no-path,no-control" doc:"the best of its nodes', which is ready, no-control, no-path, offline"`
 	URL     string   `json:"url"`
 }
 

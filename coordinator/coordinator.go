@@ -50,6 +50,7 @@ type Coordinator struct {
 	snapshot atomic.Pointer[snapshot]
 
 	presence  presence
+	changed   bell // rings when the snapshot changed, or what presence tells of members
 	limits    limits
 	crowd     *crowd
 	passwords *passwords
@@ -223,6 +224,7 @@ func (c *Coordinator) update(ctx context.Context, actor string, fn func(*change)
 	}
 	old := c.snapshot.Swap(next)
 	close(old.superseded)
+	c.changed.ring()
 	if len(next.byID) < len(old.byID) {
 		c.presence.keep(next.byID)
 	}

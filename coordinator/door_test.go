@@ -43,6 +43,8 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rc.Flush()
 }
 
+func (s *site) EndStreams() {}
+
 func (s *site) ServeToken(w http.ResponseWriter, r *http.Request, hosts []string) {
 	s.mu.Lock()
 	s.hosts = hosts

@@ -82,6 +82,7 @@ func (c *Coordinator) RemoveIssuer(ctx context.Context, name string) error {
 }
 
 func (c *Coordinator) SweepSessions(ctx context.Context) { c.sweepSessions(ctx) }
+func (c *Coordinator) SweepSources(ctx context.Context)  { c.sweepSources(ctx) }
 
 // CheapPasswords makes hashing cost next to nothing, but for a parameter or two of
 // today's.
@@ -95,4 +96,7 @@ const (
 	MaxEnded    = maxEnded
 	KeepSession = keepSession
 	MaxPasskeys = maxPasskeys
+
+	MaxSources     = maxSources
+	MaxUserSources = maxUserSources
 )

@@ -12,6 +12,8 @@ const (
 	bearerRequest = "invalid_request"
 	bearerToken   = "invalid_token"
 	bearerScope   = "insufficient_scope"
+
+	bearerTooMany = "" // none of the standard's: nothing is said of the token
 )
 
 // A bearerError is why a bearer token gets no request through.
@@ -79,7 +81,8 @@ func (g *gate) ourBearer(t *table, r *http.Request) (string, error) {
 	return "", nil
 }
 
-// tokenPrefix begins every personal access token.
+// tokenPrefix begins every personal access token, so that secret scanners and people
+// can tell what it is.
 const tokenPrefix = "pst_pat_"
 
 // bearer returns what token, one of ours, is worth at host. It fails with a

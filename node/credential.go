@@ -16,6 +16,7 @@ type credential struct {
 	since   time.Time // when they proved who they are; for tokens of our own, when it was made
 	methods []string  // by which they did, for people to read (RFC 8176)
 
+	lasting bool                     // whether signing out everywhere leaves it: a personal access token
 	session string                   // hash of the session; empty: a bearer token
 	token   string                   // what the token is called in the log; empty: a session
 	good    func(now time.Time) bool // whether a token still is; nil: its time says so

@@ -84,6 +84,9 @@ func ReadFile(path string) (File, error) {
 		for i := range f.Services {
 			f.Services[i].resolve(dir)
 		}
+		if f.SignIn.Issuer != nil {
+			f.SignIn.Issuer.resolve(dir)
+		}
 		err = f.check()
 	}
 	if err != nil {
@@ -148,8 +151,10 @@ func (f File) check() error {
 	if err := f.SignIn.check(); err != nil {
 		return err
 	}
-	_, err := newPublished(f.Services, nil, slog.New(slog.DiscardHandler))
-	return err
+	if _, err := newPublished(f.Services, nil, slog.New(slog.DiscardHandler)); err != nil {
+		return err
+	}
+	return checkRequired(f.Services, f.SignIn.Issuer != nil)
 }
 
 func checkKeepalive(d time.Duration) error {
@@ -307,6 +312,9 @@ func (n *Node) followFile(ctx context.Context) error {
 // what was there before.
 func (n *Node) takeFile() {
 	f, err := ReadFile(n.cfg.File)
+	if err == nil { // the services may require what it says of signing in
+		err = n.setSignIn(f.SignIn)
+	}
 	if err == nil {
 		err = n.SetServices(f.Services)
 	}
@@ -320,7 +328,6 @@ func (n *Node) takeFile() {
 		}
 		return
 	}
-	n.setSignIn(f.SignIn)
 	n.setKeepalive(f.Keepalive)
 	n.log.Info("configuration file worked in", "services", len(f.Services))
 }

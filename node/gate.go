@@ -64,8 +64,8 @@ type ways struct {
 	// with a *bearerError.
 	token func(r *http.Request, host, token string) (*credential, error)
 
-	// trusts reports whether the issuer of that URL is the one that is pinned.
-	trusts func(issuer string) bool
+	// trusts reports whether what by says that a pinned issuer said still counts.
+	trusts func(by proof) bool
 
 	// holds reports whether p has the passkey of that id at host.
 	holds func(host string, p *postern.Person, passkey string) bool
@@ -159,14 +159,14 @@ func (g *gate) person(t *table, c *credential) *postern.Person {
 	case c.good != nil && !c.good(g.now()):
 		return nil
 	case c.pinned != nil:
-		if g.ways.trusts == nil || !g.ways.trusts(c.proof.Issuer) {
+		if g.ways.trusts == nil || !g.ways.trusts(c.proof) {
 			return nil
 		}
 		return c.pinned
 	}
 	p := t.people[c.person]
 	// The map's times are in whole seconds, and so are those of tokens.
-	if p == nil || c.since.Unix() < p.NotBefore || t.ended[c.sid] {
+	if p == nil || !c.lasting && c.since.Unix() < p.NotBefore || t.ended[c.sid] {
 		return nil
 	}
 	return p
@@ -185,11 +185,21 @@ func (g *gate) proven(require, host string, p *postern.Person, c *credential) bo
 	return false
 }
 
+// who returns who shows c to svc at host, by t, and whether they have proven it as the
+// service requires. Nil is nobody. What the portal says is nothing to a service that
+// requires a pinned issuer, and the issuer's people are nobody to the others.
+func (g *gate) who(t *table, svc *service, host string, c *credential) (p *postern.Person, proven bool) {
+	p = g.person(t, c)
+	if p == nil || (c.pinned != nil) != (svc.Require == postern.RequireIssuer) {
+		return nil, false
+	}
+	return p, g.proven(svc.Require, host, p, c)
+}
+
 // judge says what becomes of a request for path of svc, at host, with c. Person is
 // who the application is told that it is; nil: nobody.
 func (g *gate) judge(t *table, svc *service, host, path string, c *credential) (v verdict, person *postern.Person) {
-	p := g.person(t, c)
-	proven := p != nil && g.proven(svc.Require, host, p, c)
+	p, proven := g.who(t, svc, host, c)
 	if proven {
 		person = p
 	}

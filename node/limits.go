@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,6 +15,10 @@ type SignIn struct {
 
 	// Max is how long one lasts in all, at most 24 h. If zero, 12 h.
 	Max time.Duration `json:"max,omitempty"`
+
+	// Issuer is the OpenID issuer that services with RequireIssuer ask. If nil, there
+	// is none.
+	Issuer *PinnedIssuer `json:"issuer,omitempty"`
 }
 
 const shortestSession = time.Minute
@@ -32,6 +37,15 @@ func (s SignIn) check() error {
 			}
 		}
 	}
+	if s.Issuer == nil {
+		return nil
+	}
+	issuer := *s.Issuer
+	issuer.setDefaults()
+	var wrong *postern.FieldError
+	if err := issuer.check(); errors.As(err, &wrong) {
+		return &postern.FieldError{Field: "sign_in.issuer." + wrong.Field, Err: wrong.Err}
+	}
 	return nil
 }
 
@@ -45,9 +59,13 @@ func (s SignIn) withDefaults() SignIn {
 	return s
 }
 
-// setSignIn makes s, which is good, what holds for sessions.
-func (n *Node) setSignIn(s SignIn) {
+// setSignIn makes s what holds for sessions. If it fails, nothing changes.
+func (n *Node) setSignIn(s SignIn) error {
+	if err := n.server.proofs.setPinned(s.Issuer); err != nil {
+		return &postern.FieldError{Field: "sign_in.issuer", Err: err}
+	}
 	s = s.withDefaults()
 	n.server.gate.sessions.setLimits(s.Idle, s.Max)
 	n.server.gate.recheck()
+	return nil
 }

@@ -171,7 +171,9 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.setSignIn(n.signIn)
+	if err := n.setSignIn(n.signIn); err != nil {
+		return nil, err
+	}
 	return n, nil
 }
 
@@ -190,6 +192,9 @@ func (n *Node) configure() error {
 		services, signIn, keepalive = f.Services, f.SignIn, f.Keepalive
 	}
 	if err := signIn.check(); err != nil {
+		return err
+	}
+	if err := checkRequired(services, signIn.Issuer != nil); err != nil {
 		return err
 	}
 	if keepalive != 0 {
@@ -255,6 +260,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.probe(work) })
 	g.Go(func() error { return n.server.gate.run(work) })
 	g.Go(func() error { return n.server.gate.sessions.run(work) })
+	g.Go(func() error { return n.server.proofs.run(work) })
 	g.Go(func() error { return n.followFile(work) })
 	g.Go(func() error { return serveLocal(work, local, n.localAPI()) })
 	if n.taker != nil {

@@ -69,6 +69,7 @@ func ownResource(s *server) http.Handler {
 	mux.HandleFunc("GET "+pathLogin, s.gate.login)
 	mux.HandleFunc("GET "+pathCallback, s.gate.callback)
 	mux.HandleFunc("POST "+pathLogout, s.gate.logout)
+	s.proofs.handle(mux)
 	mux.HandleFunc(ownPath, func(w http.ResponseWriter, r *http.Request) { writePage(w, r, noSuchResource) })
 
 	// Applications at sibling names are of the same site, so that SameSite says
@@ -94,10 +95,13 @@ func (s *server) whoAmI(r *http.Request) ownWhoAmI {
 	if r.TLS.CurveID != 0 {
 		me.KeyShare = r.TLS.CurveID.String()
 	}
-	if svc, _ := s.service(requestHost(r)); svc != nil {
-		me.Service = svc.Name
+	t := s.table.Load()
+	svc := t.hosts[requestHost(r)]
+	if svc == nil {
+		return me
 	}
-	if p := s.gate.person(s.table.Load(), presentedOf(r).cred); p != nil {
+	me.Service = svc.Name
+	if p, proven := s.gate.who(t, svc, requestHost(r), presentedOf(r).cred); proven {
 		u := userOf(p)
 		me.User = &u
 	}

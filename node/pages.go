@@ -2,7 +2,7 @@ package node
 
 import (
 	"bytes"
-	_ "embed"
+	"embed"
 	"encoding/json"
 	"html/template"
 	"net/http"
@@ -120,14 +120,45 @@ var (
 	}
 )
 
-//go:embed page.html
-var pageHTML string
+//go:embed *.html style.css passkey.js
+var pageFiles embed.FS
 
-var pageTemplate = template.Must(template.New("page").Parse(pageHTML))
+var pageTemplates = template.Must(template.ParseFS(pageFiles, "*.html", "style.css"))
 
-// pageCSP lets the page have its own style, and nothing else whatever but the forms
-// that formAction says.
-const pageCSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'; form-action "
+// A frame is what is around everything that people read of the node's own.
+type frame struct{ Title, Service, Host, ID string }
+
+// frameOf returns the frame of what answers r, about the service of that title; empty:
+// about none, or one that has no other title than its name.
+func frameOf(r *http.Request, title, service string) frame {
+	return frame{title, service, requestHost(r), r.Header.Get(headerRequestID)}
+}
+
+// render answers with the template called name. Allowed is what it needs of a policy
+// that allows nothing.
+func render(w http.ResponseWriter, status int, name, allowed string, data any) {
+	var body bytes.Buffer
+	if err := pageTemplates.ExecuteTemplate(&body, name, data); err != nil {
+		panic("node: page template: " + err.Error())
+	}
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", pageCSP+allowed)
+	h.Set("Referrer-Policy", "no-referrer")
+	w.WriteHeader(status)
+	w.Write(body.Bytes())
+}
+
+// pageCSP lets a page have its own style, and nothing else whatever but what is added
+// to it: first of all the forms.
+const (
+	pageCSP    = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'; form-action "
+	allowNone  = "'none'"
+	allowForms = "'self'"
+	allowJS    = "'none'; script-src 'self'; connect-src 'self'"
+)
 
 // writePage answers r, which setForwarded has seen, with p: as HTML if the client asks for that, as a Problem
 // otherwise.
@@ -144,25 +175,15 @@ func writePage(w http.ResponseWriter, r *http.Request, p page) {
 		writeProblem(w, p)
 		return
 	}
-	var body bytes.Buffer
-	err := pageTemplate.Execute(&body, struct {
-		Title, Text, Link, Service, Host, ID, Who string
-		Actions                                   []action
-	}{
-		p.title, p.text, p.link, p.service, requestHost(r), r.Header.Get(headerRequestID), p.who, p.actions,
-	})
-	if err != nil {
-		panic("node: page template: " + err.Error())
-	}
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	formAction := "'none'"
+	allowed := allowNone
 	if p.who != "" {
-		formAction = "'self'"
+		allowed = allowForms
 	}
-	h.Set("Content-Security-Policy", pageCSP+formAction)
-	h.Set("Referrer-Policy", "no-referrer")
-	w.WriteHeader(p.status)
-	w.Write(body.Bytes())
+	render(w, p.status, "page.html", allowed, struct {
+		frame
+		Text, Link, Who string
+		Actions         []action
+	}{frameOf(r, p.title, p.service), p.text, p.link, p.who, p.actions})
 }
 
 func writeProblem(w http.ResponseWriter, p page) {

@@ -85,7 +85,7 @@ func hashEnrolCode(code string) enrolHash { return sha256.Sum256([]byte(code)) }
 // passkeys are those of a node. Its methods are safe for concurrent use; what they
 // change is on disk when they return.
 type passkeys struct {
-	dir *datadir.Dir
+	dir *datadir.Dir // nil: nothing is kept on disk
 
 	mu   sync.Mutex
 	kept passkeyState
@@ -100,6 +100,9 @@ type passkeyState struct {
 // openPasskeys reads what dir keeps.
 func openPasskeys(dir *datadir.Dir) (*passkeys, error) {
 	k := &passkeys{dir: dir}
+	if dir == nil {
+		return k, nil
+	}
 	if err := dir.ReadJSON(passkeyFile, &k.kept); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -108,8 +111,10 @@ func openPasskeys(dir *datadir.Dir) (*passkeys, error) {
 
 // set replaces what is kept, on disk first. The caller has the lock.
 func (k *passkeys) set(next passkeyState) error {
-	if err := k.dir.WriteJSON(passkeyFile, next); err != nil {
-		return err
+	if k.dir != nil {
+		if err := k.dir.WriteJSON(passkeyFile, next); err != nil {
+			return err
+		}
 	}
 	k.kept = next
 	return nil

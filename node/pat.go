@@ -15,10 +15,6 @@ import (
 	"postern"
 )
 
-// patPrefix begins every personal access token, so that secret scanners and people
-// can tell what it is.
-const patPrefix = "pst_pat_"
-
 // A patSecret is a personal access token, as its owner holds it. Its text form is
 //
 //	pst_pat_ base64url(32 random bytes) _ crc32
@@ -29,7 +25,7 @@ const patPrefix = "pst_pat_"
 type patSecret [32]byte
 
 // patChars is how long every token's text is.
-const patChars = len(patPrefix) + 43 + 1 + 8
+const patChars = len(tokenPrefix) + 43 + 1 + 8
 
 // errPAT is wrapped by the errors of parsePAT.
 var errPAT = errors.New("not a personal access token")
@@ -41,12 +37,12 @@ func newPATSecret() (s patSecret) {
 
 // text returns the token's text form.
 func (s patSecret) text() string {
-	t := patPrefix + base64.RawURLEncoding.EncodeToString(s[:])
+	t := tokenPrefix + base64.RawURLEncoding.EncodeToString(s[:])
 	return fmt.Sprintf("%s_%08x", t, crc32.ChecksumIEEE([]byte(t)))
 }
 
 // String returns what kind of secret it is, never the secret.
-func (s patSecret) String() string { return patPrefix + "…" }
+func (s patSecret) String() string { return tokenPrefix + "…" }
 
 // GoString returns what String does.
 func (s patSecret) GoString() string { return s.String() }
@@ -63,7 +59,7 @@ func (s patSecret) hash() patHash { return sha256.Sum256(s[:]) }
 func parsePAT(text string) (s patSecret, err error) {
 	switch {
 	case !isPAT(text):
-		return s, fmt.Errorf("%w: it does not start with %s", errPAT, patPrefix)
+		return s, fmt.Errorf("%w: it does not start with %s", errPAT, tokenPrefix)
 	case len(text) != patChars:
 		return s, fmt.Errorf("%w: it has %d characters, not %d", errPAT, len(text), patChars)
 	}
@@ -71,7 +67,7 @@ func parsePAT(text string) (s patSecret, err error) {
 	if fmt.Sprintf("_%08x", crc32.ChecksumIEEE([]byte(signed))) != sum {
 		return s, fmt.Errorf("%w: its checksum does not match: mistyped or cut short", errPAT)
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(signed[len(patPrefix):])
+	b, err := base64.RawURLEncoding.Strict().DecodeString(signed[len(tokenPrefix):])
 	if err != nil {
 		return s, fmt.Errorf("%w: its middle is not base64url", errPAT)
 	}
@@ -81,7 +77,7 @@ func parsePAT(text string) (s patSecret, err error) {
 
 // isPAT reports whether text is meant to be a personal access token, which is
 // nobody's business but the node's.
-func isPAT(text string) bool { return strings.HasPrefix(text, patPrefix) }
+func isPAT(text string) bool { return strings.HasPrefix(text, tokenPrefix) }
 
 // A patHash is the SHA-256 of a patSecret.
 type patHash [32]byte
@@ -125,6 +121,12 @@ type pat struct {
 	// Who the owner is and until when, if the pinned issuer said so: no map has them.
 	Person  *postern.Person `json:"person,omitempty"`
 	Vouched time.Time       `json:"vouched,omitzero"` // when it said so last
+}
+
+// good reports whether t is neither expired nor without somebody who vouches for its
+// owner.
+func (t pat) good(now time.Time) bool {
+	return now.Before(t.Expires) && (t.Proof.Issuer == "" || now.Sub(t.Vouched) <= patVouch)
 }
 
 // permits reports whether the token's scope covers r. What would be more than

@@ -28,24 +28,24 @@ func TestPATText(t *testing.T) {
 		t.Errorf("a token has %d characters and starts with %.8s", len(text), text)
 	}
 	for _, shown := range []string{fmt.Sprint(secret), fmt.Sprintf("%#v", secret), fmt.Sprintf("%+v", secret), secret.LogValue().String()} {
-		if strings.Contains(shown, text[len(patPrefix):][:8]) {
+		if strings.Contains(shown, text[len(tokenPrefix):][:8]) {
 			t.Errorf("a token shows itself as %q", shown)
 		}
 	}
 
 	sealed := func(s string) string { return fmt.Sprintf("%s_%08x", s, crc32.ChecksumIEEE([]byte(s))) }
-	middle := text[len(patPrefix) : len(text)-9]
+	middle := text[len(tokenPrefix) : len(text)-9]
 	tests := []struct{ name, text, want string }{
 		{"empty", "", "does not start"},
 		{"a join token", "pstjoin1_abc_00000000", "does not start"},
 		{"upper case", strings.ToUpper(text), "does not start"},
-		{"the prefix", patPrefix, "characters"},
+		{"the prefix", tokenPrefix, "characters"},
 		{"cut short", text[:len(text)-1], "characters"},
 		{"something behind it", text + "x", "characters"},
 		{"one letter changed", text[:20] + string(text[20]^1) + text[21:], "checksum"},
 		{"checksum in upper case", text[:len(text)-8] + strings.Repeat("F", 8), "checksum"},
-		{"not base64url", sealed(patPrefix + "+" + middle[1:]), "base64url"},
-		{"bits that are not used", sealed(patPrefix + middle[:42] + "B"), "base64url"},
+		{"not base64url", sealed(tokenPrefix + "+" + middle[1:]), "base64url"},
+		{"bits that are not used", sealed(tokenPrefix + middle[:42] + "B"), "base64url"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -62,7 +62,7 @@ func TestPATText(t *testing.T) {
 
 func FuzzPAT(f *testing.F) {
 	f.Add(newPATSecret().text())
-	f.Add(patPrefix + strings.Repeat("A", 43) + "_00000000")
+	f.Add(tokenPrefix + strings.Repeat("A", 43) + "_00000000")
 	f.Add("pst_pat_")
 	f.Fuzz(func(t *testing.T, text string) {
 		secret, err := parsePAT(text)
@@ -287,12 +287,12 @@ func TestPATOfAnIssuersPerson(t *testing.T) {
 		t.Errorf("the portal's after more than 30 days: %v", err)
 	}
 	q.Owner.Groups = []string{"sales"}
-	p.vouch("https://other.example", q.Owner, at)
+	p.vouch(proof{Issuer: "https://other.example"}, q.Owner, at)
 	if _, err := p.find("a.test", q.Secret, at.Add(time.Second)); !errors.Is(err, errPATRefused) {
 		t.Errorf("another issuer vouched for it: %v, want %v", err, errPATRefused)
 	}
-	p.vouch(issuer, q.Owner, at)
-	if got, err := p.find("a.test", q.Secret, at.Add(patVouch)); err != nil || got.Person.Groups[0] != "sales" {
+	p.vouch(proof{Issuer: issuer, Rules: "new"}, q.Owner, at)
+	if got, err := p.find("a.test", q.Secret, at.Add(patVouch)); err != nil || got.Person.Groups[0] != "sales" || got.Proof.Rules != "new" {
 		t.Errorf("when it vouched again: %+v, %v", got, err)
 	}
 	p.disown(issuer, q.Owner.ID)

@@ -44,7 +44,7 @@ var (
 // pats are the personal access tokens of a node. Its methods are safe for
 // concurrent use.
 type pats struct {
-	dir *datadir.Dir
+	dir *datadir.Dir // nil: nothing is kept
 	log *slog.Logger
 
 	mu     sync.Mutex
@@ -55,6 +55,9 @@ type pats struct {
 // openPATs reads the tokens that dir keeps.
 func openPATs(dir *datadir.Dir, log *slog.Logger) (*pats, error) {
 	p := &pats{dir: dir, log: log, byHash: map[patHash]*pat{}}
+	if dir == nil {
+		return p, nil
+	}
 	var kept []*pat
 	if err := dir.ReadJSON(patFile, &kept); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -167,10 +170,7 @@ func (p *pats) find(host string, secret patSecret, now time.Time) (pat, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t := p.byHash[secret.hash()]
-	if t == nil || t.Host != host || !now.Before(t.Expires) {
-		return pat{}, errPATRefused
-	}
-	if t.Proof.Issuer != "" && now.Sub(t.Vouched) > patVouch {
+	if t == nil || t.Host != host || !t.good(now) {
 		return pat{}, errPATRefused
 	}
 	if now.Sub(t.Used) >= time.Second {
@@ -180,14 +180,22 @@ func (p *pats) find(host string, secret patSecret, now time.Time) (pat, error) {
 	return *t, nil
 }
 
-// vouch notes what the pinned issuer said of a person who signed in, for the tokens
-// that they have.
-func (p *pats) vouch(issuer string, person postern.Person, now time.Time) {
+// alive reports whether the token with that hash is good at now.
+func (p *pats) alive(hash patHash, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.byHash[hash]
+	return t != nil && t.good(now)
+}
+
+// vouch notes what the pinned issuer of by said of a person who signed in, for the
+// tokens that they have.
+func (p *pats) vouch(by proof, person postern.Person, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, t := range p.byHash {
-		if t.Owner == person.ID && t.Proof.Issuer == issuer {
-			t.Person, t.Vouched = &person, now.UTC().Truncate(time.Second)
+		if t.Owner == person.ID && t.Proof.Issuer == by.Issuer {
+			t.Proof, t.Person, t.Vouched = by, &person, now.UTC().Truncate(time.Second)
 			p.dirty = true
 		}
 	}
@@ -217,6 +225,9 @@ func (p *pats) prune(now time.Time) {
 
 // write brings all tokens to disk. The caller has the lock.
 func (p *pats) write() error {
+	if p.dir == nil {
+		return nil
+	}
 	all := slices.SortedFunc(maps.Values(p.byHash), func(a, b *pat) int { return strings.Compare(a.ID, b.ID) })
 	if err := p.dir.WriteJSON(patFile, all); err != nil {
 		return err

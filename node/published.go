@@ -108,6 +108,9 @@ func (n *Node) setServices(services []Service, keep func() error) error {
 	held := n.published.Load()
 	next, err := newPublished(services, held, n.log)
 	if err == nil {
+		err = checkRequired(services, n.server.proofs.pinned.Load() != nil)
+	}
+	if err == nil {
 		err = keep()
 	}
 	if err != nil {

@@ -57,6 +57,7 @@ type server struct {
 	serverConfig
 	entrance *entrance
 	gate     *gate
+	proofs   *proofs
 	tabling  sync.Mutex // held while table changes
 	table    atomic.Pointer[table]
 	refusal  *tls.Config
@@ -86,6 +87,10 @@ func newServer(cfg serverConfig) (*server, error) {
 	if s.gate, err = newGate(gateConfig{table: s.table.Load, redeem: cfg.redeem, now: cfg.now, log: cfg.log}, cfg.dir); err != nil {
 		return nil, err
 	}
+	if s.proofs, err = newProofs(s.gate, cfg.dir); err != nil {
+		return nil, err
+	}
+	s.gate.ways = s.proofs.ways()
 	// A handshake without certificate ends in unrecognized_name. Tickets must be
 	// off, or a resumed session would need none.
 	s.refusal = &tls.Config{

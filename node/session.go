@@ -200,6 +200,26 @@ func (s *sessions) end(hash string) error {
 	return s.write()
 }
 
+// raise has the session with that hash go on with the proof that a passkey was used,
+// under a new secret: whoever knew the old one before is not let in with it. Its
+// limits stay. It reports false if the session is over.
+func (s *sessions) raise(hash, passkey string, now time.Time) (secret string, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.byHash[hash]
+	if o == nil || s.over(o, now) {
+		return "", false
+	}
+	secret = newSecret()
+	next := &openSession{session: o.session}
+	next.Hash, next.Used, next.Proof.Passkey, next.Methods = secretHash(secret), now, passkey, raised(o.Methods)
+	delete(s.byHash, hash)
+	s.byHash[next.Hash] = next
+	s.dirty = true
+	wake(s.poke)
+	return secret, true
+}
+
 // prune ends the sessions that are over or not good, and returns those.
 func (s *sessions) prune(good func(session) bool, now time.Time) (ended []session) {
 	s.mu.Lock()

@@ -122,7 +122,10 @@ func (g *gate) login(w http.ResponseWriter, r *http.Request) {
 	if target == "" {
 		target = "/"
 	}
-	switch err := checkTarget(target); {
+	err, svc := checkTarget(target), t.hosts[host]
+	switch pinned := svc != nil && svc.Require == postern.RequireIssuer; {
+	case pinned && err == nil: // whoever sent the browser here: it has no say in where that is
+		g.ways.prove(w, r, svc.Require, target)
 	case t.portal == nil:
 		writePage(w, r, noPortal)
 	case q.Get("iss") != t.portal.issuer:
@@ -223,6 +226,10 @@ func (g *gate) callback(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	t, host, q := g.table(), requestHost(r), r.URL.Query()
+	if svc := t.hosts[host]; svc != nil && svc.Require == postern.RequireIssuer {
+		g.refuse(w, r, issuerOnly.begin("/"), errors.New("the service asks another issuer than the portal"))
+		return
+	}
 	if t.portal == nil {
 		writePage(w, r, noPortal)
 		return

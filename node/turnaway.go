@@ -106,6 +106,8 @@ func (g *gate) refuseBearer(w http.ResponseWriter, r *http.Request, host string,
 		p.status, p.code = http.StatusForbidden, postern.CodeForbidden
 	case bearerRequest:
 		p.status, p.code = http.StatusBadRequest, postern.CodeInvalid
+	case bearerTooMany:
+		p.status, p.code, p.retryAfter = http.StatusTooManyRequests, postern.CodeTooMany, 60
 	}
 	writePage(w, r, p)
 }
