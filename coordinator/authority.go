@@ -19,6 +19,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
+
 	"postern"
 	"postern/internal/identity"
 )
@@ -43,6 +45,7 @@ var forever = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 //	ca.*             ECDSA P-256, signed by itself: the private CA for browsers,
 //	                 bound to the base domain. The root has no part in it.
 //	seal.key         256 bits; encrypts the secrets that the registry keeps
+//	signin.key       ECDSA P-256; signs the portal's tokens, in no certificate
 //
 // It is safe for concurrent use.
 type Authority struct {
@@ -53,6 +56,7 @@ type Authority struct {
 	control pair
 	private pair
 	seal    cipher.AEAD
+	signIn  jose.JSONWebKey // private
 
 	mu      sync.Mutex
 	server  pair
@@ -84,7 +88,7 @@ func OpenAuthority(dir, base string, now func() time.Time) (*Authority, error) {
 		return nil, err
 	}
 	a := &Authority{base: base, now: now, dir: dir}
-	for _, open := range []func() error{a.openRoot, a.openControl, a.openPrivate, a.openServer, a.openSeal} {
+	for _, open := range []func() error{a.openRoot, a.openControl, a.openPrivate, a.openServer, a.openSeal, a.openSignIn} {
 		if err := open(); err != nil {
 			return nil, fmt.Errorf("authority: %w", err)
 		}

@@ -52,7 +52,7 @@ func TestAuthorityFiles(t *testing.T) {
 			must(t, err)
 		}
 	}
-	for _, name := range []string{"seal.key"} {
+	for _, name := range []string{"seal.key", "signin.key"} {
 		stat, err := os.Stat(filepath.Join(dir, name))
 		must(t, err)
 		if stat.Mode().Perm() != 0o600 {
@@ -62,6 +62,9 @@ func TestAuthorityFiles(t *testing.T) {
 		must(t, err)
 	}
 	again := openAuthority(t, dir)
+	if !a.SignInKey().Equal(again.SignInKey()) {
+		t.Error("the second time it is another sign-in key")
+	}
 	if a.Root() != again.Root() || a.Deployment() != again.Deployment() {
 		t.Error("the second time it is another authority")
 	}
@@ -124,7 +127,17 @@ func TestAuthorityRefuses(t *testing.T) {
 			return os.Remove(filepath.Join(dir, "root.pem"))
 		}, "root.pem is missing"},
 		{"no control key", func(dir string) error { return os.Remove(filepath.Join(dir, "control-ca.key")) }, "control-ca.key is missing"},
+		{"sign-in key of another kind", func(dir string) error {
+			take(dir, "root.key")
+			return os.Rename(filepath.Join(dir, "root.key"), filepath.Join(dir, "signin.key"))
+		}, "signin.key is not ECDSA P-256"},
 		{"key cut short", func(dir string) error { return os.Truncate(filepath.Join(dir, "control-ca.key"), 20) }, "control-ca.key: want a PEM block"},
+		{"seal key that others may read", func(dir string) error { return os.Chmod(filepath.Join(dir, "seal.key"), 0o604) }, "chmod 600 "},
+		{"seal key cut short", func(dir string) error { return os.Truncate(filepath.Join(dir, "seal.key"), 40) }, "seal.key: want a PEM block"},
+		{"seal key of another size", func(dir string) error {
+			text := "-----BEGIN POSTERN SEAL KEY-----\nAAAA\n-----END POSTERN SEAL KEY-----\n"
+			return os.WriteFile(filepath.Join(dir, "seal.key"), []byte(text), 0o600)
+		}, "seal.key: "},
 		{"certificate empty", func(dir string) error { return os.Truncate(filepath.Join(dir, "ca.pem"), 0) }, "ca.pem: want a PEM block"},
 	}
 	for _, tt := range tests {

@@ -23,7 +23,8 @@ const (
 )
 
 // controlHandler returns the members' API and, below PathAdmin, the operators'.
-func (c *Coordinator) controlHandler() http.Handler {
+// Without a site nobody redeems anything.
+func (c *Coordinator) controlHandler(site Site) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+postern.PathEnroll, c.answer(c.getEnroll))
 	mux.HandleFunc("POST "+postern.PathEnroll, c.answer(c.postEnroll))
@@ -33,6 +34,9 @@ func (c *Coordinator) controlHandler() http.Handler {
 	mux.HandleFunc("POST "+postern.PathCertificates, c.answer(c.member(postern.RoleNode, c.postCertificates)))
 	mux.HandleFunc("PUT "+postern.PathGateway, c.answer(c.member(postern.RoleGateway, c.putGateway)))
 	mux.HandleFunc("POST "+postern.PathStatus, c.answer(c.member("", c.postStatus)))
+	if site != nil {
+		mux.HandleFunc("POST "+postern.PathToken, c.postToken(site))
+	}
 	mux.Handle(postern.PathAdmin+"/", c.bearer(c.adminHandler()))
 	mux.HandleFunc("/", nothingHere)
 	return mux

@@ -3,10 +3,13 @@ package coordinator
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,13 +21,19 @@ import (
 type Config struct {
 	Store     Store
 	Authority *Authority
-	Base      string           // base domain of the tenants' names, as Authority's
-	Port      uint16           // public HTTPS port. If zero, 443.
-	Names     []string         // own names that gateways pass through. If nil, control.BASE.
-	URLs      []string         // control URLs in tokens. If nil, https://control.BASE[:PORT].
-	Version   string           // of the program, for people. If empty, it is not said.
-	Logger    *slog.Logger     // If nil, logs are discarded.
-	Now       func() time.Time // If nil, time.Now.
+	Base      string   // base domain of the tenants' names, as Authority's
+	Port      uint16   // public HTTPS port. If zero, 443.
+	Names     []string // own names that gateways pass through, besides PortalHost. If nil, control.BASE.
+	URLs      []string // control URLs in tokens. If nil, https://control.BASE[:PORT].
+	Version   string   // of the program, for people. If empty, it is not said.
+
+	PortalHost string // where people sign in. If empty, portal.BASE.
+	// PEM files for PortalHost alone, read anew when they change. If empty, the
+	// private CA signs for it.
+	PortalCert, PortalKey string
+
+	Logger *slog.Logger     // If nil, logs are discarded.
+	Now    func() time.Time // If nil, time.Now.
 }
 
 // A Coordinator serves one registry. Its methods are safe for concurrent use.
@@ -33,8 +42,9 @@ type Coordinator struct {
 	log     *slog.Logger
 	started time.Time
 	roots   *x509.CertPool
-	names   map[string]bool // Config.Names
-	secret  [32]byte        // challenges follow from it and their connection
+	names   map[string]bool                  // Config.Names
+	portal  func() (*tls.Certificate, error) // what browsers are shown at the portal
+	secret  [32]byte                         // challenges follow from it and their connection
 
 	writing  sync.Mutex // held from a transaction's start until its snapshot is published
 	snapshot atomic.Pointer[snapshot]
@@ -54,6 +64,12 @@ func New(cfg Config) (*Coordinator, error) {
 	}
 	if cfg.Names == nil {
 		cfg.Names = []string{"control." + cfg.Base}
+	}
+	if cfg.PortalHost == "" {
+		cfg.PortalHost = "portal." + cfg.Base
+	}
+	if !slices.Contains(cfg.Names, cfg.PortalHost) {
+		cfg.Names = append(slices.Clone(cfg.Names), cfg.PortalHost)
 	}
 	if cfg.URLs == nil {
 		cfg.URLs = []string{httpsURL("control."+cfg.Base, cfg.Port)}
@@ -76,6 +92,10 @@ func New(cfg Config) (*Coordinator, error) {
 	for _, name := range cfg.Names {
 		c.names[name] = true
 	}
+	var err error
+	if c.portal, err = c.cfg.portalCertificate(); err != nil {
+		return nil, fmt.Errorf("portal's certificate: %w", err)
+	}
 	// Opening reads what is on this machine's own disk; there is nothing to wait for.
 	if err := c.open(context.Background()); err != nil {
 		return nil, fmt.Errorf("open registry: %w", err)
@@ -92,12 +112,44 @@ func (cfg *Config) check() error {
 			return fmt.Errorf("own name: %w", err)
 		}
 	}
+	// A name deeper than that could be a tenant's service, and would be nobody's
+	// to refuse.
+	if below, ok := strings.CutSuffix(cfg.PortalHost, "."+cfg.Base); ok && strings.Contains(below, ".") {
+		return fmt.Errorf("portal %q is not directly below the base domain %q", cfg.PortalHost, cfg.Base)
+	}
+	if (cfg.PortalCert == "") != (cfg.PortalKey == "") {
+		return errors.New("the portal's certificate and its key belong together; one is missing")
+	}
 	if len(cfg.URLs) == 0 {
 		return errors.New("no control URL for tokens")
 	}
 	// What a token cannot say is found here and not at the first join.
 	if _, err := postern.ParseToken(cfg.newToken(postern.JoinToken).Secret()); err != nil {
 		return fmt.Errorf("control URLs: %w", err)
+	}
+	return nil
+}
+
+// checkNames reports an own name that was a tenant's before.
+func (cfg *Config) checkNames(tx Tx) error {
+	for _, name := range cfg.Names {
+		r, err := tx.Routes().Get(name)
+		if err == nil {
+			return fmt.Errorf("own name %q is routed to tenant %q: remove that route, or choose another name", name, r.Tenant)
+		}
+		if !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		label, below := strings.CutSuffix(name, "."+cfg.Base)
+		if !below {
+			continue
+		}
+		if _, err = tx.Tenants().Get(label); err == nil {
+			return fmt.Errorf("own name %q is tenant %q's: choose another name", name, label)
+		}
+		if !errors.Is(err, ErrNotFound) {
+			return err
+		}
 	}
 	return nil
 }
@@ -130,6 +182,9 @@ func (c *Coordinator) open(ctx context.Context) error {
 		if id := c.cfg.Authority.Deployment(); d.ID != id {
 			return fmt.Errorf("the registry is deployment %s's and the authority's keys are %s's: "+
 				"bring back the two that belong together", d.ID, id)
+		}
+		if err := c.cfg.checkNames(tx); err != nil {
+			return err
 		}
 		// Each start is a version, as it may come with other settings. That it is
 		// also the time keeps a registry that was restored from a backup ahead of

@@ -36,22 +36,28 @@ type edge struct {
 	stop  func()
 }
 
-func newEdge(c *Coordinator, addr net.Addr) *edge {
+func newEdge(c *Coordinator, addr net.Addr, d *door) *edge {
 	e := &edge{c: c, addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
 	e.stop = sync.OnceFunc(func() { close(e.done) })
-	e.tls = c.tlsConfig("h2", "http/1.1")
-	e.tls.GetConfigForClient = c.checkEdgeHello
+	e.tls = d.tlsConfig("h2", "http/1.1")
+	choose := e.tls.GetConfigForClient
+	e.tls.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if err := c.checkEdgeHello(hello); err != nil {
+			return nil, err
+		}
+		return choose(hello)
+	}
 	return e
 }
 
 // checkEdgeHello refuses names that are not the coordinator's own, and those
 // other than the gateway routed by.
-func (c *Coordinator) checkEdgeHello(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+func (c *Coordinator) checkEdgeHello(hello *tls.ClientHelloInfo) error {
 	routed := hello.Conn.(*visitor).Conn.(*pipeConn).authority
 	if hello.ServerName != routed || !c.names[hello.ServerName] {
-		return nil, fmt.Errorf("server name %q, routed as %q, is not the coordinator's", hello.ServerName, routed)
+		return fmt.Errorf("server name %q, routed as %q, is not the coordinator's", hello.ServerName, routed)
 	}
-	return nil, nil
+	return nil
 }
 
 // Accept returns the next connection out of a pipe.

@@ -25,7 +25,7 @@ func (c *Coordinator) Grants(ctx context.Context, user string) ([]Grant, error) 
 // a node may publish them later.
 func (ch *change) putGrant(u User, tenant string, req postern.GrantRequest, issuer string) (Grant, error) {
 	if _, err := ch.Tenants().Get(tenant); err != nil {
-		return Grant{}, notFound(err, "tenant", tenant, "postern tenants list shows all")
+		return Grant{}, noTenant(err, tenant)
 	}
 	g := Grant{GrantKey: GrantKey{tenant, u.ID}, Role: req.Role, Issuer: issuer, Created: ch.now}
 	var err error
@@ -103,10 +103,15 @@ func (g Grant) describe(u User) string {
 func (ch *change) deleteGrant(u User, tenant string) error {
 	key := GrantKey{tenant, u.ID}
 	if err := ch.Grants().Delete(key); err != nil {
-		return notFound(err, "grant of tenant", tenant, "the user has none of it")
+		return noGrant(err, tenant)
 	}
 	ch.touch(tenant)
 	return ch.audit("user.revoke", tenant, u.ID, u.Login)
+}
+
+// noGrant is notFound for grants.
+func noGrant(err error, tenant string) error {
+	return notFound(err, "grant of tenant", tenant, "the user has none of it")
 }
 
 // people returns who was granted a tenant, as its nodes are told.

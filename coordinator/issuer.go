@@ -52,7 +52,7 @@ func (ch *change) putIssuer(name string, req postern.IssuerRequest) (Issuer, err
 		return Issuer{}, err
 	}
 	if _, err := ch.Tenants().Get(req.Tenant); err != nil {
-		return Issuer{}, notFound(err, "tenant", req.Tenant, "postern tenants list shows all")
+		return Issuer{}, noTenant(err, req.Tenant)
 	}
 	i := Issuer{
 		Name: name, Title: req.Title, URL: req.URL, ClientID: req.ClientID, Tenant: req.Tenant,

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const base = "apps.test"
 
 // ownNames are the coordinator's.
-var ownNames = []string{control, "desk." + base, "login.example.com"}
+var ownNames = []string{control, "desk." + base, "login.example.com", portalHost}
 
 // A clock is the coordinator's time, moved by hand.
 type clock struct {
@@ -62,6 +62,8 @@ type deployment struct {
 	store     *sqlite.Store
 	authority *coordinator.Authority
 	addr      string
+	site      site
+	change    func(*coordinator.Config) // before each start; nil: nothing
 	stop      func()
 }
 
@@ -88,10 +90,14 @@ func (d *deployment) start() {
 		t.Fatal(err)
 	}
 	d.addr = ln.Addr().String()
-	d.Coordinator, err = coordinator.New(coordinator.Config{
+	cfg := coordinator.Config{
 		Store: d.store, Authority: d.authority, Base: base, Port: 8443, Version: "test",
 		Names: ownNames, URLs: []string{"https://" + d.addr}, Now: d.clock.now,
-	})
+	}
+	if d.change != nil {
+		d.change(&cfg)
+	}
+	d.Coordinator, err = coordinator.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +108,7 @@ func (d *deployment) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := d.Serve(ctx, ln); err != nil {
+		if err := d.Serve(ctx, ln, &d.site); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
 	})

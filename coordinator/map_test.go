@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"postern"
 	"postern/internal/identity"
@@ -141,6 +144,13 @@ func TestNodeMap(t *testing.T) {
 	if dep.Names != nil || dep.ID != d.authority.Deployment() || dep.Base != base || dep.Port != 8443 || len(dep.CA) == 0 {
 		t.Errorf("deployment: got %+v", dep)
 	}
+	var keys jose.JSONWebKeySet
+	if dep.Portal == nil || dep.Portal.Issuer != "https://"+portalHost+":8443" || json.Unmarshal(dep.Portal.Keys, &keys) != nil {
+		t.Fatalf("portal: got %+v", dep.Portal)
+	}
+	if k := keys.Keys; len(k) != 1 || !k[0].IsPublic() || !d.authority.SignInKey().PublicKey.Equal(k[0].Key) {
+		t.Errorf("portal's keys: got %s", dep.Portal.Keys)
+	}
 	if len(w.m.Sections) != 2 {
 		t.Errorf("got %d sections, want 2", len(w.m.Sections))
 	}
@@ -156,7 +166,7 @@ func TestGatewayMap(t *testing.T) {
 	w := g.watch()
 	w.sync()
 	dep := w.m.Deployment()
-	if len(dep.Gateways) != 1 || dep.Gateways[0].ID != g.ID || !slices.Equal(dep.Names, ownNames) {
+	if len(dep.Gateways) != 1 || dep.Gateways[0].ID != g.ID || !slices.Equal(dep.Names, ownNames) || dep.Portal != nil {
 		t.Errorf("deployment: got %+v", dep)
 	}
 	s := w.m.Sections["acme"]
@@ -267,7 +277,7 @@ func TestSlowReader(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := d.Serve(ctx, ln); err != nil {
+		if err := d.Serve(ctx, ln, nil); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
 	})

@@ -48,10 +48,6 @@ func (o *Operator) SetAdmission(ctx context.Context, tenant string, req postern.
 	return o.Admission(ctx, tenant)
 }
 
-func noTenant(err error, tenant string) error {
-	return notFound(err, "tenant", tenant, "postern tenants list shows all")
-}
-
 func (ch *change) setAdmission(t Tenant, req postern.AdmissionRequest) error {
 	var err error
 	if req.Allowed, err = checkAllowed(req); err != nil {

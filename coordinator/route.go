@@ -26,7 +26,7 @@ func (ch *change) addRoute(req postern.RouteRequest) (Route, error) {
 	}
 	t, err := ch.Tenants().Get(r.Tenant)
 	if err != nil {
-		return Route{}, notFound(err, "tenant", r.Tenant, "postern tenants list shows all")
+		return Route{}, noTenant(err, r.Tenant)
 	}
 	if other, err := ch.Routes().Get(host); !errors.Is(err, ErrNotFound) {
 		if err != nil {

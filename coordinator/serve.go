@@ -20,19 +20,32 @@ import (
 // stopGrace is how long requests may take to end once a server is to stop.
 const stopGrace = 5 * time.Second
 
-// Serve answers members and operators on the control port until ctx is done or
-// ln fails, and closes ln. It returns when all connections are closed; the error
-// is nil if ctx was done.
+// A Site is what answers at the portal's host name.
+type Site interface {
+	http.Handler // browsers, and programs that people let in
+
+	// ServeToken answers a node's request at postern.PathToken (RFC 6749, section
+	// 4.1.3). The node is proven to be one of those that serve hosts, and may
+	// redeem what is for one of them, and nothing else.
+	ServeToken(w http.ResponseWriter, r *http.Request, hosts []string)
+}
+
+// Serve answers members and operators on the control port, and site at the
+// portal's host name, until ctx is done or ln fails, and closes ln. It returns
+// when all connections are closed; the error is nil if ctx was done. Without a
+// site, which may be nil, there is no portal.
 //
-// ln gives TCP connections. Inside is TLS 1.3; the protocol is chosen by ALPN
-// (RFC 7301): HTTP/2 or HTTP/1.1, or postern.EdgeProtocol, see edge.
-func (c *Coordinator) Serve(ctx context.Context, ln net.Listener) error {
-	e := newEdge(c, ln.Addr())
-	srv := c.newServer(c.controlHandler())
+// ln gives TCP connections. Inside is TLS; who is spoken to is chosen by server
+// name (RFC 6066, section 3), and the protocol by ALPN (RFC 7301): HTTP/2 or
+// HTTP/1.1, or, at the control names, postern.EdgeProtocol, see edge.
+func (c *Coordinator) Serve(ctx context.Context, ln net.Listener, site Site) error {
+	d := c.newDoor(site)
+	e := newEdge(c, ln.Addr(), d)
+	srv := c.newServer(d)
 	srv.http.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){postern.EdgeProtocol: e.pipe}
 	srv.http.RegisterOnShutdown(c.presence.endAll)
 	srv.http.ConnContext = withVisitor
-	direct := tls.NewListener(crowdListener{ln, c.crowd}, c.tlsConfig("h2", "http/1.1", postern.EdgeProtocol))
+	direct := tls.NewListener(crowdListener{ln, c.crowd}, d.tlsConfig("h2", "http/1.1", postern.EdgeProtocol))
 	err := srv.run(ctx, c.keepSeen, direct, e)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 	defer cancel()
@@ -45,21 +58,6 @@ func (c *Coordinator) Serve(ctx context.Context, ln net.Listener) error {
 // the coordinator's own user may open.
 func (c *Coordinator) ServeAdmin(ctx context.Context, ln net.Listener) error {
 	return c.newServer(as(c.Local(), c.adminHandler())).run(ctx, nil, ln)
-}
-
-// tlsConfig returns the control port's settings for protos. The client's
-// certificate is asked for and not verified: who enrols has none yet, and
-// authenticate verifies it with other rules than crypto/tls has.
-func (c *Coordinator) tlsConfig(protos ...string) *tls.Config {
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		NextProtos: protos,
-		ClientAuth: tls.RequestClientCert,
-		ClientCAs:  c.roots, // a hint, so that browsers do not offer their user's others
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return c.cfg.Authority.ServerCertificate()
-		},
-	}
 }
 
 // A server is an HTTP server on several listeners that knows when its last

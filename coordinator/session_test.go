@@ -132,6 +132,11 @@ func TestEndSession(t *testing.T) {
 	if r.here(one) || !r.here(two) || !r.here(three) {
 		t.Error("not that session alone has ended")
 	}
+	r.wait(-time.Minute)
+	if r.here(one) {
+		t.Error("it goes on after the clock was set back")
+	}
+	r.wait(time.Minute)
 	if _, _, err := r.SessionByID(t.Context(), s1.ID); !errors.Is(err, coordinator.ErrNotFound) {
 		t.Errorf("by id: got %v, want ErrNotFound", err)
 	}
@@ -170,6 +175,18 @@ func TestEndSessions(t *testing.T) {
 	}
 	if !r.here(stays) {
 		t.Error("another user's session has ended")
+	}
+
+	// The time alone says it, whatever else is remembered.
+	secret, s := r.signIn(u)
+	must(t, r.store.Update(t.Context(), func(tx coordinator.Tx) error {
+		u, err := tx.Users().Get(u.ID)
+		must(t, err)
+		u.NotBefore = s.Signed.Add(time.Second)
+		return tx.Users().Put(u)
+	}))
+	if r.here(secret) {
+		t.Error("a session goes on that was signed in too early")
 	}
 	wantProblem(t, r.EndSessions(t.Context(), "local", "nobody"), 404, postern.CodeNotFound)
 }
@@ -261,6 +278,30 @@ func TestSessionsBounded(t *testing.T) {
 		told := s.Signed.Before(notBefore) || slices.Contains(ended, s.ID)
 		if r.here(secrets[i]) == told {
 			t.Errorf("session %d: nodes are told it ended is %v, and at the portal it goes on is %v", i, told, !told)
+		}
+	}
+}
+
+// A new password leaves one session of the many there may be, and nodes know of all others.
+func TestPasswordEndsMany(t *testing.T) {
+	r := openRegistry(t)
+	u := r.user("anna", goodPassword)
+	r.grant(u)
+	var all []coordinator.Session
+	for range coordinator.MaxSessions {
+		_, s := r.signIn(u)
+		all = append(all, s)
+		r.wait(time.Second)
+	}
+	mine := all[len(all)-1]
+	must(t, r.SetPassword(t.Context(), coordinator.ActorUser(u.ID), u.ID, goodPassword+"2", mine.ID))
+	if left := must2(r.Sessions(t.Context(), u.ID)); len(left) != 1 || left[0].ID != mine.ID {
+		t.Errorf("left: %+v, want %s alone", left, mine.ID)
+	}
+	notBefore, ended := r.fresh(u).NotBefore, r.ended("acme")
+	for _, s := range all {
+		if told := s.Signed.Before(notBefore) || slices.Contains(ended, s.ID); told == (s.ID == mine.ID) {
+			t.Errorf("session %s, signed at %v: nodes are told it ended is %v", s.ID, s.Signed, told)
 		}
 	}
 }

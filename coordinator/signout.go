@@ -87,6 +87,7 @@ func (ch *change) endSessions(u *User) error {
 }
 
 // endOthers ends all sessions of u but the one with id keep; all if there is none.
+// That one ends, too, if more than maxEnded others were signed in after it.
 func (ch *change) endOthers(u *User, keep string) error {
 	kept, err := ch.Sessions().ByID(keep)
 	if errors.Is(err, ErrNotFound) || err == nil && (kept.User != u.ID || !kept.goesOn(u, ch.now)) {
@@ -95,14 +96,11 @@ func (ch *change) endOthers(u *User, keep string) error {
 	if err != nil {
 		return err
 	}
-	if err := ch.endBefore(u, kept.Signed); err != nil {
-		return err
-	}
-	rest, err := ch.Sessions().Of(u.ID)
+	all, err := ch.Sessions().Of(u.ID)
 	if err != nil {
 		return err
 	}
-	for _, s := range rest {
+	for _, s := range all {
 		if s.ID == keep || !s.Ended.IsZero() {
 			continue
 		}

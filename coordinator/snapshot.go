@@ -166,6 +166,7 @@ func (s *snapshot) buildDeployment(ch *change) error {
 	}
 	d := &postern.Deployment{
 		ID: s.row.ID, Base: ch.cfg.Base, Port: ch.cfg.Port, Names: ch.cfg.Names, CA: ch.cfg.Authority.CA(),
+		Portal: ch.cfg.portal(),
 	}
 	for _, g := range s.gateways {
 		d.Gateways = append(d.Gateways, postern.Gateway{
@@ -260,6 +261,7 @@ func (s *snapshot) sections(m *Member) map[string]*postern.Section {
 			all[name] = t.gates
 		}
 		all[""] = s.deploymentFor(func(d *postern.Deployment) {
+			d.Portal = nil
 			d.Gateways = slices.DeleteFunc(slices.Clone(d.Gateways), func(g postern.Gateway) bool { return g.ID != m.ID })
 		})
 		return all

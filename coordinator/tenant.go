@@ -12,6 +12,11 @@ import (
 // quarantine is how long a released host name is kept from others.
 const quarantine = 30 * 24 * time.Hour
 
+// noTenant is notFound for tenants.
+func noTenant(err error, tenant string) error {
+	return notFound(err, "tenant", tenant, "postern tenants list shows all")
+}
+
 func (ch *change) addTenant(req postern.TenantRequest) (Tenant, error) {
 	if err := postern.CheckTenant(req.Name); err != nil {
 		return Tenant{}, invalid(err, "choose a DNS label such as \"acme\": a to z, 0 to 9 and hyphens")
@@ -49,7 +54,7 @@ func (ch *change) addTenant(req postern.TenantRequest) (Tenant, error) {
 func (ch *change) removeTenant(name string) error {
 	t, err := ch.Tenants().Get(name)
 	if err != nil {
-		return notFound(err, "tenant", name, "postern tenants list shows all")
+		return noTenant(err, name)
 	}
 	members, err := ch.Members().In(name)
 	if err != nil {

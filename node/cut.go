@@ -70,11 +70,19 @@ func (c *heldConn) Close() error {
 }
 
 // severWith has w, and the request's body, fail once ctx is done, also for who is
-// reading or writing then. Stop ends that.
-func severWith(ctx context.Context, w http.ResponseWriter) (stop func() bool) {
-	return context.AfterFunc(ctx, func() {
+// reading or writing then. Stop ends that; it is to be called before the handler
+// returns, after which w is not to be touched.
+func severWith(ctx context.Context, w http.ResponseWriter) (stop func()) {
+	severed := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(severed)
 		rc, past := http.NewResponseController(w), time.Unix(1, 0)
 		rc.SetReadDeadline(past)
 		rc.SetWriteDeadline(past)
 	})
+	return func() {
+		if !cancel() {
+			<-severed
+		}
+	}
 }

@@ -25,13 +25,23 @@ services:
       - {name: y2026, title: "2026", path: /y/2026?open=1, note: open}
       - name: y2025
         path: /y/2025
+    access: groups
+    groups: [accounting, board]
+    exceptions:
+      - {path: /hooks/, access: public}
+      - {path: /help}
+    require: passkey
   - name: docs
     upstream: ./docs
+    access: public
   - name: erp
     upstream: https://10.0.0.5
     upstream_insecure: true
     cert_file: cert.pem
     key_file: key.pem
+sign_in:
+  idle: 15m
+  max: 8h
 `
 
 func TestReadFile(t *testing.T) {
@@ -49,15 +59,18 @@ func TestReadFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := File{
-		Name: "office", Keepalive: 20 * time.Second,
+		Name: "office", Keepalive: 20 * time.Second, SignIn: SignIn{Idle: 15 * time.Minute, Max: 8 * time.Hour},
 		Services: []Service{
 			{
 				Title: "Books", Description: "Double entry.", Icon: "book", Upstream: "http://localhost:9000",
 				Entries: []postern.Entry{
 					{Name: "y2026", Title: "2026", Path: "/y/2026?open=1", Note: "open"}, {Name: "y2025", Path: "/y/2025"},
 				},
+				Access: postern.AccessGroups, Groups: []string{"accounting", "board"},
+				Exceptions: []Exception{{Path: "/hooks/", Access: postern.AccessPublic}, {Path: "/help"}},
+				Require:    postern.RequirePasskey,
 			},
-			{Name: "docs", Upstream: filepath.Join(dir, "docs")},
+			{Name: "docs", Upstream: filepath.Join(dir, "docs"), Access: postern.AccessPublic},
 			{
 				Name: "erp", Upstream: "https://10.0.0.5", UpstreamInsecure: true,
 				CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem"),
@@ -150,9 +163,16 @@ func TestFollowFile(t *testing.T) {
 	one.turn <- struct{}{}
 	open.next("one")
 
-	write(t, path, []byte("services:\n- access: public\n  upstream: "+two.url+"\n"))
+	write(t, path, []byte("sign_in: {idle: 10m}\nservices:\n- access: public\n  upstream: "+two.url+"\n"))
 	await(t, "the new upstream", func() bool { return n.Services()[0].Upstream == two.url })
 	await(t, "the error's end", func() bool { return n.Status().ConfigError == "" })
+	sessions := n.server.gate.sessions
+	secret := sessions.start(session{Host: testHost, Person: "u1"}, time.Now())
+	for after, want := range map[time.Duration]bool{9 * time.Minute: true, 10 * time.Minute: false} {
+		if _, ok := sessions.find(testHost, secret, time.Now().Add(after)); ok != want {
+			t.Errorf("with the new file a session lasts %v: %v, want %v", after, ok, want)
+		}
+	}
 	if got, err := w.browse("/"); err != nil || got != "two\n" {
 		t.Errorf("with the new file: %q, %v", got, err)
 	}

@@ -337,6 +337,9 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request, host string, answer
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(life, cancel)()
+	if _, err := r.Cookie(cookieRounds); err == nil && p.cred != nil {
+		setCookie(w, cookieRounds, "", -1) // the session lasts
+	}
 	conceal(r, shown)
 	if person != nil {
 		ctx = withUser(ctx, userOf(person))

@@ -320,4 +320,3 @@ func hear(t *testing.T, body string) heard {
 	}
 	return h
 }
-

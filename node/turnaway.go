@@ -48,6 +48,10 @@ func (g *gate) turnAway(w http.ResponseWriter, r *http.Request, host string, svc
 	t := g.table()
 	switch v {
 	case nobody:
+		if presentedOf(r).token {
+			g.refuseBearer(w, r, host, &bearerError{code: bearerToken, detail: "The token's owner has been signed out, or may not open this any more."})
+			return
+		}
 		g.askToSignIn(w, r, t, host, svc)
 	case unproven:
 		if g.ways.prove != nil && navigates(r) {

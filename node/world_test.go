@@ -45,6 +45,9 @@ type world struct {
 	reported  []postern.Status
 	version   uint64
 	gateways  []postern.Gateway
+	portal    *testPortal // nil: there is none
+	people    []postern.Person
+	ended     []string
 }
 
 const (
@@ -177,9 +180,26 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		var s postern.Status
 		json.NewDecoder(r.Body).Decode(&s)
 		w.get(func() { w.reported = append(w.reported, s) })
+	case "POST " + postern.PathToken:
+		w.redeem(rw, r)
 	default:
 		w.t.Errorf("the node asked for %s %s", r.Method, r.URL.Path)
 	}
+}
+
+// redeem answers as the portal's token endpoint does.
+func (w *world) redeem(rw http.ResponseWriter, r *http.Request) {
+	if err := r.ParseForm(); err != nil {
+		w.t.Errorf("redeem: %v", err)
+	}
+	tokens, err := w.portal.redeem(r.Context(), r.PostForm)
+	rw.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		rw.WriteHeader(http.StatusBadRequest)
+		json.NewEncoder(rw).Encode(err)
+		return
+	}
+	json.NewEncoder(rw).Encode(tokens)
 }
 
 // stream sends the map, whole, now and after every change.
@@ -189,13 +209,22 @@ func (w *world) stream(rw http.ResponseWriter, r *http.Request) {
 		var version uint64
 		var gateways []postern.Gateway
 		var mode string
-		w.get(func() { changed, version, gateways, mode = w.changed, w.version, w.gateways, w.mode })
+		var portal *postern.Portal
+		var people []postern.Person
+		var ended []string
+		w.get(func() {
+			changed, version, gateways, mode = w.changed, w.version, w.gateways, w.mode
+			people, ended = w.people, w.ended
+			if w.portal != nil {
+				portal = w.portal.told()
+			}
+		})
 		if mode != "" {
 			return
 		}
 		out := json.NewEncoder(rw)
 		out.Encode(postern.MapMessage{Version: version, Section: &postern.Section{Version: version, Deployment: &postern.Deployment{
-			ID: "dep", Base: "test", Port: 8443, Gateways: gateways, CA: w.ca.pem,
+			ID: "dep", Base: "test", Port: 8443, Gateways: gateways, CA: w.ca.pem, Portal: portal,
 		}}})
 		out.Encode(postern.MapMessage{Version: version, Synced: true, Section: &postern.Section{
 			Tenant: "acme", Version: version,
@@ -204,6 +233,7 @@ func (w *world) stream(rw http.ResponseWriter, r *http.Request) {
 				{Host: testHost, Service: "default", Nodes: []string{nodeID}},
 				{Host: "nobody.test", Service: "default"},
 			},
+			People: people, Ended: ended,
 		}})
 		http.NewResponseController(rw).Flush()
 		select {

@@ -145,7 +145,7 @@ func (s *seat) run(ctx context.Context) error {
 	s.log.Info("coordinator up", "domain", s.domain, "control", s.control.Addr().String(),
 		"admin", s.admin.Addr().String(), "version", programVersion())
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.Serve(ctx, s.control) })
+	g.Go(func() error { return s.Serve(ctx, s.control, nil) })
 	g.Go(func() error { return s.ServeAdmin(ctx, s.admin) })
 	err := g.Wait()
 	s.log.Info("coordinator down")

@@ -28,6 +28,7 @@ func nodeCommand() *cli.Command {
 				Name: "join", Usage: "make this machine a node of a company, and run it", Action: joinNode,
 				Description: publishHelp,
 				UsageText: "postern node join --token-file acme.token --publish http://localhost:9000\n" +
+					"postern node join --token-file t --publish http://localhost:9000 --access groups:accounting\n" +
 					"postern node join --token-file - --publish unix:/run/books.sock < acme.token\n" +
 					"postern node join --token-file t --publish http://localhost:9000 \\\n" +
 					"    --publish docs=/srv/docs",
@@ -232,7 +233,7 @@ func nodeStatusFields(t *table, s node.Status) {
 		t.field("", "the coordinator refuses what is published: "+s.PublishError)
 	}
 	for _, v := range s.Services {
-		line := v.Name + ", " + v.Upstream + ", " + v.State
+		line := v.Name + ", " + v.Upstream + ", " + accessText(v.Access, v.Groups, len(v.Exceptions), v.Require) + ", " + v.State
 		if v.Error != "" {
 			line += ": " + v.Error
 		}
@@ -257,5 +258,6 @@ func nodeStatusFields(t *table, s node.Status) {
 			}
 		}
 	}
+	t.field("Sessions", fmt.Sprintf("%d, signed in at %s", s.Sessions, dash(s.Portal)))
 	t.field("Connections", fmt.Sprintf("%d open, %d accepted, %d refused", s.Connections.Open, s.Connections.Accepted, s.Connections.Refused))
 }

@@ -14,15 +14,27 @@ import (
 )
 
 const publishHelp = "UPSTREAM is http://…, https://…, unix:/PATH or a folder. Without NAME= it answers at the company's own " +
-	"address, else one label below it. What --publish says replaces all that was published before."
+	"address, else one label below it. What --publish says replaces all that was published before. " +
+	"Without --access it is for the people of the company alone, who sign in at the portal."
 
 func serviceFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "publish", Usage: "`SERVICE` to publish, [NAME=]UPSTREAM; may be repeated"},
 		&cli.StringSliceFlag{Name: "cert", Usage: "`FILE` with a certificate of your own, [NAME=]FILE"},
 		&cli.StringSliceFlag{Name: "key", Usage: "`FILE` with its key, [NAME=]FILE"},
+		&cli.GenericFlag{Name: "access", Value: new(texts), Usage: "`WHO` may open it, [NAME=]public|members|groups:A,B (members if not given)"},
 	}
 }
+
+// texts is a flag that may be repeated, whose values are taken whole: a StringSlice
+// parts them at commas.
+type texts []string
+
+// Set appends s.
+func (t *texts) Set(s string) error { *t = append(*t, s); return nil }
+
+// String returns all of t, for people.
+func (t *texts) String() string { return strings.Join(*t, " ") }
 
 // A publication is what a node is to publish: what a configuration file says, or
 // services.
@@ -47,7 +59,7 @@ func toPublish(c *cli.Context) (publication, error) {
 		return publication{services: services}, err
 	}
 	if serviceFlagsSet(c) {
-		return publication{}, misuse("say it in the file", "--config and --publish, --cert or --key contradict each other")
+		return publication{}, misuse("say it in the file", "--config and --publish, --cert, --key or --access contradict each other")
 	}
 	file, err := filepath.Abs(c.String("config"))
 	if err != nil {
@@ -58,7 +70,7 @@ func toPublish(c *cli.Context) (publication, error) {
 }
 
 func serviceFlagsSet(c *cli.Context) bool {
-	return c.IsSet("publish") || c.IsSet("cert") || c.IsSet("key")
+	return c.IsSet("publish") || c.IsSet("cert") || c.IsSet("key") || c.IsSet("access")
 }
 
 // settleServices returns what the node in dir is to publish: what the options
@@ -90,7 +102,7 @@ func settleServices(c *cli.Context, dir *node.Dir) (publication, error) {
 	return publication{services: services}, dir.Remember(services)
 }
 
-// parseServices reads what serviceFlags say. Without --publish the certificates
+// parseServices reads what serviceFlags say. Without --publish certificates and access
 // go to saved.
 func parseServices(c *cli.Context, saved []node.Service) ([]node.Service, error) {
 	services := saved
@@ -114,6 +126,11 @@ func parseServices(c *cli.Context, saved []node.Service) ([]node.Service, error)
 			if err := setFile(services, option, spec); err != nil {
 				return nil, err
 			}
+		}
+	}
+	for _, spec := range *c.Generic("access").(*texts) {
+		if err := setAccess(services, spec); err != nil {
+			return nil, err
 		}
 	}
 	for _, s := range services {
@@ -147,6 +164,52 @@ func setFile(services []node.Service, option, spec string) error {
 	return misuse("publish it first: --publish "+name+"=UPSTREAM", "--%s %s: no service %q", option, spec, name)
 }
 
+// setAccess says who may open the service in spec, [NAME=]public|members|groups:A,B.
+func setAccess(services []node.Service, spec string) error {
+	name, who, ok := strings.Cut(spec, "=")
+	if !ok {
+		name, who = postern.DefaultService, spec
+	}
+	who, list, grouped := strings.Cut(who, ":")
+	var groups []string
+	if grouped {
+		groups = strings.Split(list, ",")
+	}
+	switch {
+	case who == postern.AccessGroups && !grouped:
+		return misuse("such as --access groups:accounting,board", "--access %s: no groups", spec)
+	case who != postern.AccessGroups && grouped, who != postern.AccessGroups && who != postern.AccessPublic && who != postern.AccessMembers:
+		return misuse("choose one of public, members and groups:A,B", "--access %s: there is no such access", spec)
+	}
+	for _, g := range groups {
+		if err := postern.CheckLabel("group", g); err != nil {
+			return misuse("such as --access groups:accounting,board", "--access %s: %w", spec, err)
+		}
+	}
+	for i := range services {
+		if services[i].Name == name {
+			services[i].Access, services[i].Groups = who, groups
+			return nil
+		}
+	}
+	return misuse("publish it first: --publish "+name+"=UPSTREAM", "--access %s: no service %q", spec, name)
+}
+
+// accessText returns who may open a service, in a few words.
+func accessText(access string, groups []string, exceptions int, require string) string {
+	text := cmp.Or(access, postern.AccessMembers)
+	if len(groups) > 0 {
+		text += " " + strings.Join(groups, " ")
+	}
+	if require != "" {
+		text += ", " + require + " required"
+	}
+	if exceptions > 0 {
+		text += ", " + counted(exceptions, "exception")
+	}
+	return text
+}
+
 // checkFile tells what a configuration file says, or what is wrong with it.
 func checkFile(c *cli.Context) error {
 	file := c.Args().First()
@@ -170,6 +233,7 @@ func checkFile(c *cli.Context) error {
 		if n := len(s.Entries); n > 0 {
 			line += ", " + counted(n, "entry")
 		}
+		line += ", " + accessText(s.Access, s.Groups, len(s.Exceptions), s.Require)
 		fmt.Fprintln(c.App.Writer, line)
 	}
 	return nil

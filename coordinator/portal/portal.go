@@ -5,7 +5,9 @@
 package portal
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"time"
@@ -27,10 +29,15 @@ type Config struct {
 // A Portal answers at the coordinator's portal name. Its methods are safe for
 // concurrent use.
 type Portal struct {
-	cfg Config
-	c   *coordinator.Coordinator
-	log *slog.Logger
-	mux *http.ServeMux
+	cfg      Config
+	c        *coordinator.Coordinator
+	log      *slog.Logger
+	handler  http.Handler
+	logo     file
+	pages    pages
+	passkeys passkeys
+	external *external
+	streams  *streams
 }
 
 // New returns a portal. It starts nothing.
@@ -44,40 +51,157 @@ func New(cfg Config) (*Portal, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Portal{cfg: cfg, c: cfg.Coordinator, log: cfg.Logger, mux: http.NewServeMux()}
+	p := &Portal{cfg: cfg, c: cfg.Coordinator, log: cfg.Logger, streams: newStreams()}
+	var err error
+	if p.logo, err = logoFile(cfg.Logo); err != nil {
+		return nil, fmt.Errorf("portal: %w", err)
+	}
+	if p.pages, err = parsePages(); err != nil {
+		return nil, fmt.Errorf("portal: %w", err)
+	}
+	if p.passkeys, err = newPasskeys(cfg); err != nil {
+		return nil, fmt.Errorf("portal: %w", err)
+	}
+	p.external = newExternal(cfg)
+	mux := http.NewServeMux()
+	p.routes(mux)
+	p.handler = p.guard(mux)
 	return p, nil
 }
 
 // ServeHTTP answers a browser.
-func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.mux.ServeHTTP(w, r) }
+func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.handler.ServeHTTP(w, r) }
+
+// EndStreams ends the live updates of all pages, so that a server can stop.
+// Browsers come back for more.
+func (p *Portal) EndStreams() { p.streams.end() }
+
+func (p *Portal) routes(mux *http.ServeMux) {
+	mux.HandleFunc("GET /static/{version}/{name}", p.static)
+	mux.HandleFunc("GET /logo", p.serveLogo)
+	mux.HandleFunc("GET /health", p.health)
+	mux.HandleFunc("/", p.nothingHere)
+
+	mux.HandleFunc("GET /sign-in", p.signInPage)
+	mux.HandleFunc("POST /sign-in", p.signInPassword)
+	mux.HandleFunc("POST /sign-in/passkey", p.signInPasskey)
+	mux.HandleFunc("POST /sign-in/passkey/finish", p.signInPasskeyFinish)
+	mux.HandleFunc("GET /sign-in/with/{issuer}", p.signInExternal)
+	mux.HandleFunc("GET /sign-in/callback/{issuer}", p.signInCallback)
+	mux.HandleFunc("POST /sign-out", p.signOut)
+	mux.HandleFunc("GET /invite/{secret}", p.invitePage)
+	mux.HandleFunc("POST /invite/{secret}", p.invitePassword)
+	mux.HandleFunc("POST /invite/{secret}/passkey", p.invitePasskey)
+	mux.HandleFunc("POST /invite/{secret}/passkey/finish", p.invitePasskeyFinish)
+
+	mux.HandleFunc("GET /{$}", p.signedIn(p.cataloguePage))
+	mux.HandleFunc("POST /favourites", p.signedIn(p.setFavourite))
+	mux.HandleFunc("GET /open/{tenant}/{service}", p.signedIn(p.open))
+	mux.HandleFunc("GET /events", p.signedIn(p.events))
+
+	mux.HandleFunc("GET /account", p.signedIn(p.accountPage))
+	mux.HandleFunc("POST /account/name", p.signedIn(p.setName))
+	mux.HandleFunc("POST /account/password", p.signedIn(p.setPassword))
+	mux.HandleFunc("POST /account/passkeys", p.signedIn(p.addPasskey))
+	mux.HandleFunc("POST /account/passkeys/finish", p.signedIn(p.addPasskeyFinish))
+	mux.HandleFunc("POST /account/passkeys/{id}/remove", p.signedIn(p.removePasskey))
+	mux.HandleFunc("POST /account/sessions/{id}/end", p.signedIn(p.endSession))
+	mux.HandleFunc("POST /account/sign-out-everywhere", p.signedIn(p.signOutEverywhere))
+
+	p.operatorRoutes(mux)
+}
 
 // sessionCookie holds the secret of a coordinator.Session.
 const sessionCookie = "__Host-postern_portal"
 
+// A visit is what one request's handlers found out about who asks.
+type visit struct {
+	looked  bool
+	session coordinator.Session
+	user    coordinator.User
+	ok      bool
+}
+
+type visitKey struct{}
+
 // session returns who is signed in; ok is false if nobody is.
 func (p *Portal) session(r *http.Request) (s coordinator.Session, u coordinator.User, ok bool) {
+	v, _ := r.Context().Value(visitKey{}).(*visit)
+	if v == nil {
+		v = new(visit)
+	}
+	if !v.looked {
+		v.looked = true
+		v.session, v.user, v.ok = p.lookUp(r)
+	}
+	return v.session, v.user, v.ok
+}
+
+func (p *Portal) lookUp(r *http.Request) (s coordinator.Session, u coordinator.User, ok bool) {
 	c, err := r.Cookie(sessionCookie)
 	if err != nil {
 		return s, u, false
 	}
 	s, u, err = p.c.Session(r.Context(), c.Value)
-	if err != nil && !errors.Is(err, coordinator.ErrNotFound) {
-		p.log.Error("look a session up", "err", err)
+	if err != nil {
+		if !errors.Is(err, coordinator.ErrNotFound) && r.Context().Err() == nil {
+			p.log.Error("look a session up", "err", err)
+		}
+		return coordinator.Session{}, coordinator.User{}, false
 	}
-	return s, u, err == nil
+	if s.Device {
+		// What a program was given is for its own requests, and for no browser.
+		return coordinator.Session{}, coordinator.User{}, false
+	}
+	coordinator.Recognize(r, u.ID)
+	return s, u, true
+}
+
+// A signedInHandler answers who is signed in.
+type signedInHandler func(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User)
+
+// signedIn lets only those who are signed in get to next.
+func (p *Portal) signedIn(next signedInHandler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s, u, ok := p.session(r)
+		switch {
+		case ok:
+			next(w, r, s, u)
+		case r.Method == http.MethodGet && wantsHTML(r) && !fromScript(r):
+			p.signIn(w, r, r.URL.RequestURI())
+		case fromScript(r):
+			w.Header().Set("HX-Redirect", "/sign-in")
+			p.refuse(w, r, notSignedIn())
+		default:
+			p.refuse(w, r, notSignedIn())
+		}
+	}
+}
+
+func notSignedIn() *postern.Problem {
+	return postern.NewProblem(http.StatusUnauthorized, postern.CodeUnauthorized,
+		"you are not signed in, or your session has ended", "sign in and try again")
 }
 
 // signIn sends the browser to the sign-in page, which brings it back to next, a
 // path of the portal with its query.
-func (p *Portal) signIn(w http.ResponseWriter, r *http.Request, next string) { panic("stub") }
-
-// render answers with the page called name, made from data.
-func (p *Portal) render(w http.ResponseWriter, r *http.Request, status int, name string, data any) {
-	panic("stub")
+func (p *Portal) signIn(w http.ResponseWriter, r *http.Request, next string) {
+	http.Redirect(w, r, signInURL(next), http.StatusSeeOther)
 }
 
-// refuse answers with a page that says what is wrong and what to do, or, where
-// JSON is asked for, with problem itself.
-func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, problem *postern.Problem) {
-	panic("stub")
+// nothingHere answers what nobody else does.
+func (p *Portal) nothingHere(w http.ResponseWriter, r *http.Request) {
+	p.refuse(w, r, postern.NewProblem(http.StatusNotFound, postern.CodeNotFound,
+		"there is no such page", "the address may be mistyped, or the page may have moved"))
+}
+
+func (p *Portal) health(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	fmt.Fprintln(w, "ok")
+}
+
+// note records what became of an attempt of somebody unknown, unless a
+// coordinator's method did already.
+func (p *Portal) noteStranger(r *http.Request, action, target, detail string) {
+	p.c.Note(context.WithoutCancel(r.Context()), coordinator.ActorStranger, action, "", target, fmt.Sprintf("%v: %s", remoteOf(r), detail))
 }

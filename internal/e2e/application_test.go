@@ -29,6 +29,7 @@ import (
 //	GET /events?n=   n server-sent events, one for each token in next
 //	GET /bytes?n=    n bytes of stream
 //	PUT /bytes       a received in JSON
+//	GET /toss?set=   an answer with each set as a Set-Cookie header
 type application struct {
 	name  string
 	url   string
@@ -75,6 +76,7 @@ func prepareApplication(t testing.TB, name string) *application {
 	mux.HandleFunc("GET /events", a.events)
 	mux.HandleFunc("GET /bytes", a.download)
 	mux.HandleFunc("PUT /bytes", a.upload)
+	mux.HandleFunc("GET /toss", a.toss)
 	a.server = httptest.NewUnstartedServer(mux)
 	t.Cleanup(a.stop)
 	return a
@@ -156,6 +158,11 @@ func (a *application) upload(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	json.NewEncoder(w).Encode(got)
+}
+
+func (a *application) toss(w http.ResponseWriter, r *http.Request) {
+	w.Header()["Set-Cookie"] = r.URL.Query()["set"]
+	io.WriteString(w, a.name)
 }
 
 // onlyWriter hides ReadFrom, which would bring its own small buffer.

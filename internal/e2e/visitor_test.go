@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"postern"
 )
@@ -187,4 +188,35 @@ func (v *visitor) enters(address string) answer {
 		v.t.Fatalf("%s led to %s with status %d: %.800s", address, a.url, a.status, a.body)
 	}
 	return a
+}
+
+// stream opens a stream at address, waits for its first bytes, and returns a channel
+// that tells when its last ones came, once it has ended.
+func (v *visitor) stream(address string) <-chan time.Time {
+	v.t.Helper()
+	resp, err := v.hc.Get(address)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	v.t.Cleanup(func() { resp.Body.Close() })
+	buf := make([]byte, 1024)
+	if _, err := resp.Body.Read(buf); err != nil || resp.StatusCode != http.StatusOK {
+		v.t.Fatalf("%s: status %d, %v", address, resp.StatusCode, err)
+	}
+	ended := make(chan time.Time, 1)
+	go func() {
+		defer close(ended)
+		last := time.Now()
+		for {
+			n, err := resp.Body.Read(buf)
+			if n > 0 {
+				last = time.Now()
+			}
+			if err != nil {
+				ended <- last
+				return
+			}
+		}
+	}()
+	return ended
 }

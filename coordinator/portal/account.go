@@ -1,0 +1,151 @@
+package portal
+
+import (
+	"net/http"
+	"slices"
+
+	"postern"
+	"postern/coordinator"
+)
+
+// An account is what its page is made from.
+type account struct {
+	User     coordinator.User
+	External string // title of the issuer that decides about the account; empty: none
+	Passkeys []coordinator.Passkey
+	Sessions []accountSession
+	Problem  *postern.Problem
+	Field    string // "name" or "password": where Problem belongs
+}
+
+type accountSession struct {
+	coordinator.Session
+	Here bool // it is the one of who looks
+}
+
+// methodWords say how somebody signed in.
+var methodWords = map[string]string{"pwd": "password", "hwk": "passkey", "fed": "another issuer"}
+
+// How says how s was begun.
+func (s accountSession) How() string {
+	for _, m := range s.Methods {
+		if word := methodWords[m]; word != "" {
+			return word
+		}
+	}
+	return "unknown"
+}
+
+func (p *Portal) accountPage(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User) {
+	p.showAccount(w, r, s, u, "", nil)
+}
+
+// showAccount answers with u's account, and problem at field if not nil.
+func (p *Portal) showAccount(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User, field string, problem *postern.Problem) {
+	a := account{User: u, Problem: problem, Field: field}
+	var err error
+	if a.Passkeys, err = p.c.Passkeys(r.Context(), u.ID); err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	slices.SortFunc(a.Passkeys, func(a, b coordinator.Passkey) int { return a.Created.Compare(b.Created) })
+	if a.External, err = p.decider(r, u); err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	sessions, err := p.c.Sessions(r.Context(), u.ID)
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	for _, other := range sessions {
+		a.Sessions = append(a.Sessions, accountSession{other, other.ID == s.ID})
+	}
+	status := http.StatusOK
+	if problem != nil {
+		status = problem.Status
+	}
+	p.render(w, r, status, "account", a)
+}
+
+// decider returns the title of the external issuer that decides what u may open,
+// "" if none does: such accounts have no passwords and passkeys here.
+func (p *Portal) decider(r *http.Request, u coordinator.User) (string, error) {
+	grants, err := p.c.Grants(r.Context(), u.ID)
+	if err != nil {
+		return "", err
+	}
+	issuers, err := p.c.Issuers(r.Context())
+	if err != nil {
+		return "", err
+	}
+	for _, g := range grants {
+		for _, i := range issuers {
+			if g.Issuer == i.Name {
+				return i.Title, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// settle goes on after a change of s's account, or shows what was wrong at field.
+func (p *Portal) settle(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User, field, what string, err error) {
+	switch problem := problemIn(err); {
+	case err == nil:
+		p.done(w, r, "/account", what)
+	case problem != nil && wantsHTML(r):
+		p.showAccount(w, r, s, u, field, problem)
+	default:
+		p.fail(w, r, err)
+	}
+}
+
+func (p *Portal) setName(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User) {
+	err := p.c.SetName(r.Context(), coordinator.ActorUser(u.ID), u.ID, r.PostFormValue("name"))
+	p.settle(w, r, s, u, "name", "name", err)
+}
+
+// setPassword sets a password. Who has one gives it, so that who finds a browser
+// open cannot keep the account.
+func (p *Portal) setPassword(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User) {
+	var err error
+	if u.Password != "" {
+		_, err = p.c.CheckPassword(r.Context(), u.Login, r.PostFormValue("current"), remoteOf(r))
+		if problem := problemIn(err); problem != nil && problem.Code == postern.CodeUnauthorized {
+			err = postern.NewProblem(http.StatusUnprocessableEntity, postern.CodeInvalid, "the current password is wrong", "nothing was changed")
+		}
+	}
+	if err == nil {
+		err = p.c.SetPassword(r.Context(), coordinator.ActorUser(u.ID), u.ID, r.PostFormValue("password"), s.ID)
+	}
+	p.settle(w, r, s, u, "password", "password", err)
+}
+
+func (p *Portal) removePasskey(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User) {
+	err := p.c.RemovePasskey(r.Context(), coordinator.ActorUser(u.ID), u.ID, r.PathValue("id"))
+	p.settle(w, r, s, u, "passkeys", "unkeyed", err)
+}
+
+func (p *Portal) endSession(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User) {
+	id := r.PathValue("id")
+	if err := p.c.EndSession(r.Context(), coordinator.ActorUser(u.ID), u.ID, id); err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	if id == s.ID {
+		p.forget(w)
+		p.done(w, r, "/sign-in", "out")
+		return
+	}
+	p.done(w, r, "/account", "session")
+}
+
+func (p *Portal) signOutEverywhere(w http.ResponseWriter, r *http.Request, _ coordinator.Session, u coordinator.User) {
+	if err := p.c.EndSessions(r.Context(), coordinator.ActorUser(u.ID), u.ID); err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	p.forget(w)
+	p.done(w, r, "/sign-in", "everywhere")
+}

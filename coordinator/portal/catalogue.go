@@ -1,0 +1,186 @@
+package portal
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"postern"
+	"postern/coordinator"
+)
+
+// A mark puts a state in words and in a shape, so that nobody needs its colour.
+type mark struct {
+	Icon, Tone string
+	Word       string // what it is
+	Why        string // what it means, and what to do
+}
+
+var marks = map[string]mark{
+	postern.StateReady:   {"ui-online", "good", "Online", "The control channel is open, and the tunnel answered lately."},
+	postern.StateNoCtrl:  {"ui-online", "good", "Online", "The tunnel works. The node has lost its control channel, so nobody new can sign in there and changes do not reach it until that is back."},
+	postern.StateNoPath:  {"ui-warning", "warn", "Not reachable", "The node is connected, but nothing comes through its tunnel: UDP may be blocked on its network, or the gateway just restarted."},
+	postern.StateOffline: {"ui-offline", "off", "Offline", "The node has neither a control channel nor a tunnel: it is switched off, or has no Internet."},
+}
+
+// markOf returns the mark of state, one of postern.StateXxx.
+func markOf(state string) mark {
+	if m, ok := marks[state]; ok {
+		return m
+	}
+	return marks[postern.StateOffline]
+}
+
+// reachable reports whether browsers get through to what has state.
+func reachable(state string) bool { return state == postern.StateReady || state == postern.StateNoCtrl }
+
+// A catalogue is what somebody may open.
+type catalogue struct {
+	Favourites []favourite
+	Tenants    []tenantTiles
+	Tiles      int
+	Operates   bool
+}
+
+// tenantTiles are the tiles of one tenant.
+type tenantTiles struct {
+	Name, Title string
+	Tiles       []tile
+}
+
+// A tile is a service as its tile shows it.
+type tile struct {
+	coordinator.Tile
+	ID        string // of its element
+	Title     string
+	Mark      mark
+	Live      bool
+	URL       string // on the portal
+	Favourite bool
+	Shown     []entry // the first few
+	More      []entry
+}
+
+// An entry is a place in a service as its tile shows it.
+type entry struct {
+	postern.Entry
+	Title     string
+	URL       string // on the portal
+	Favourite bool
+}
+
+// A favourite is a service, or an entry of it, to be shown first.
+type favourite struct {
+	Tile  tile
+	Entry *entry // nil: the service itself
+}
+
+// shownEntries is how many entries of a tile are shown before one asks for more.
+const shownEntries = 6
+
+func openURL(tenant, service, entry string) string {
+	at := "/open/" + tenant + "/" + service
+	if entry != "" {
+		at += "?entry=" + url.QueryEscape(entry)
+	}
+	return at
+}
+
+func newTile(t coordinator.Tile) tile {
+	v := tile{
+		Tile: t, ID: t.Tenant + "--" + t.Name, Title: cmp.Or(t.Title, t.Name), Mark: markOf(t.State), Live: reachable(t.State),
+		URL: openURL(t.Tenant, t.Name, ""), Favourite: slices.Contains(t.Favourites, ""),
+	}
+	if t.Title == "" && t.Name == postern.DefaultService {
+		v.Title = t.TenantTitle
+	}
+	for i, e := range t.Entries {
+		shown := entry{e, cmp.Or(e.Title, e.Name), openURL(t.Tenant, t.Name, e.Name), slices.Contains(t.Favourites, e.Name)}
+		if i < shownEntries || len(t.Entries) == shownEntries+1 {
+			v.Shown = append(v.Shown, shown)
+		} else {
+			v.More = append(v.More, shown)
+		}
+	}
+	return v
+}
+
+func newCatalogue(tiles []coordinator.Tile) catalogue {
+	c := catalogue{Tiles: len(tiles)}
+	for _, t := range tiles {
+		v := newTile(t)
+		if n := len(c.Tenants); n == 0 || c.Tenants[n-1].Name != t.Tenant {
+			c.Tenants = append(c.Tenants, tenantTiles{Name: t.Tenant, Title: cmp.Or(t.TenantTitle, t.Tenant)})
+		}
+		last := &c.Tenants[len(c.Tenants)-1]
+		last.Tiles = append(last.Tiles, v)
+		if v.Favourite {
+			c.Favourites = append(c.Favourites, favourite{Tile: v})
+		}
+		for _, e := range slices.Concat(v.Shown, v.More) {
+			if e.Favourite {
+				c.Favourites = append(c.Favourites, favourite{v, &e})
+			}
+		}
+	}
+	return c
+}
+
+// viewCatalogue is the catalogue's live part.
+func (p *Portal) viewCatalogue(r *http.Request, u coordinator.User, _ url.Values) (any, error) {
+	tiles, err := p.c.Catalogue(r.Context(), u.ID)
+	if err != nil {
+		return nil, err
+	}
+	c := newCatalogue(tiles)
+	if c.Tiles == 0 {
+		o, err := p.c.Operator(r.Context(), u.ID)
+		if err != nil {
+			return nil, err
+		}
+		c.Operates = o != nil
+	}
+	return c, nil
+}
+
+func (p *Portal) cataloguePage(w http.ResponseWriter, r *http.Request, _ coordinator.Session, u coordinator.User) {
+	p.renderLive(w, r, http.StatusOK, "catalogue", u, url.Values{})
+}
+
+func (p *Portal) setFavourite(w http.ResponseWriter, r *http.Request, _ coordinator.Session, u coordinator.User) {
+	f := coordinator.Favourite{
+		User: u.ID, Tenant: r.FormValue("tenant"), Service: r.FormValue("service"), Entry: r.FormValue("entry"),
+	}
+	if err := p.c.SetFavourite(r.Context(), f, r.FormValue("on") == "1"); err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	if !fromScript(r) {
+		http.Redirect(w, r, "/", http.StatusSeeOther)
+		return
+	}
+	data, err := p.viewCatalogue(r, u, nil)
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	p.write(w, http.StatusOK, "catalogue", "live", data)
+}
+
+// versionOf tells what was rendered from what was rendered later.
+func versionOf(html []byte) string {
+	sum := sha256.Sum256(html)
+	return hex.EncodeToString(sum[:8])
+}
+
+// Since returns when t's node was last there; zero if that is now, or never was.
+func (t tile) Since() time.Time {
+	if t.Live {
+		return time.Time{}
+	}
+	return t.Seen
+}

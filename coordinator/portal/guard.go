@@ -1,0 +1,93 @@
+package portal
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"postern"
+)
+
+// maxBody bounds a request's body, in bytes.
+const maxBody = 64 << 10
+
+// contentPolicy lets pages have what the portal itself serves as files, and
+// nothing written into them.
+//
+// Chromium holds the redirects that follow a form to form-action, too: a form
+// must not lead to a node or an issuer, see goOn.
+const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
+	"connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+
+// permissionsPolicy switches off what no page of ours asks for.
+const permissionsPolicy = "accelerometer=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), " +
+	"microphone=(), midi=(), payment=(), serial=(), usb=(), " +
+	"publickey-credentials-get=(self), publickey-credentials-create=(self), clipboard-write=(self)"
+
+// guard is what stands before all pages: headers, bounds and limits, and no
+// requests that other sites' pages make, siblings' included.
+func (p *Portal) guard(next http.Handler) http.Handler {
+	foreign := http.NewCrossOriginProtection()
+	foreign.SetDenyHandler(http.HandlerFunc(p.refuseForeign))
+	inner := foreign.Handler(p.limit(next))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", contentPolicy)
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Permissions-Policy", permissionsPolicy)
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		if r.Body != nil {
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		}
+		inner.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), visitKey{}, new(visit))))
+	})
+}
+
+// limit bounds how often a source changes anything.
+func (p *Portal) limit(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead && !p.c.AllowPost(remoteOf(r)) {
+			p.refuse(w, r, postern.NewProblem(http.StatusTooManyRequests, postern.CodeTooMany,
+				"too much was asked from your address in a short time", "wait a minute and try again"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (p *Portal) refuseForeign(w http.ResponseWriter, r *http.Request) {
+	p.noteStranger(r, "request.refused", r.URL.Path, fmt.Sprintf("sent by a page of another site: %q", r.Header.Get("Origin")))
+	p.refuse(w, r, postern.NewProblem(http.StatusForbidden, postern.CodeForbidden,
+		"this was sent by a page of another site; nothing was done", "if you meant to do it, do it on a page of this site"))
+}
+
+// remoteOf returns the address that r came from, the zero one if it is unknown.
+func remoteOf(r *http.Request) netip.Addr {
+	a, _ := netip.ParseAddrPort(r.RemoteAddr)
+	return a.Addr().Unmap()
+}
+
+// fromScript reports whether a script of our pages asks, and not the browser itself.
+func fromScript(r *http.Request) bool { return r.Header.Get("HX-Request") == "true" }
+
+// wantsHTML reports whether r comes from a browser's address bar, or from what
+// behaves alike: fetch() and API clients do not ask for HTML by name.
+func wantsHTML(r *http.Request) bool {
+	for _, accept := range r.Header["Accept"] {
+		for part := range strings.SplitSeq(accept, ",") {
+			mediaType, _, _ := strings.Cut(part, ";")
+			switch strings.ToLower(strings.TrimSpace(mediaType)) {
+			case "text/html", "application/xhtml+xml":
+				return true
+			case "application/json", "application/problem+json":
+				return false // asked for first
+			}
+		}
+	}
+	return false
+}

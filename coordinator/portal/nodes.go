@@ -1,0 +1,54 @@
+package portal
+
+import (
+	"net/http"
+	"net/url"
+
+	"postern"
+	"postern/coordinator"
+)
+
+// A nodes is what the nodes' page is made from.
+type nodes struct {
+	All      bool // who looks operates the whole deployment
+	Nodes    []postern.NodeState
+	Gateways []postern.GatewayState
+	Marks    []mark // all that a node can have
+}
+
+func (p *Portal) viewNodes(r *http.Request, u coordinator.User, _ url.Values) (any, error) {
+	o, err := p.operator(r, u)
+	if err != nil {
+		return nil, err
+	}
+	v := nodes{All: o.All(), Marks: []mark{
+		markOf(postern.StateReady), markOf(postern.StateNoPath), markOf(postern.StateNoCtrl), markOf(postern.StateOffline),
+	}}
+	if v.Nodes, err = o.Nodes(r.Context(), ""); err != nil {
+		return nil, err
+	}
+	if v.All {
+		v.Gateways, err = o.Gateways(r.Context())
+	}
+	return v, err
+}
+
+func (p *Portal) nodesPage(w http.ResponseWriter, r *http.Request, u coordinator.User, _ *coordinator.Operator) {
+	p.renderLive(w, r, http.StatusOK, "nodes", u, url.Values{})
+}
+
+func (p *Portal) removeNode(w http.ResponseWriter, r *http.Request, _ coordinator.User, o *coordinator.Operator) {
+	if err := o.RemoveNode(r.Context(), r.PathValue("id")); err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	p.done(w, r, "/admin/nodes", "node")
+}
+
+func (p *Portal) removeGateway(w http.ResponseWriter, r *http.Request, _ coordinator.User, o *coordinator.Operator) {
+	if err := o.RemoveGateway(r.Context(), r.PathValue("id")); err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	p.done(w, r, "/admin/nodes", "gateway")
+}

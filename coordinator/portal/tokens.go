@@ -1,0 +1,149 @@
+package portal
+
+import (
+	"fmt"
+	"html/template"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"rsc.io/qr"
+
+	"postern"
+	"postern/coordinator"
+)
+
+// A tokens is what the tokens' page is made from.
+type tokens struct {
+	All     bool // who looks operates the whole deployment
+	Tenants []postern.Tenant
+	Tokens  []postern.IssuedToken
+	Form    tokenForm
+	Problem *postern.Problem
+}
+
+// A tokenForm is what was filled in to make a token.
+type tokenForm struct{ For, Uses, Days, Note string }
+
+// forGateway is a tokenForm's For of a token for a gateway; no tenant has that name.
+const forGateway = "gateway"
+
+func (p *Portal) tokensPage(w http.ResponseWriter, r *http.Request, _ coordinator.User, o *coordinator.Operator) {
+	p.showTokens(w, r, o, tokenForm{Uses: "1", Days: "1"}, nil)
+}
+
+func (p *Portal) showTokens(w http.ResponseWriter, r *http.Request, o *coordinator.Operator, form tokenForm, problem *postern.Problem) {
+	v := tokens{All: o.All(), Form: form, Problem: problem}
+	var err error
+	if v.Tenants, err = o.Tenants(r.Context()); err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	if v.Tokens, err = o.Tokens(r.Context(), ""); err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	slices.SortFunc(v.Tokens, func(a, b postern.IssuedToken) int { return b.Created.Compare(a.Created) })
+	status := http.StatusOK
+	if problem != nil {
+		status = problem.Status
+	}
+	p.render(w, r, status, "tokens", v)
+}
+
+// request returns what f asks for.
+func (f tokenForm) request() (postern.TokenRequest, *postern.Problem) {
+	req := postern.TokenRequest{Tenant: f.For, Note: f.Note}
+	if f.For == forGateway {
+		req.Tenant, req.Role = "", postern.RoleGateway
+	}
+	uses, err := strconv.Atoi(strings.TrimSpace(f.Uses))
+	if err != nil || uses < 1 {
+		return req, postern.NewProblem(http.StatusUnprocessableEntity, postern.CodeInvalid, "the number of machines is no number above 0", "1 is what most need")
+	}
+	days, err := strconv.Atoi(strings.TrimSpace(f.Days))
+	if err != nil || days < 1 || days > 30 {
+		return req, postern.NewProblem(http.StatusUnprocessableEntity, postern.CodeInvalid, "the number of days is not between 1 and 30", "1 is what most need")
+	}
+	req.Uses, req.TTL = uses, postern.Duration(time.Duration(days)*24*time.Hour)
+	return req, nil
+}
+
+// A madeToken is what the page is made from that shows a token, once.
+type madeToken struct {
+	postern.CreatedToken
+	Command string
+	Picture template.HTML
+}
+
+func (p *Portal) createToken(w http.ResponseWriter, r *http.Request, _ coordinator.User, o *coordinator.Operator) {
+	form := tokenForm{For: r.PostFormValue("for"), Uses: r.PostFormValue("uses"), Days: r.PostFormValue("days"), Note: r.PostFormValue("note")}
+	req, problem := form.request()
+	if problem != nil {
+		p.showTokens(w, r, o, form, problem)
+		return
+	}
+	created, err := o.CreateToken(r.Context(), req)
+	if problem := problemIn(err); problem != nil {
+		p.showTokens(w, r, o, form, problem)
+		return
+	}
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	picture, err := picture(created.Secret)
+	if err != nil {
+		p.log.Warn("no picture of a token", "err", err)
+	}
+	p.render(w, r, http.StatusOK, "token", madeToken{created, joinCommand(created), picture})
+}
+
+// joinCommand returns what to type on the machine that is to join. The token goes
+// to standard input: what is on a command line, others on the machine can read.
+func joinCommand(t postern.CreatedToken) string {
+	command := "postern node join --publish http://localhost:9000 --token-file -"
+	if t.Role == postern.RoleGateway {
+		command = "postern gateway join --token-file -"
+	}
+	return command + " <<'END'\n" + t.Secret + "\nEND"
+}
+
+// picture returns s as a QR code (ISO/IEC 18004) with its quiet zone.
+func picture(s string) (template.HTML, error) {
+	code, err := qr.Encode(s, qr.L)
+	if err != nil {
+		return "", fmt.Errorf("QR code: %w", err)
+	}
+	const quiet = 4
+	var path strings.Builder
+	for y := range code.Size {
+		for x := 0; x < code.Size; x++ {
+			start := x
+			for x < code.Size && code.Black(x, y) {
+				x++
+			}
+			if x > start {
+				fmt.Fprintf(&path, "M%d %dh%dv1h-%dz", start+quiet, y+quiet, x-start, x-start)
+			}
+		}
+	}
+	size := code.Size + 2*quiet
+	return template.HTML(fmt.Sprintf(`<svg class="qr" viewBox="0 0 %d %d" role="img" aria-label="The token as a QR code" shape-rendering="crispEdges"><rect width="%d" height="%d" fill="#fff"/><path d="%s" fill="#000"/></svg>`,
+		size, size, size, size, path.String())), nil
+}
+
+func (p *Portal) revokeToken(w http.ResponseWriter, r *http.Request, _ coordinator.User, o *coordinator.Operator) {
+	var id postern.TokenID
+	if err := id.UnmarshalText([]byte(r.PathValue("id"))); err != nil {
+		p.nothingHere(w, r)
+		return
+	}
+	if err := o.RevokeToken(r.Context(), id); err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	p.done(w, r, "/admin/tokens", "untoken")
+}

@@ -1,0 +1,350 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"postern"
+)
+
+// acmeFile is what acme's node publishes here: the books, for members, with places in
+// them, and an application whose connections stay open.
+const acmeFile = `services:
+  - title: Books
+    description: Companies, vouchers and the trial balance.
+    icon: book
+    upstream: %s
+    access: members
+    entries:
+      - {name: first, title: The first company, path: /companies/1}
+  - name: live
+    title: Live figures
+    icon: chart
+    upstream: %s
+    access: groups
+    groups: [accounting]
+    exceptions:
+      - {path: /seen, access: public}
+`
+
+// A walk is the road that the product is for, from the first link on.
+type walk struct {
+	*estate
+	op, ann *browser // the operator, and somebody of acme
+	passed  int      // rules of WCAG
+	links   map[string]string
+}
+
+const annPassword = "oak boards and brass screws"
+
+// TestLoginRoad walks it in Chromium.
+func TestLoginRoad(t *testing.T) {
+	e := newEstate(t, nil, map[string]string{"acme": membersOnly, "globex": membersOnly})
+	ledger := e.startLedger("acme")
+	chrome := newBrowser(t, e.caFile())
+	w := &walk{estate: e, op: chrome.person(t), ann: chrome.person(t), links: map[string]string{}}
+	w.op.authenticator(t)
+	for _, step := range []struct {
+		name string
+		walk func(*testing.T)
+	}{
+		{"first link", w.firstLink},
+		{"published", func(t *testing.T) { w.published(t, fmt.Sprintf(acmeFile, ledger, e.apps["acme"].url)) }},
+		{"invite", w.invitePeople},
+		{"accept", w.accept},
+		{"catalogue", w.catalogue},
+		{"hand-over", w.handOver},
+		{"deep link", w.deepLink},
+		{"pages", w.pages},
+		{"node away", w.nodeAway},
+		{"passkey again", w.passkeyAgain},
+		{"sign out everywhere", w.signOutEverywhere},
+	} {
+		if !t.Run(step.name, step.walk) {
+			break // what follows stands on it
+		}
+	}
+	noteFigure(t, "login", "WCAG 2.2 AA rules passed, over all pages", float64(w.passed), "rules")
+}
+
+// look is browser.look, counted.
+func (w *walk) look(t *testing.T, b *browser, page string) {
+	t.Helper()
+	w.passed += b.look(t, "login-"+page)
+}
+
+// firstLink is how the first operator comes in: a link, and a passkey.
+func (w *walk) firstLink(t *testing.T) {
+	w.mustAdmin("POST", "/users", postern.UserRequest{Login: "root", Name: "Rosa Root", Operator: true}, nil)
+	var invite postern.Invite
+	w.mustAdmin("POST", "/users/root/invite", nil, &invite)
+	w.op.open(t, invite.URL)
+	w.look(t, w.op, "invitation")
+	w.op.click(t, "[data-passkey=create] button")
+	w.op.arrives(t, w.portal("/"), "Services")
+	if page := w.op.open(t, invite.URL); page.Status != 410 {
+		t.Errorf("the link a second time: status %d, want 410", page.Status)
+	}
+	w.look(t, w.op, "invitation-used")
+	var root postern.UserState
+	w.mustAdmin("GET", "/users/root", nil, &root)
+	if root.Password || root.Passkeys != 1 || root.State != postern.UserActive {
+		t.Errorf("the operator is %+v, want one with a passkey and no password", root)
+	}
+}
+
+// published changes what acme publishes, and waits until a page that is open shows it.
+func (w *walk) published(t *testing.T, file string) {
+	w.grant("root", "acme", postern.GrantRequest{Role: postern.TenantOwner})
+	w.op.open(t, w.portal("/"))
+	begin := time.Now()
+	w.says("acme", file)
+	w.op.shows(t, "#tile-acme--live", "Live figures")
+	noteFigure(t, "login", "what is published on a portal page that is open", time.Since(begin).Seconds(), "s")
+	w.ready("acme-office")
+	w.op.shows(t, "#tile-acme--live", "Online")
+}
+
+// shows waits until the element says words, on the page that is open.
+func (b *browser) shows(t testing.TB, selector, words string) {
+	t.Helper()
+	eventually(t, pageTime, func() error {
+		text, err := chromedp.Run(b.tab, chromedp.Evaluate[string](fmt.Sprintf("document.querySelector(%q)?.innerText ?? ''", selector)))
+		if err == nil && !strings.Contains(text, words) {
+			err = fmt.Errorf("%s says %q, want %q", selector, text, words)
+		}
+		return err
+	})
+}
+
+// invitePeople adds two people on the portal's pages, one of them without rights yet.
+func (w *walk) invitePeople(t *testing.T) {
+	w.op.open(t, w.portal("/admin/people"))
+	w.look(t, w.op, "people")
+	for _, p := range []struct{ login, name, tenant, groups string }{
+		{"ann@acme.example", "Ann Ålund", "acme", "accounting"}, {"bob@globex.example", "Bob Byrne", "", ""},
+	} {
+		w.op.open(t, w.portal("/admin/people"))
+		w.op.fill(t, "#add-login", p.login)
+		w.op.fill(t, "#add-name", p.name)
+		w.op.choose(t, "#add-tenant", p.tenant)
+		if p.groups != "" {
+			w.op.fill(t, "#add-groups", p.groups)
+		}
+		w.op.click(t, "#add button.main")
+		w.op.arrives(t, w.portal("/admin/people"), "Invitation for "+p.name)
+		w.links[p.login] = eval[string](w.op, t, "document.querySelector('#invite-link').value")
+	}
+	w.look(t, w.op, "invited")
+	// The second person is granted something on a page of their own.
+	w.op.click(t, "a[href^='/admin/people/u']")
+	w.op.arrives(t, w.portal("/admin/people/u"), "Nothing yet")
+	w.op.click(t, "details.more > summary")
+	w.op.choose(t, "#grant-tenant", "globex")
+	w.op.click(t, "form[action$='/grants'] button")
+	w.op.shows(t, "main", "Take away")
+	w.look(t, w.op, "person")
+	var bob postern.UserState
+	w.mustAdmin("GET", "/users/"+url.PathEscape("bob@globex.example"), nil, &bob)
+	if len(bob.Grants) != 1 || bob.Grants[0].Tenant != "globex" || bob.Grants[0].Role != postern.TenantMember {
+		t.Errorf("bob was granted %+v", bob.Grants)
+	}
+}
+
+// choose picks an option of a select.
+func (b *browser) choose(t testing.TB, selector, value string) {
+	t.Helper()
+	if err := chromedp.Do(b.within(t), chromedp.SetValue(chromedp.CSS(selector), value)); err != nil {
+		t.Fatalf("choose %q of %s: %v", value, selector, err)
+	}
+}
+
+// accept has ann take her invitation with a password.
+func (w *walk) accept(t *testing.T) {
+	w.ann.open(t, w.links["ann@acme.example"])
+	w.ann.fill(t, "#password", "short")
+	w.ann.click(t, "#accept > button")
+	w.ann.arrives(t, w.links["ann@acme.example"], "At least 10 characters") // the browser refuses it
+	w.ann.fill(t, "#password", annPassword)
+	w.ann.click(t, "#accept > button")
+	w.ann.arrives(t, w.portal("/"), "Services")
+}
+
+// catalogue checks that people see what is open to them, and find it.
+func (w *walk) catalogue(t *testing.T) {
+	w.ann.shows(t, "#tile-acme--default", "Books")
+	w.ann.shows(t, "#tile-acme--live", "Live figures")
+	if text := w.ann.text(t, "body"); strings.Contains(text, "Globex") {
+		t.Errorf("ann sees %s", text)
+	}
+	w.look(t, w.ann, "catalogue")
+	w.ann.fill(t, "#search", "figures")
+	eventually(t, pageTime, func() error {
+		if shown := eval[[]string](w.ann, t, "[...document.querySelectorAll('[data-tile]')].filter(e => e.checkVisibility()).map(e => e.id)"); len(shown) != 1 || shown[0] != "tile-acme--live" {
+			return fmt.Errorf("the search shows %v", shown)
+		}
+		return nil
+	})
+	w.look(t, w.ann, "search")
+	w.ann.open(t, w.portal("/"))
+	w.ann.click(t, "#star-acme--default .star")
+	w.ann.shows(t, "#favourites", "Books")
+
+	bob := w.op.person(t)
+	bob.open(t, w.links["bob@globex.example"])
+	bob.fill(t, "#password", "a ladder, a lamp and a lake")
+	bob.click(t, "#accept > button")
+	bob.arrives(t, w.portal("/"), "Globex Trading")
+	if text := bob.text(t, "body"); strings.Contains(text, "Acme") {
+		t.Errorf("bob sees %s", text)
+	}
+	if page := bob.open(t, w.portal("/open/acme/default")); page.Status != 403 {
+		t.Errorf("bob at acme: status %d", page.Status)
+	}
+	w.look(t, bob, "not-open-to-you")
+	if page := bob.open(t, w.url("acme", "/")); page.Status != 403 {
+		t.Errorf("bob at acme's own address: status %d", page.Status)
+	}
+	w.look(t, bob, "not-for-you")
+}
+
+// handOver goes from a tile to the application, which greets whom it does not know.
+func (w *walk) handOver(t *testing.T) {
+	w.ann.open(t, w.portal("/"))
+	begin := time.Now()
+	w.ann.click(t, "#tile-acme--default h3 a")
+	w.ann.arrives(t, w.url("acme", "/"), "Ann Ålund")
+	noteFigure(t, "login", "from a tile to the application's page", time.Since(begin).Seconds(), "s")
+	w.ann.screenshot(t, "login-application")
+	if host := eval[string](w.ann, t, "document.cookie"); host != "" {
+		t.Errorf("the application's page reads the cookies %q", host)
+	}
+	w.ann.open(t, w.portal("/open/acme/default?entry=first"))
+	w.ann.arrives(t, w.url("acme", "/companies/1"), "Ann Ålund")
+}
+
+// deepLink is opened by somebody who is not signed in anywhere.
+func (w *walk) deepLink(t *testing.T) {
+	other := w.ann.person(t)
+	deep := w.url("acme", "/companies/1/vouchers?page=1")
+	other.open(t, deep)
+	other.arrives(t, w.portal("/sign-in"), "Sign in")
+	w.look(t, other, "sign-in")
+	other.fill(t, "#login", "ann@acme.example")
+	other.fill(t, "#password", "not this one")
+	other.click(t, "form[action='/sign-in'] button")
+	other.shows(t, "main", "password")
+	w.look(t, other, "sign-in-wrong")
+	other.fill(t, "#login", "ann@acme.example")
+	other.fill(t, "#password", annPassword)
+	other.click(t, "form[action='/sign-in'] button")
+	other.arrives(t, deep, "Ann Ålund")
+	// A part of it that others may open, and one that she may.
+	if page := w.op.person(t).open(t, w.url("live.acme", "/seen")); page.Status != 200 {
+		t.Errorf("the public exception: status %d", page.Status)
+	}
+	other.open(t, w.url("live.acme", "/"))
+	other.arrives(t, w.url("live.acme", "/"), "acme")
+}
+
+// pages are those that no other step comes by.
+func (w *walk) pages(t *testing.T) {
+	for name, at := range map[string]string{
+		"nodes": "/admin/nodes", "routes": "/admin/routes", "tokens": "/admin/tokens", "audit": "/admin/audit",
+		"account": "/account", "nothing-here": "/nothing/here", "services-operator": "/",
+	} {
+		w.op.open(t, w.portal(at))
+		w.look(t, w.op, name)
+	}
+	w.op.open(t, w.portal("/admin/tokens"))
+	for name, at := range map[string]string{
+		"node-tokens": "/.well-known/postern/tokens", "node-nothing": "/.well-known/postern/nothing",
+	} {
+		w.ann.open(t, w.url("acme", at))
+		w.look(t, w.ann, name)
+	}
+}
+
+// nodeAway takes acme's node away, and back.
+func (w *walk) nodeAway(t *testing.T) {
+	w.ann.open(t, w.portal("/"))
+	born := eval[float64](w.ann, t, "performance.timeOrigin")
+	begin := time.Now()
+	w.office["acme"].kill()
+	w.ann.shows(t, "#tile-acme--default", "You can open it as soon as its node is back")
+	noteFigure(t, "login", "tile away after the node died", time.Since(begin).Seconds(), "s")
+	w.look(t, w.ann, "catalogue-away")
+	waits := w.ann.sibling(t)
+	if page := waits.open(t, w.portal("/open/acme/default")); page.Status != 503 {
+		t.Errorf("opening it: status %d, want 503", page.Status)
+	}
+	waits.shows(t, "main", "is not there at the moment")
+	w.look(t, waits, "offline")
+
+	begin = time.Now()
+	w.startOffice("acme")
+	w.ann.shows(t, "#tile-acme--default", "Online")
+	noteFigure(t, "login", "tile live after the node came back", time.Since(begin).Seconds(), "s")
+	waits.shows(t, "main", "is back")
+	w.look(t, waits, "back")
+	waits.click(t, "#go")
+	waits.arrives(t, w.url("acme", "/"), "Ann Ålund")
+	if now := eval[float64](w.ann, t, "performance.timeOrigin"); now != born {
+		t.Error("the catalogue was loaded anew")
+	}
+}
+
+// sibling returns another tab of the same person's.
+func (b *browser) sibling(t testing.TB) *browser {
+	t.Helper()
+	tab, closeTab := chromedp.NewContext(b.tab)
+	t.Cleanup(closeTab)
+	if err := chromedp.Do(tab); err != nil {
+		t.Fatalf("another tab: %v", err)
+	}
+	return &browser{tab}
+}
+
+// passkeyAgain signs the operator out, and in again without a word typed.
+func (w *walk) passkeyAgain(t *testing.T) {
+	w.op.open(t, w.portal("/"))
+	if err := chromedp.Do(w.op.within(t), chromedp.Submit(chromedp.CSS("form[action='/sign-out']"))); err != nil {
+		t.Fatal(err)
+	}
+	w.op.arrives(t, w.portal("/"), "Sign in")
+	w.look(t, w.op, "signed-out")
+	w.op.open(t, w.portal("/sign-in"))
+	w.op.click(t, "[data-passkey=get] button")
+	w.op.arrives(t, w.portal("/"), "Services")
+}
+
+// signOutEverywhere ends what ann has open, at the portal and at the node.
+func (w *walk) signOutEverywhere(t *testing.T) {
+	stream := w.ann.sibling(t)
+	stream.open(t, w.portal("/open/acme/live"))
+	stream.arrives(t, w.url("live.acme", "/"), "acme")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	go w.apps["acme"].keepTelling(ctx)
+	stream.stayConnected(t)
+	w.ann.open(t, w.portal("/account"))
+	w.look(t, w.ann, "account-ann")
+	begin := time.Now()
+	w.ann.click(t, "form[action='/account/sign-out-everywhere'] button")
+	took := stream.isCut(t, begin)
+	noteFigure(t, "login", "connections cut after signing out everywhere", took.Seconds(), "s")
+	w.ann.arrives(t, w.portal("/"), "Sign in")
+	w.ann.open(t, w.url("acme", "/"))
+	w.ann.arrives(t, w.portal("/sign-in"), "Sign in")
+	if w.audited("session.end") == nil {
+		t.Error("the audit log does not tell of it")
+	}
+}
