@@ -137,11 +137,15 @@ func TestTokenPageRefuses(t *testing.T) {
 		{"a token beside a session", func() (*http.Response, string) {
 			return submit(t, c, at, typeForm, good, "Authorization", "Bearer "+secret)
 		}, 401},
-		{"a sibling's form", func() (*http.Response, string) { return submit(t, c, at, typeForm, good, "Sec-Fetch-Site", "same-site") }, 403},
+		{"a sibling's form", func() (*http.Response, string) {
+			return submit(t, c, at, typeForm, good, "Sec-Fetch-Site", "same-site")
+		}, 403},
 		{"a stranger's form", func() (*http.Response, string) {
 			return submit(t, c, at, typeForm, good, "Sec-Fetch-Site", "", "Origin", "https://evil.test")
 		}, 403},
-		{"a stranger's revocation", func() (*http.Response, string) { return submit(t, c, revoke, typeForm, "id=x", "Sec-Fetch-Site", "cross-site") }, 403},
+		{"a stranger's revocation", func() (*http.Response, string) {
+			return submit(t, c, revoke, typeForm, "id=x", "Sec-Fetch-Site", "cross-site")
+		}, 403},
 		{"no name", func() (*http.Response, string) { return submit(t, c, at, typeForm, tokenForm("", "read", "7")) }, 422},
 		{"no scope", func() (*http.Response, string) { return submit(t, c, at, typeForm, tokenForm("x", "", "7")) }, 422},
 		{"for ever", func() (*http.Response, string) { return submit(t, c, at, typeForm, tokenForm("x", "read", "100000")) }, 422},

@@ -137,7 +137,9 @@ func TestIssuerCallbackRefuses(t *testing.T) {
 		}, 400},
 		{"the portal's name", func(_ *office, _ *fakeIssuer, _ *http.Client, back *url.URL) { setQuery(back, "iss", testIssuer) }, 502},
 		{"code made up", func(_ *office, _ *fakeIssuer, _ *http.Client, back *url.URL) { setQuery(back, "code", "x") }, 403},
-		{"declined", func(_ *office, _ *fakeIssuer, _ *http.Client, back *url.URL) { setQuery(back, "error", "access_denied") }, 403},
+		{"declined", func(_ *office, _ *fakeIssuer, _ *http.Client, back *url.URL) {
+			setQuery(back, "error", "access_denied")
+		}, 403},
 		{"in no group", func(_ *office, f *fakeIssuer, _ *http.Client, _ *url.URL) { f.set(func() { f.claims["groups"] = nil }) }, 403},
 		{"clock is wrong", func(o *office, f *fakeIssuer, _ *http.Client, _ *url.URL) {
 			f.set(func() { f.claims["exp"] = o.clock.time().Add(-time.Hour).Unix() })
