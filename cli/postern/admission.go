@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -12,45 +13,46 @@ import (
 
 func admissionCommand() *cli.Command {
 	return &cli.Command{
-		Name: "admission", ArgsUsage: "NAME", Action: operate(admission, "NAME"),
+		Name: "admission", ArgsUsage: "NAME [MODE]", Action: operate(tenantAdmission, "NAME", "[MODE]"),
 		Usage: "show or say from where a company can be reached",
-		Description: "open lets everybody through to the company's nodes, who then have to sign in. admission lets only those " +
-			"addresses through from where somebody signed in at the portal lately, allow-list none but those named with " +
-			"--allow. Both keep scanners out; neither takes the place of signing in.",
+		Description: "MODE is open: from everywhere; admission: from where somebody signed in at the portal lately who may " +
+			"open the company, and from what is allowed; or allow-list: from what is allowed alone. Who comes from " +
+			"elsewhere gets a TLS error, and reaches nothing. It keeps scanners out, and says nothing of who anybody is. " +
+			"What is said replaces what held before, for open connections too.",
 		UsageText: "postern tenants admission acme\n" +
-			"postern tenants admission acme --mode admission --allow 203.0.113.0/24\n" +
-			"postern tenants admission acme --mode open",
+			"postern tenants admission acme admission --allow 203.0.113.0/24\n" +
+			"postern tenants admission acme allow-list --allow 203.0.113.7 --allow 2001:db8:7::/48\n" +
+			"postern tenants admission acme open",
 		Flags: adminFlags(append([]cli.Flag{
-			&cli.StringFlag{Name: "mode", Usage: "`MODE`: open, admission or allow-list"},
-			&cli.StringSliceFlag{Name: "allow", Usage: "`NETWORK` that is always let through, such as 203.0.113.0/24; may be repeated"},
+			&cli.StringSliceFlag{Name: "allow", Usage: "`PREFIX` or address that is always let through; may be repeated"},
 		}, outputFlags()...)...),
 	}
 }
 
-func admission(c *cli.Context, a *admin, words []string) error {
+func tenantAdmission(c *cli.Context, a *admin, words []string) error {
 	path := "/tenants/" + url.PathEscape(words[0]) + "/admission"
 	var state postern.AdmissionState
-	if !c.IsSet("mode") {
+	if len(words) == 1 {
 		if c.IsSet("allow") {
-			return misuse("say which: --mode admission or --mode allow-list", "--allow goes with --mode")
+			return misuse("such as postern tenants admission "+words[0]+" admission --allow 203.0.113.0/24", "--allow says nothing without a MODE")
 		}
 		if err := a.call(c.Context, http.MethodGet, path, nil, &state); err != nil {
 			return err
 		}
 		return show(c, state, admissionFields)
 	}
-	req := postern.AdmissionRequest{Mode: c.String("mode")}
+	req := postern.AdmissionRequest{Mode: words[1]}
+	for _, text := range c.StringSlice("allow") {
+		p, err := parsePrefix(text)
+		if err != nil {
+			return misuse("such as --allow 203.0.113.0/24", "--allow %q is no prefix", text)
+		}
+		req.Allowed = append(req.Allowed, p)
+	}
 	switch req.Mode {
 	case postern.AdmissionOpen, postern.AdmissionPortal, postern.AdmissionList:
 	default:
-		return misuse("choose one of open, admission and allow-list", "--mode: there is no mode %q", req.Mode)
-	}
-	for _, text := range c.StringSlice("allow") {
-		p, err := netip.ParsePrefix(text)
-		if err != nil {
-			return misuse("such as --allow 203.0.113.0/24; one address alone is 203.0.113.7/32", "--allow %s is no network", text)
-		}
-		req.Allowed = append(req.Allowed, p)
+		return misuse("choose one of open, admission, allow-list", "there is no admission %q", req.Mode)
 	}
 	if err := a.call(c.Context, http.MethodPut, path, req, &state); err != nil {
 		return err
@@ -58,12 +60,32 @@ func admission(c *cli.Context, a *admin, words []string) error {
 	return show(c, state, admissionFields)
 }
 
+// parsePrefix reads a prefix, or an address, which is a prefix of all its bits.
+func parsePrefix(text string) (netip.Prefix, error) {
+	if strings.Contains(text, "/") {
+		return netip.ParsePrefix(text)
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	return addr.Prefix(addr.BitLen())
+}
+
 func admissionFields(t *table, s postern.AdmissionState) {
 	t.field("Mode", s.Mode)
-	for _, p := range s.Allowed {
-		t.field("Allowed", p.String())
+	for i, p := range s.Allowed {
+		t.field(first(i, "Allowed"), p.String())
 	}
-	for _, source := range s.Sources {
-		t.field("Signed in", source.Prefix.String()+", admitted until "+t.when(source.Until))
+	for i, v := range s.Sources {
+		t.field(first(i, "Admitted"), v.Prefix.String()+" until "+t.when(v.Until))
 	}
+}
+
+// first returns name for the first of a table's lines that have it in common.
+func first(i int, name string) string {
+	if i == 0 {
+		return name
+	}
+	return ""
 }
