@@ -29,6 +29,7 @@ type gate struct {
 	sealer   *sealer
 	signer   *signer
 	ways     ways
+	spent    spent
 
 	mu     sync.Mutex
 	passes map[*pass]struct{} // under way
