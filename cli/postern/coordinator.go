@@ -14,6 +14,7 @@ import (
 
 	"postern"
 	"postern/coordinator"
+	"postern/coordinator/portal"
 	"postern/internal/datadir"
 )
 
@@ -97,6 +98,7 @@ type seat struct {
 	store   store
 	control net.Listener
 	admin   net.Listener
+	portal  *portal.Portal
 	log     *slog.Logger
 }
 
@@ -135,6 +137,9 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.portal, err = portal.New(portal.Config{Coordinator: s.Coordinator, Logger: o.log}); err != nil {
+		return nil, err
+	}
 	s.admin, err = listenAdmin(s.dir.Path(postern.AdminSocket))
 	return s, err
 }
@@ -145,7 +150,7 @@ func (s *seat) run(ctx context.Context) error {
 	s.log.Info("coordinator up", "domain", s.domain, "control", s.control.Addr().String(),
 		"admin", s.admin.Addr().String(), "version", programVersion())
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.Serve(ctx, s.control, nil) })
+	g.Go(func() error { return s.Serve(ctx, s.control, s.portal) })
 	g.Go(func() error { return s.ServeAdmin(ctx, s.admin) })
 	err := g.Wait()
 	s.log.Info("coordinator down")
