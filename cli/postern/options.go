@@ -20,7 +20,7 @@ import (
 )
 
 // operands returns the words behind the command, one for each of names, which
-// are for complaints.
+// are for complaints. Those for names in brackets, the last, may be missing.
 func operands(c *cli.Context, names ...string) ([]string, error) {
 	words := c.Args().Slice()
 	name := c.Command.HelpName
@@ -32,7 +32,7 @@ func operands(c *cli.Context, names ...string) ([]string, error) {
 		}
 	}
 	switch {
-	case len(words) < len(names):
+	case len(words) < len(names) && names[len(words)][0] != '[':
 		return nil, misuse("`"+name+" --help` shows examples", "%s: %s is missing", name, names[len(words)])
 	case len(words) > len(names):
 		return nil, misuse("`"+name+" --help` shows what it takes", "%s: unexpected argument %q", name, words[len(names)])
