@@ -23,7 +23,7 @@ func TestAccount(t *testing.T) {
 
 func TestPassword(t *testing.T) {
 	d := deploy(t, nil)
-	d.user("ada")
+	d.typist("ada")
 	b, other := d.signedIn("ada"), d.signedIn("ada")
 	const better = "a few random words"
 	b.post("/account/password", "current", "wrong", "password", better).want(422, "The current password is wrong", "Nothing was changed")
