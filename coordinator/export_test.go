@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"net/http"
 
 	"postern"
 )
@@ -100,3 +101,6 @@ const (
 	MaxSources     = maxSources
 	MaxUserSources = maxUserSources
 )
+
+// AdminAs returns the admin API as o sees it.
+func (c *Coordinator) AdminAs(o *Operator) http.Handler { return as(o, c.adminHandler()) }
