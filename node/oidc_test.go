@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/pem"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -58,7 +59,9 @@ func newFakeIssuer(t testing.TB) *fakeIssuer {
 			"groups": []string{"book-keepers", "everybody"}, "auth_time": time.Now().Unix(), "amr": []string{"pwd", "otp"},
 		},
 	}
-	f.srv = httptest.NewTLSServer(f)
+	f.srv = httptest.NewUnstartedServer(f)
+	f.srv.Config.ErrorLog = slog.NewLogLogger(discard.Handler(), slog.LevelDebug)
+	f.srv.StartTLS()
 	t.Cleanup(f.srv.Close)
 	f.ca = filepath.Join(t.TempDir(), "ca.pem")
 	write(t, f.ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.srv.Certificate().Raw}))

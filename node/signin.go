@@ -27,7 +27,7 @@ import (
 //	gate.callback    303 from the portal: the code, which redeem changes for an ID token
 //	gate.finish      the person is of this tenant: a session, 303 to where it began
 //
-// Nothing of it is kept here meanwhile: the state carries all, sealed, and a cookie
+// Next to nothing of it is kept here meanwhile: the state carries all, sealed, and a cookie
 // binds it to the browser. So there is no limit to how many are under way, and each
 // tab of a browser has its own.
 const (
@@ -65,53 +65,6 @@ type signInState struct {
 
 // redeemFunc changes a code for tokens (RFC 6749, section 4.1.3).
 type redeemFunc func(ctx context.Context, form url.Values) (member.Tokens, error)
-
-var (
-	badSignIn = page{
-		status: http.StatusBadRequest, code: postern.CodeInvalid,
-		title: "This is no sign-in of yours",
-		text:  "It was not begun in this browser, or not at this address. Begin again.",
-	}
-	badTarget = page{
-		status: http.StatusBadRequest, code: postern.CodeInvalid,
-		title: "This link leads elsewhere",
-		text:  "A sign-in comes back to a page of this address, and the link that brought you here names another place.",
-	}
-	badIssuer = page{
-		status: http.StatusBadRequest, code: postern.CodeInvalid,
-		title: "Not from your portal",
-		text:  "The link that brought you here wants you to sign in at a place that this address does not know.",
-	}
-	portalRefused = page{
-		status: http.StatusForbidden, code: postern.CodeForbidden,
-		title: "The portal did not let you in",
-		text:  "What is behind this address has not been opened to you, or you have declined. Who manages the people of your company can change that.",
-	}
-	portalFails = page{
-		status: http.StatusServiceUnavailable, code: postern.CodeUnavailable, retryAfter: 10,
-		title: "Signing in does not work right now",
-		text:  "The portal cannot be asked who you are. What needs no sign-in, and whoever is signed in already, is not affected.",
-		link:  linkWorks,
-	}
-	portalNonsense = page{
-		status: http.StatusBadGateway, code: postern.CodeUnauthorized,
-		title: "The portal's answer is not good",
-		text:  "What the portal says of you cannot be verified, so nobody has been signed in.",
-	}
-	clocksDiffer = page{
-		status: http.StatusServiceUnavailable, code: postern.CodeUnavailable,
-		title: "A clock is wrong",
-	}
-	notOfTenant = page{
-		status: http.StatusForbidden, code: postern.CodeForbidden,
-		title: "Not for you",
-		text:  "You signed in at the portal, and nothing of this company has been opened to you. Who manages its people can change that.",
-	}
-	signedOut = page{
-		status: http.StatusOK, title: "You are signed out",
-		text: "This address does not know you any more. At the portal you may be signed in still: whoever opens this address again in this browser is let in then.",
-	}
-)
 
 // login answers the portal's, or anybody's, wish that somebody sign in here (OpenID
 // Connect Core 1.0, section 4). It does so anew for who is signed in: they may be
@@ -246,7 +199,7 @@ func (g *gate) callback(w http.ResponseWriter, r *http.Request) {
 	}
 	setCookie(w, cookieState+st.ID, "", -1)
 	switch {
-	case !fromBrowser(r, st), g.now().After(st.Expires):
+	case !fromBrowser(r, st), g.now().After(st.Expires), !q.Has("error") && !g.spent.first(st, g.now()):
 		// It may be a tab that came back late, or was loaded again: whoever is signed
 		// in goes on. Anybody can have made this link, so nothing else comes of it
 		// than what a link to the target would do.
@@ -254,7 +207,7 @@ func (g *gate) callback(w http.ResponseWriter, r *http.Request) {
 			redirect(w, st.Target)
 			return
 		}
-		g.again(w, r, t, st, badSignIn, errors.New("state has expired, or is another browser's"))
+		g.again(w, r, t, st, badSignIn, errors.New("state has expired, was used, or is another browser's"))
 	case q.Has("error"):
 		g.refused(w, r, t, st, q.Get("error"))
 	default:
