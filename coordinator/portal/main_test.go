@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/cookiejar"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -111,12 +112,19 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// user makes a user with the password, who is granted nothing.
+// user makes a user, who is granted nothing and has no password: hashing is slow.
 func (d *deployment) user(login string) postern.UserState {
 	d.t.Helper()
 	u, err := d.Local().AddUser(d.t.Context(), postern.UserRequest{Login: login})
 	must(d.t, err)
-	_, err = d.Accept(d.t.Context(), d.invitation(u.ID), "", password, nil)
+	return u
+}
+
+// typist makes a user with the password.
+func (d *deployment) typist(login string) postern.UserState {
+	d.t.Helper()
+	u := d.user(login)
+	_, err := d.Accept(d.t.Context(), d.invitation(u.ID), "", password, nil)
 	must(d.t, err)
 	return u
 }
@@ -134,8 +142,6 @@ func (d *deployment) member(login, tenant, role string) postern.UserState {
 func (d *deployment) operator(login string) postern.UserState {
 	d.t.Helper()
 	u, err := d.Local().AddUser(d.t.Context(), postern.UserRequest{Login: login, Operator: true})
-	must(d.t, err)
-	_, err = d.Accept(d.t.Context(), d.invitation(u.ID), "", password, nil)
 	must(d.t, err)
 	return u
 }
@@ -212,8 +218,22 @@ func (d *deployment) browser() *browser {
 func (d *deployment) signedIn(login string) *browser {
 	d.t.Helper()
 	b := d.browser()
-	b.post("/sign-in", "login", login, "password", password).want(http.StatusSeeOther)
+	u, err := d.Local().User(d.t.Context(), login)
+	must(d.t, err)
+	secret, _, err := d.StartSession(d.t.Context(), coordinator.SignIn{
+		User: u.ID, Methods: []string{"pwd"}, Agent: b.header.Get("User-Agent"), Remote: netip.MustParseAddr("127.0.0.1"),
+	})
+	must(d.t, err)
+	b.keep("__Host-postern_portal", secret)
 	return b
+}
+
+// keep gives b a cookie.
+func (b *browser) keep(name, value string) {
+	b.t.Helper()
+	at, err := url.Parse(b.d.PortalURL())
+	must(b.t, err)
+	b.client.Jar.SetCookies(at, []*http.Cookie{{Name: name, Value: value, Secure: true, Path: "/"}})
 }
 
 // An answer is one response, read.
