@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -26,7 +27,10 @@ import (
 	"postern/coordinator/sqlite"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // the OpenID library's
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	base     = "apps.test"
@@ -56,6 +60,7 @@ type deployment struct {
 	*coordinator.Coordinator
 	t     *testing.T
 	addr  string
+	ca    []byte // of the private CA
 	clock *clock
 	stop  func()
 }
@@ -71,7 +76,7 @@ func deploy(t *testing.T, change func(*portal.Config)) *deployment {
 	must(t, err)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	d.addr = ln.Addr().String()
+	d.addr, d.ca = ln.Addr().String(), authority.CA()
 	d.Coordinator, err = coordinator.New(coordinator.Config{
 		Store: store, Authority: authority, Base: base, Port: 8443, Now: d.clock.now,
 	})
