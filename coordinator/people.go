@@ -188,6 +188,7 @@ func (ch *change) enableUser(u User) error {
 
 // touchUser says that the part of the map changed that nodes are told of u.
 func (ch *change) touchUser(u User) error {
+	ch.shown = true // also to who was granted nothing
 	grants, err := ch.Grants().Of(u.ID)
 	for _, g := range grants {
 		ch.touch(g.Tenant)
@@ -198,6 +199,7 @@ func (ch *change) touchUser(u User) error {
 // SetFavourite says whether a user wants to see something first.
 func (c *Coordinator) SetFavourite(ctx context.Context, f Favourite, on bool) error {
 	return c.update(ctx, ActorUser(f.User), func(ch *change) error {
+		ch.shown = true
 		if !on {
 			if err := ch.Favourites().Delete(f); err != nil && !errors.Is(err, ErrNotFound) {
 				return err

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"postern"
+	"postern/internal/member"
 )
 
 // Each of the portal's answers that is not as it should be signs nobody in.
@@ -56,6 +59,9 @@ func TestCallbackRefuses(t *testing.T) {
 		{"another access token", with("at_hash", "AAAAAAAAAAAAAAAAAAAAAA"), 502, "cannot be verified"},
 		{"an access token", func(_ *testing.T, o *office) {
 			o.portal.forge = func(h header, _ claims) { h["typ"] = "at+jwt" }
+		}, 502, "cannot be verified"},
+		{"a token of another kind", func(_ *testing.T, o *office) {
+			o.portal.forge = func(h header, _ claims) { h["typ"] = "rt+jwt" }
 		}, 502, "cannot be verified"},
 		{"another's key", signed(jose.ES256, func(*office) any { return stranger }), 502, "cannot be verified"},
 		{"HMAC with the public key", signed(jose.HS256, func(o *office) any {
@@ -229,5 +235,48 @@ func TestStates(t *testing.T) {
 	}
 	if n := o.gate.sessions.count(); n != 0 {
 		t.Errorf("%d sessions", n)
+	}
+}
+
+// A request that a browser repeats, cookies and all, has its code redeemed once.
+func TestCodeIsRedeemedOnce(t *testing.T) {
+	o := newOffice(t, map[string]Service{"a.test": hello("a")})
+	c := o.browser(1)
+	resp, _ := get(t, c, "https://a.test/x", navigation...)
+	back, state := o.back(resp, o.user(ann)), resp.Cookies()[0]
+	redeem, redeemed := o.portal.redeem, 0
+	o.gate.redeem = func(ctx context.Context, form url.Values) (member.Tokens, error) {
+		redeemed++
+		return redeem(ctx, form)
+	}
+	cookie := []string{"Cookie", state.Name + "=" + state.Value}
+	resp, _ = get(t, o.client(t, 1), back, append(cookie, navigation...)...)
+	if len(sessionCookies(resp)) != 1 {
+		t.Fatalf("the first time: %d %v", resp.StatusCode, resp.Header)
+	}
+	resp, _ = get(t, o.client(t, 1), back, append(cookie, navigation...)...)
+	if len(sessionCookies(resp)) != 0 || !strings.HasPrefix(resp.Header.Get("Location"), testIssuer) || redeemed != 1 {
+		t.Errorf("the second time: %d %v, redeemed %d times", resp.StatusCode, resp.Header, redeemed)
+	}
+}
+
+func TestSpentIsBounded(t *testing.T) {
+	var s spent
+	now := time.Now()
+	for i := range 3 * maxSpent {
+		st := signInState{ID: strconv.Itoa(i), Expires: now.Add(stateLife)}
+		if !s.first(st, now) || s.first(st, now) {
+			t.Fatalf("state %d is not told apart", i)
+		}
+	}
+	if n := len(s.until); n > maxSpent {
+		t.Errorf("%d are remembered", n)
+	}
+	late := now.Add(stateLife)
+	for i := range maxSpent {
+		s.first(signInState{ID: "late" + strconv.Itoa(i), Expires: late.Add(stateLife)}, late)
+	}
+	if _, old := s.until["1"]; old {
+		t.Error("what is of no use any more is remembered")
 	}
 }

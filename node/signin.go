@@ -27,7 +27,7 @@ import (
 //	gate.callback    303 from the portal: the code, which redeem changes for an ID token
 //	gate.finish      the person is of this tenant: a session, 303 to where it began
 //
-// Nothing of it is kept here meanwhile: the state carries all, sealed, and a cookie
+// Next to nothing of it is kept here meanwhile: the state carries all, sealed, and a cookie
 // binds it to the browser. So there is no limit to how many are under way, and each
 // tab of a browser has its own.
 const (
@@ -199,7 +199,7 @@ func (g *gate) callback(w http.ResponseWriter, r *http.Request) {
 	}
 	setCookie(w, cookieState+st.ID, "", -1)
 	switch {
-	case !fromBrowser(r, st), g.now().After(st.Expires):
+	case !fromBrowser(r, st), g.now().After(st.Expires), !q.Has("error") && !g.spent.first(st, g.now()):
 		// It may be a tab that came back late, or was loaded again: whoever is signed
 		// in goes on. Anybody can have made this link, so nothing else comes of it
 		// than what a link to the target would do.
@@ -207,7 +207,7 @@ func (g *gate) callback(w http.ResponseWriter, r *http.Request) {
 			redirect(w, st.Target)
 			return
 		}
-		g.again(w, r, t, st, badSignIn, errors.New("state has expired, or is another browser's"))
+		g.again(w, r, t, st, badSignIn, errors.New("state has expired, was used, or is another browser's"))
 	case q.Has("error"):
 		g.refused(w, r, t, st, q.Get("error"))
 	default:

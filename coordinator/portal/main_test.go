@@ -84,7 +84,7 @@ func deploy(t *testing.T, change func(*portal.Config)) *deployment {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := d.Serve(ctx, ln, site{p}); err != nil {
+		if err := d.Serve(ctx, ln, p); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
 	})
@@ -97,13 +97,6 @@ func deploy(t *testing.T, change func(*portal.Config)) *deployment {
 	})
 	t.Cleanup(d.stop)
 	return d
-}
-
-// A site is a portal for browsers alone.
-type site struct{ *portal.Portal }
-
-func (site) ServeToken(w http.ResponseWriter, _ *http.Request, _ []string) {
-	w.WriteHeader(http.StatusNotFound)
 }
 
 func must(t *testing.T, err error) {
