@@ -8,7 +8,8 @@ import (
 // The admin API, version 1, between operators and the coordinator: JSON over
 // HTTP, on a unix socket in the data directory (whoever may open it may use it)
 // and on the control port under a bearer token of kind AdminToken. Its OpenAPI
-// document is at /admin/v1/openapi.json; docs/protocol.md tells the rest.
+// document is at /admin/v1/openapi.json; docs/protocol.md tells the rest,
+// people.go what there is about people.
 //
 //	GET    /admin/v1/status                     Overview
 //	GET    /admin/v1/tenants                    []Tenant
@@ -28,7 +29,7 @@ import (
 //	POST   /admin/v1/routes                     RouteRequest -> RouteState
 //	DELETE /admin/v1/routes/{host}
 //	GET    /admin/v1/routes/{host}/match        RouteState, as a gateway would see it
-//	GET    /admin/v1/audit?after=&limit=        []AuditEntry, oldest first
+//	GET    /admin/v1/audit?after=&limit=        []AuditEntry, oldest first; see its other filters there
 const (
 	PathAdmin = "/admin/v1"
 
@@ -157,7 +158,7 @@ type RouteState struct {
 	Service string   `json:"service"`
 	Kind    string   `json:"kind" enum:"auto,custom" doc:"auto: follows from what is published; custom: added by hand"`
 	Nodes   []string `json:"nodes" doc:"names of the nodes that serve it"`
-	State   string   `json:"state" enum:"ready,offline"`
+	State   string   `json:"state" enum:"ready,offline,no-path,no-control" doc:"the best of its nodes', which is ready, no-control, no-path, offline"`
 	URL     string   `json:"url"`
 }
 

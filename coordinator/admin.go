@@ -162,7 +162,9 @@ func (c *Coordinator) registerAdmin(api huma.API) {
 	c.registerTenants(api)
 	c.registerMembers(api)
 	c.registerRoutes(api)
-	operation(c, api, "GET", "/audit", "audit", "Who did what, oldest first",
+	c.registerUsers(api)
+	c.registerIssuers(api)
+	operation(c, api, "GET", "/audit", "audit", "Who did what, oldest first unless asked otherwise",
 		answering(func(ctx context.Context, o *Operator, in *auditFilter) ([]postern.AuditEntry, error) {
 			return o.Audit(ctx, AuditQuery(*in))
 		}))

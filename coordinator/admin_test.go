@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,50 +32,71 @@ type operation struct {
 	Responses   map[string]json.RawMessage `json:"responses"`
 }
 
-// The document, the list in admin.go, and the server say the same.
+// listedOperations returns the operations that admin.go and people.go list, as
+// METHOD PATH.
+func listedOperations(t *testing.T) map[string]bool {
+	t.Helper()
+	listed := map[string]bool{}
+	for _, file := range []string{"../admin.go", "../people.go"} {
+		source, err := os.ReadFile(file)
+		must(t, err)
+		for _, m := range regexp.MustCompile(`(?m)^//\s+(GET|POST|PUT|DELETE)\s+(/admin/v1/[^\s?]+)`).FindAllStringSubmatch(string(source), -1) {
+			listed[m[1]+" "+m[2]] = true
+		}
+	}
+	return listed
+}
+
+// The document, the lists in admin.go and people.go, and the server say the same.
 func TestOpenAPI(t *testing.T) {
 	d := deploy(t)
 	d.addTenant("acme")
 	a, g := d.node("acme", "a", postern.DefaultService), d.gateway("door")
 	token := d.token(postern.TokenRequest{Tenant: "acme"})
 	must(t, d.operate("POST", "/routes", postern.RouteRequest{Host: "erp.example.com", Tenant: "acme"}, nil))
+	must(t, d.operate("POST", "/users", postern.UserRequest{Login: "anna"}, nil))
 
 	var doc openAPI
 	must(t, d.operate("GET", "/openapi.json", nil, &doc))
-	source, err := os.ReadFile("../admin.go")
-	must(t, err)
-	listed := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^//\s+(GET|POST|PUT|DELETE)\s+(/admin/v1/[^\s?]+)`).FindAllStringSubmatch(string(source), -1) {
-		listed[m[1]+" "+m[2]] = true
-		if _, ok := doc.Paths[m[2]][strings.ToLower(m[1])]; !ok {
-			t.Errorf("%s %s is listed but not in the document", m[1], m[2])
+	listed := listedOperations(t)
+	for name := range listed {
+		method, path, _ := strings.Cut(name, " ")
+		if _, ok := doc.Paths[path][strings.ToLower(method)]; !ok {
+			t.Errorf("%s is listed but not in the document", name)
 		}
 	}
-	if len(listed) != 19 {
-		t.Errorf("found %d operations in admin.go's list, want 19", len(listed))
+	if len(listed) != 31 {
+		t.Errorf("found %d operations in the lists, want 31", len(listed))
 	}
 
 	values := strings.NewReplacer("{tenant}", "acme", "{token}", token.ID.String(), "{node}", a.ID,
-		"{gateway}", g.ID, "{host}", "erp.example.com")
+		"{gateway}", g.ID, "{host}", "erp.example.com", "{user}", "anna", "{issuer}", "acme-id")
 	bodies := map[string]any{
 		"POST /admin/v1/tenants": postern.TenantRequest{Name: "new"},
 		"POST /admin/v1/tokens":  postern.TokenRequest{Tenant: "acme"},
 		"POST /admin/v1/routes":  postern.RouteRequest{Host: "other.example.com", Tenant: "acme", Service: "erp"},
+		"POST /admin/v1/users":   postern.UserRequest{Login: "new"},
 
-		"PUT /admin/v1/tenants/{tenant}/admission": postern.AdmissionRequest{Mode: postern.AdmissionPortal},
+		"PUT /admin/v1/tenants/{tenant}/admission":   postern.AdmissionRequest{Mode: postern.AdmissionPortal},
+		"PUT /admin/v1/users/{user}/grants/{tenant}": postern.GrantRequest{Groups: []string{"accounting"}},
+		"PUT /admin/v1/issuers/{issuer}":             request("acme"),
 	}
-	// What removes comes last, and the tenant after what it has.
-	order := []string{"get", "post", "put", "delete"}
+	// What removes comes last, what is inside of another before that, and the tenant
+	// after what it has.
+	paths := slices.Sorted(maps.Keys(doc.Paths))
 	var last []func()
-	for _, method := range order {
-		for path, ops := range doc.Paths {
-			op, ok := ops[method]
+	for _, method := range []string{"get", "post", "put", "delete"} {
+		if method == "delete" {
+			slices.Reverse(paths)
+		}
+		for _, path := range paths {
+			op, ok := doc.Paths[path][method]
 			if !ok {
 				continue
 			}
 			name := strings.ToUpper(method) + " " + path
 			if !listed[name] {
-				t.Errorf("%s is in the document but not in admin.go's list", name)
+				t.Errorf("%s is in the document but in no list", name)
 			}
 			if _, ok := op.Responses["default"]; !ok || len(op.Responses) != 2 {
 				t.Errorf("%s: the document has responses %v, want a success and default", name, op.Responses)
@@ -111,6 +134,7 @@ func TestAdminRefuses(t *testing.T) {
 	must(t, d.operate("DELETE", "/routes/old.example.com", nil, nil))
 	must(t, d.operate("POST", "/tenants", postern.TenantRequest{Name: "bye"}, nil))
 	must(t, d.operate("DELETE", "/tenants/bye", nil, nil))
+	must(t, d.operate("POST", "/users", postern.UserRequest{Login: "anna"}, nil))
 	tests := []struct {
 		name, method, path string
 		in                 any
@@ -151,6 +175,19 @@ func TestAdminRefuses(t *testing.T) {
 		{"route was released lately", "POST", "/routes", postern.RouteRequest{Host: "old.example.com", Tenant: "rival"}, 409, postern.CodeQuarantined},
 		{"no custom route to remove", "DELETE", "/routes/acme." + base, nil, 404, postern.CodeNotFound},
 		{"no route", "GET", "/routes/nobody.example.com/match", nil, 404, postern.CodeNotFound},
+		{"no user", "GET", "/users/nobody", nil, 404, postern.CodeNotFound},
+		{"no user to remove", "DELETE", "/users/nobody", nil, 404, postern.CodeNotFound},
+		{"no user to invite", "POST", "/users/nobody/invite", nil, 404, postern.CodeNotFound},
+		{"no user to grant to", "PUT", "/users/nobody/grants/acme", postern.GrantRequest{}, 404, postern.CodeNotFound},
+		{"login with a space", "POST", "/users", postern.UserRequest{Login: "a b"}, 422, postern.CodeInvalid},
+		{"login is taken", "POST", "/users", postern.UserRequest{Login: "ANNA "}, 409, postern.CodeTaken},
+		{"grant of no tenant", "PUT", "/users/anna/grants/nobody", postern.GrantRequest{}, 404, postern.CodeNotFound},
+		{"grant of no role", "PUT", "/users/anna/grants/acme", postern.GrantRequest{Role: "boss"}, 422, postern.CodeInvalid},
+		{"grant of a group that is no label", "PUT", "/users/anna/grants/acme", postern.GrantRequest{Groups: []string{"A b"}}, 422, postern.CodeInvalid},
+		{"no grant to revoke", "DELETE", "/users/anna/grants/acme", nil, 404, postern.CodeNotFound},
+		{"issuer without TLS", "PUT", "/issuers/x", postern.IssuerRequest{URL: "http://id.example", ClientID: "c", Tenant: "acme", Roles: map[string]postern.IssuerRole{"*": {}}}, 422, postern.CodeInvalid},
+		{"issuer of no tenant", "PUT", "/issuers/x", request("nobody"), 404, postern.CodeNotFound},
+		{"no issuer to remove", "DELETE", "/issuers/nobody", nil, 404, postern.CodeNotFound},
 		{"limit too high", "GET", "/audit?limit=1001", nil, 422, postern.CodeInvalid},
 		{"unknown field", "POST", "/tenants", map[string]string{"name": "x", "nmae": "y"}, 422, postern.CodeInvalid},
 		{"no such path", "GET", "/nothing", nil, 404, postern.CodeNotFound},
@@ -219,7 +256,7 @@ func TestStates(t *testing.T) {
 			must(t, d.operate("GET", "/status", nil, &o))
 			ready := node == postern.StateReady
 			return n.ID == a.ID && n.State == node && gs[0].State == gateway &&
-				(r.State == postern.StateReady) == ready && (o.NodesReady == 1) == ready && r.URL == "https://acme."+base+":8443"
+				r.State == node && (o.NodesReady == 1) == ready && r.URL == "https://acme."+base+":8443"
 		})
 	}
 	report := func(handshake time.Time) {

@@ -44,8 +44,8 @@ var forever = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 //	coordinator.*    Ed25519, signed by the control CA; the control port's own
 //	ca.*             ECDSA P-256, signed by itself: the private CA for browsers,
 //	                 bound to the base domain. The root has no part in it.
-//	seal.key         256 bits; encrypts the secrets that the registry keeps
 //	signin.key       ECDSA P-256; signs the portal's tokens, in no certificate
+//	seal.key         256 bits; encrypts the secrets that the registry keeps
 //
 // It is safe for concurrent use.
 type Authority struct {
@@ -55,8 +55,8 @@ type Authority struct {
 	rootKey crypto.Signer // nil: offline
 	control pair
 	private pair
-	seal    cipher.AEAD
 	signIn  jose.JSONWebKey // private
+	seal    cipher.AEAD
 
 	mu      sync.Mutex
 	server  pair
@@ -88,7 +88,7 @@ func OpenAuthority(dir, base string, now func() time.Time) (*Authority, error) {
 		return nil, err
 	}
 	a := &Authority{base: base, now: now, dir: dir}
-	for _, open := range []func() error{a.openRoot, a.openControl, a.openPrivate, a.openServer, a.openSeal, a.openSignIn} {
+	for _, open := range []func() error{a.openRoot, a.openControl, a.openPrivate, a.openServer, a.openSignIn, a.openSeal} {
 		if err := open(); err != nil {
 			return nil, fmt.Errorf("authority: %w", err)
 		}

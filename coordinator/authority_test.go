@@ -52,7 +52,7 @@ func TestAuthorityFiles(t *testing.T) {
 			must(t, err)
 		}
 	}
-	for _, name := range []string{"seal.key", "signin.key"} {
+	for _, name := range []string{"signin.key", "seal.key"} {
 		stat, err := os.Stat(filepath.Join(dir, name))
 		must(t, err)
 		if stat.Mode().Perm() != 0o600 {

@@ -43,6 +43,8 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rc.Flush()
 }
 
+func (s *site) EndStreams() {}
+
 func (s *site) ServeToken(w http.ResponseWriter, r *http.Request, hosts []string) {
 	s.mu.Lock()
 	s.hosts = hosts
@@ -407,12 +409,12 @@ func TestClient(t *testing.T) {
 		"own.acme." + base: false, "safe.acme." + base: true, "books.example.com": true, "idle.example.com": false,
 		"nothing." + base: false, portalHost: false, control: false, "": false, "ACME." + base: false, "acme." + base + ".": false,
 	} {
-		redirect, ok := d.Client(host)
+		origin, ok := d.Client(host)
 		if ok != want {
 			t.Errorf("%q: got %v, want %v", host, ok, want)
 		}
-		if want := "https://" + host + ":8443/.well-known/postern/callback"; ok && redirect != want {
-			t.Errorf("got redirect %q, want %q", redirect, want)
+		if want := "https://" + host + ":8443"; ok && origin != want {
+			t.Errorf("got origin %q, want %q", origin, want)
 		}
 	}
 	must(t, d.operate("DELETE", "/nodes/"+a.ID, nil, nil))

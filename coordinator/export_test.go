@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"net/http"
 
 	"postern"
 )
@@ -82,6 +83,11 @@ func (c *Coordinator) RemoveIssuer(ctx context.Context, name string) error {
 }
 
 func (c *Coordinator) SweepSessions(ctx context.Context) { c.sweepSessions(ctx) }
+func (c *Coordinator) SweepSources(ctx context.Context)  { c.sweepSources(ctx) }
+
+func (c *Coordinator) Rehash(ctx context.Context, u User, password string) {
+	c.rehash(ctx, u, password)
+}
 
 // CheapPasswords makes hashing cost next to nothing, but for a parameter or two of
 // today's.
@@ -95,4 +101,10 @@ const (
 	MaxEnded    = maxEnded
 	KeepSession = keepSession
 	MaxPasskeys = maxPasskeys
+
+	MaxSources     = maxSources
+	MaxUserSources = maxUserSources
 )
+
+// AdminAs returns the admin API as o sees it.
+func (c *Coordinator) AdminAs(o *Operator) http.Handler { return as(o, c.adminHandler()) }

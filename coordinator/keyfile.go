@@ -14,7 +14,9 @@ import (
 )
 
 // authorityFiles are the names that anyFile looks for.
-var authorityFiles = []string{"control-ca.key", "control-ca.pem", "coordinator.key", "coordinator.pem", "ca.key", "ca.pem", "seal.key", "signin.key"}
+var authorityFiles = []string{
+	"control-ca.key", "control-ca.pem", "coordinator.key", "coordinator.pem", "ca.key", "ca.pem", "signin.key", "seal.key",
+}
 
 // anyFile returns the name of a file that was made after the root, or "".
 func (a *Authority) anyFile() string {

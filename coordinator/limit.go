@@ -28,7 +28,7 @@ func newLimits(now func() time.Time) limits {
 	return limits{
 		source:  newLimiter[netip.Prefix](rate.Every(100*time.Millisecond), 120, now),
 		token:   newLimiter[postern.TokenID](rate.Every(200*time.Millisecond), 120, now),
-		member:  newLimiter[string](rate.Every(time.Second), 60, now),
+		member:  newLimiter[string](rate.Every(250*time.Millisecond), 60, now),
 		redeem:  newLimiter[string](rate.Every(20*time.Millisecond), 200, now), // a whole company in the morning
 		record:  newLimiter[string](rate.Every(time.Minute), 256, now),         // all services and certificates at once
 		login:   newLimiter[string](rate.Every(12*time.Second), 5, now),

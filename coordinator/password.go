@@ -108,6 +108,10 @@ func (c *Coordinator) CheckPassword(ctx context.Context, login, password string,
 		// What a stranger typed is not recorded: it may be a password in the
 		// wrong field.
 		c.refused(ctx, actorStranger, "signin.refused", "", u.ID, remote, why)
+		if ok && !u.Disabled.IsZero() {
+			// Whoever has the password may know, and should not try others.
+			return User{}, unauthorized("this account cannot sign in", "ask whoever invited you")
+		}
 		return User{}, unauthorized("login or password is wrong", "try again, or sign in with a passkey")
 	}
 	if stale {
@@ -184,7 +188,7 @@ func (c *Coordinator) SetPassword(ctx context.Context, actor, user, password, ke
 			return noUser(err, user)
 		}
 		u.Password = hash
-		return errors.Join(ch.Users().Put(u), ch.endOthers(&u, keep), ch.audit("user.password", "", u.ID, u.Login))
+		return errors.Join(ch.Users().Put(u), ch.endOthers(&u, keep), ch.auditUser("user.password", u, u.Login))
 	})
 }
 

@@ -47,7 +47,13 @@ func TestCheckPassword(t *testing.T) {
 			wantProblem(t, err, 401, postern.CodeUnauthorized)
 			var p *postern.Problem
 			errors.As(err, &p)
-			said[p.Detail+p.Hint] = true
+			if tt.login == "disabled" && tt.password == goodPassword {
+				if p.Detail != "this account cannot sign in" {
+					t.Errorf("who has the password is told %q", p.Detail)
+				}
+			} else {
+				said[p.Detail+p.Hint] = true
+			}
 			r.wantLog("signin.refused", append(tt.log, "stranger")...)
 		})
 	}
@@ -179,6 +185,13 @@ func TestRehash(t *testing.T) {
 	}
 	if got := r.fresh(u).Password; !strings.HasPrefix(got, "$argon2id$v=19$m=64,t=2,p=1$") {
 		t.Errorf("got %q", got)
+	}
+	// Not in the place of one that was set in the meantime.
+	must(t, r.SetPassword(t.Context(), "local", u.ID, goodPassword+"2", ""))
+	want := r.fresh(u).Password
+	r.Rehash(t.Context(), u, goodPassword)
+	if got := r.fresh(u).Password; got != want {
+		t.Error("the password that was set is gone")
 	}
 }
 

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -28,6 +29,7 @@ type presence struct {
 	seen    map[string]time.Time  // by member id; when its last stream ended
 	unsaved map[string]bool       // of seen, by member id
 	reports map[string]report     // by gateway id
+	fresh   map[string]bool       // by node id; which had a fresh tunnel when refreshed looked
 	acting  map[string]uint64     // by gateway id; versions that they told since their streams opened
 	news    chan struct{}         // closed when streams or acting change
 }
@@ -185,6 +187,30 @@ func (p *presence) freshTunnels(id string, now time.Time) int {
 	return n
 }
 
+// refreshed reports whether other nodes have a fresh tunnel than the last time.
+func (p *presence) refreshed(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fresh := make(map[string]bool)
+	for _, r := range p.reports {
+		for id, peer := range r.peers {
+			if isFresh(peer.Handshake, now) {
+				fresh[id] = true
+			}
+		}
+	}
+	changed := !maps.Equal(fresh, p.fresh)
+	p.fresh = fresh
+	return changed
+}
+
+// tellRefreshed rings if other nodes are reached than the last time.
+func (c *Coordinator) tellRefreshed() {
+	if c.presence.refreshed(c.cfg.Now()) {
+		c.changed.ring()
+	}
+}
+
 // nodeState returns a node's state as operators are told.
 func nodeState(control, path bool) string {
 	switch {
@@ -194,6 +220,17 @@ func nodeState(control, path bool) string {
 		return postern.StateNoPath
 	case path:
 		return postern.StateNoCtrl
+	}
+	return postern.StateOffline
+}
+
+// betterState returns the one of two states that does more for a browser: traffic
+// flows without the control stream.
+func betterState(a, b string) string {
+	for _, s := range []string{postern.StateReady, postern.StateNoCtrl, postern.StateNoPath} {
+		if a == s || b == s {
+			return s
+		}
 	}
 	return postern.StateOffline
 }
@@ -211,6 +248,7 @@ func (c *Coordinator) keepSeen(ctx context.Context) error {
 		case <-tick.C:
 			c.storeSeen(ctx)
 			c.sweepSessions(ctx)
+			c.tellRefreshed()
 			c.sweepSources(ctx)
 		case <-ctx.Done():
 			return nil

@@ -28,6 +28,9 @@ type Site interface {
 	// 4.1.3). The node is proven to be one of those that serve hosts, and may
 	// redeem what is for one of them, and nothing else.
 	ServeToken(w http.ResponseWriter, r *http.Request, hosts []string)
+
+	// EndStreams ends the answers that would go on for ever: the server is to stop.
+	EndStreams()
 }
 
 // Serve answers members and operators on the control port, and site at the
@@ -44,6 +47,9 @@ func (c *Coordinator) Serve(ctx context.Context, ln net.Listener, site Site) err
 	srv := c.newServer(d)
 	srv.http.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){postern.EdgeProtocol: e.pipe}
 	srv.http.RegisterOnShutdown(c.presence.endAll)
+	if site != nil {
+		srv.http.RegisterOnShutdown(site.EndStreams)
+	}
 	srv.http.ConnContext = withVisitor
 	direct := tls.NewListener(crowdListener{ln, c.crowd}, d.tlsConfig("h2", "http/1.1", postern.EdgeProtocol))
 	err := srv.run(ctx, c.keepSeen, direct, e)

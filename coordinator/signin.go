@@ -59,29 +59,33 @@ func (cfg *Config) portal() *postern.Portal {
 	return &postern.Portal{Issuer: httpsURL(cfg.PortalHost, cfg.Port), Keys: keys}
 }
 
-// callbackPath is where a node takes the codes that it redeems.
-const callbackPath = "/.well-known/postern/callback"
+// CallbackPath is where a node takes the codes that it redeems.
+const CallbackPath = "/.well-known/postern/callback"
 
-// Client returns the one redirect URI of the OpenID client whose id is host: a
-// routed host name at which something asks who people are.
-func (c *Coordinator) Client(host string) (redirect string, ok bool) {
-	snap := c.snapshot.Load()
-	for _, t := range snap.tenants {
-		for _, r := range t.section.Routes {
-			if r.Host == host {
-				return httpsURL(host, c.cfg.Port) + callbackPath, snap.asks(r)
-			}
-		}
+// Client returns the origin of the OpenID client whose id is host: a routed host
+// name at which something asks the portal who people are. Its one redirect URI is
+// CallbackPath there.
+func (c *Coordinator) Client(host string) (origin string, ok bool) {
+	t, r := c.snapshot.Load().route(host)
+	if t == nil || !t.offers()[r.Service].asks() {
+		return "", false
 	}
-	return "", false
+	return httpsURL(host, c.cfg.Port), true
 }
 
-// asks reports whether a node that serves r asks the portal who anybody is.
-func (s *snapshot) asks(r postern.Route) bool {
-	return slices.ContainsFunc(r.Nodes, func(id string) bool {
-		return slices.ContainsFunc(s.byID[id].Services, func(service postern.Service) bool {
-			return service.Name == r.Service && service.Require != postern.RequireIssuer && !open(service)
-		})
+// TenantAt returns the tenant that host is routed to, "" if it is to none.
+func (c *Coordinator) TenantAt(host string) string {
+	t, _ := c.snapshot.Load().route(host)
+	if t == nil {
+		return ""
+	}
+	return t.Name
+}
+
+// asks reports whether one of o asks the portal who anybody is.
+func (o offer) asks() bool {
+	return slices.ContainsFunc(o, func(s offered) bool {
+		return s.Require != postern.RequireIssuer && !open(s.Service)
 	})
 }
 

@@ -146,8 +146,8 @@ func (ch *change) build(prev *snapshot, d Deployment) (*snapshot, error) {
 	}
 	for tenant := range ch.moved {
 		t := next.tenants[tenant]
-		if t == nil || ch.touched[tenant] {
-			continue
+		if t == nil {
+			continue // removed, with sources left in the store
 		}
 		moved := *t
 		if err := moved.buildGates(ch, next.version); err != nil {

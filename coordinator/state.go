@@ -73,9 +73,7 @@ func (c *Coordinator) routeState(snap *snapshot, t *tenantMap, r postern.Route) 
 	for _, id := range r.Nodes {
 		n := snap.byID[id]
 		out.Nodes = append(out.Nodes, n.Name)
-		if c.nodeState(snap, n).State == postern.StateReady {
-			out.State = postern.StateReady
-		}
+		out.State = betterState(out.State, c.nodeState(snap, n).State)
 	}
 	return out
 }

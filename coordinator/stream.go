@@ -31,7 +31,11 @@ type mapWriter struct {
 // when m goes away, opens another stream, or is no member any more.
 func (c *Coordinator) serveMap(w http.ResponseWriter, r *http.Request, m *Member) {
 	stream := c.presence.open(m.ID)
-	defer func() { c.presence.close(m.ID, stream, c.cfg.Now()) }()
+	c.changed.ring()
+	defer func() {
+		c.presence.close(m.ID, stream, c.cfg.Now())
+		c.changed.ring()
+	}()
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Time{}) // the request was read; HTTP/1.1 would end the stream on it

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"context"
 	"net/http"
 
 	"postern"
@@ -25,8 +26,19 @@ func (c *Coordinator) postToken(site Site) http.HandlerFunc {
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxTokenBody)
-		site.ServeToken(w, r, c.hostsOf(m))
+		site.ServeToken(w, r.WithContext(context.WithValue(r.Context(), askerKey{}, actorMember(m))), c.hostsOf(m))
 	}
+}
+
+type askerKey struct{}
+
+// Asker returns the actor that a Site's request is from: the node that redeems, or
+// ActorStranger if the coordinator does not know.
+func Asker(ctx context.Context) string {
+	if actor, ok := ctx.Value(askerKey{}).(string); ok {
+		return actor
+	}
+	return ActorStranger
 }
 
 // hostsOf returns the host names that lead to m.

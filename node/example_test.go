@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 
 	"postern"
 	"postern/node"
@@ -18,7 +19,8 @@ func ExampleServe() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	hello := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "Hello, %s\n", r.RemoteAddr)
+		user, _ := node.UserOf(r.Context()) // there is one: the service is for members
+		fmt.Fprintf(w, "Hello, %s\n", user.Login)
 	})
 	err := node.Serve(ctx, node.ListenConfig{
 		Data:  "/var/lib/hello",
@@ -44,8 +46,47 @@ func ExampleListen() {
 			log.Print("reached at ", urls)
 		}
 	}()
-	err = http.Serve(ln, http.FileServer(http.Dir("/srv/docs")))
+	err = http.Serve(ln, ln.Protect(http.FileServer(http.Dir("/srv/docs"))))
 	log.Print(err, ln.Wait())
+}
+
+// What is for some in a service that is for all.
+func ExampleUserOf() {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
+		if user, ok := node.UserOf(r.Context()); ok {
+			fmt.Fprintf(w, "Hello, %s\n", user.Login)
+		} else {
+			fmt.Fprintln(w, "Hello, stranger")
+		}
+	})
+	mux.HandleFunc("POST /vouchers", func(w http.ResponseWriter, r *http.Request) {
+		user, _ := node.UserOf(r.Context())
+		if !slices.Contains(user.Groups, "accounting") {
+			http.Error(w, "for accountants only", http.StatusForbidden)
+		}
+	})
+	err := node.Serve(context.Background(), node.ListenConfig{
+		Data:    "/var/lib/hello",
+		Service: node.Service{Access: postern.AccessPublic},
+	}, mux)
+	log.Print(err)
+}
+
+// A program that is public but for one part, and has an http.Server of its own.
+func ExampleListener_Protect() {
+	ln, err := node.Listen(context.Background(), node.ListenConfig{
+		Data: "/var/lib/hello",
+		Service: node.Service{
+			Access:     postern.AccessPublic,
+			Exceptions: []node.Exception{{Path: "/admin/", Access: postern.AccessGroups, Groups: []string{"admins"}}},
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	server := &http.Server{Handler: ln.Protect(http.DefaultServeMux)}
+	log.Print(server.Serve(ln), ln.Wait())
 }
 
 // Several services, and a change while they run.
@@ -57,7 +98,7 @@ func ExampleNode_SetServices() {
 	defer dir.Close()
 	services := []node.Service{
 		{Title: "Books", Icon: "book", Upstream: "http://localhost:9000"},
-		{Name: "docs", Upstream: "/srv/docs"},
+		{Name: "docs", Upstream: "/srv/docs", Access: postern.AccessGroups, Groups: []string{"editors"}},
 	}
 	n, err := node.New(node.Config{Dir: dir, Services: services})
 	if err != nil {

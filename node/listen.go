@@ -228,6 +228,7 @@ func (l *Listener) SetService(s Service) error {
 
 // AwaitReady waits until every address has been seen through a gateway with the
 // certificate made here, and returns them, such as https://acme.apps.example.com.
+// Those of a tenant that does not admit this machine's address are taken on trust.
 func (l *Listener) AwaitReady(ctx context.Context) ([]string, error) {
 	tick := time.NewTicker(linkInterval)
 	defer tick.Stop()
@@ -249,7 +250,7 @@ func (l *Listener) AwaitReady(ctx context.Context) ([]string, error) {
 // ready.
 func (s Status) readyURLs() (urls []string) {
 	for _, r := range s.Routes {
-		if r.State != RouteReady {
+		if r.State != RouteReady && r.State != RouteClosed {
 			return nil
 		}
 		urls = append(urls, r.URL)

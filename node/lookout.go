@@ -44,7 +44,7 @@ type sight struct {
 
 // A view is the outcome of one look at a host through all gateways.
 type view struct {
-	state  string // RouteReady, RouteWaiting or RouteAlarm; empty: not looked yet
+	state  string // one of the RouteXxx; empty: not looked yet
 	tls    string // version
 	sha256 string
 	at     time.Time
@@ -179,6 +179,8 @@ func (l *lookout) tell(host string, was, now view) {
 	case RouteAlarm:
 		l.log.Error("a gateway shows another certificate: somebody may be reading along", "server_name", host,
 			"sha256", now.sha256, "err", now.err)
+	case RouteClosed:
+		l.log.Info("not to be seen from this machine", "server_name", host, "err", now.err)
 	default:
 		l.log.Debug("not seen from the gateway yet", "server_name", host, "err", now.err)
 	}
@@ -198,7 +200,7 @@ func (l *lookout) through(ctx context.Context, gateways []postern.Gateway, host 
 		if v.state == RouteAlarm {
 			return v
 		}
-		if best.state != RouteReady {
+		if best.state != RouteReady && (best.state != RouteClosed || v.state == RouteReady) {
 			best = v
 		}
 	}
@@ -209,6 +211,12 @@ func (l *lookout) through(ctx context.Context, gateways []postern.Gateway, host 
 func compare(ctx context.Context, g postern.Gateway, host string, cert *certificate, ca []byte) view {
 	v := view{state: RouteWaiting, at: time.Now()}
 	state, err := handshake(ctx, g.Public, host)
+	if isAlert(err, alertAccessDenied) {
+		v.state = RouteClosed
+		v.err = fmt.Errorf("gateway %q lets in only whom the tenant admits, which this machine's address is not; "+
+			"to have this checked, it has to be allowed: postern tenants admission", g.Name)
+		return v
+	}
 	if err != nil {
 		v.err = fmt.Errorf("through gateway %q: %w", g.Name, err)
 		return v
@@ -227,6 +235,15 @@ func compare(ctx context.Context, g postern.Gateway, host string, cert *certific
 		v.err = fmt.Errorf("gateway %q showed another certificate, SHA-256 %s", g.Name, v.sha256)
 	}
 	return v
+}
+
+// alertAccessDenied is a TLS alert (RFC 8446, section 6.2).
+const alertAccessDenied = tls.AlertError(49)
+
+// isAlert reports whether err is that the other side of a TLS handshake sent alert.
+func isAlert(err error, alert tls.AlertError) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error" && op.Err.Error() == alert.Error()
 }
 
 func rest(chain []*x509.Certificate) [][]byte {

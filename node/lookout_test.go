@@ -11,6 +11,9 @@ import (
 	"postern"
 )
 
+// denied stands for the alert access_denied in place of a certificate.
+var denied = &certificate{}
+
 // publicGateway shows cert to whoever connects, as a gateway's port would.
 func publicGateway(t *testing.T, cert func() *certificate) string {
 	t.Helper()
@@ -27,6 +30,11 @@ func publicGateway(t *testing.T, cert func() *certificate) string {
 			}
 			wg.Go(func() {
 				defer raw.Close()
+				if cert() == denied {
+					raw.Read(make([]byte, 4<<10)) // the hello
+					raw.Write([]byte{21, 3, 3, 0, 2, 2, 49})
+					return
+				}
 				c := tls.Server(raw, &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 					if hello.ServerName != "a.test" {
 						t.Errorf("asked for %q", hello.ServerName)
@@ -66,7 +74,7 @@ func TestLookout(t *testing.T) {
 	tests := []struct {
 		name       string
 		held       *certificate
-		shown      []*certificate // by each gateway; nil: unrecognized_name
+		shown      []*certificate // by each gateway; nil: unrecognized_name; or denied
 		state      string
 		note, says string
 	}{
@@ -78,6 +86,10 @@ func TestLookout(t *testing.T) {
 		{"one of two gateways lies", ours, []*certificate{ours, theirs}, RouteAlarm, "", "another certificate"},
 		{"one of two gateways knows us not", ours, []*certificate{nil, ours}, RouteReady, "", ""},
 		{"the gateway knows us not", ours, []*certificate{nil}, RouteWaiting, "", "unrecognized name"},
+		{"the gateway does not let us in", ours, []*certificate{denied}, RouteClosed, "", "has to be allowed"},
+		{"one of two gateways does not let us in", ours, []*certificate{ours, denied}, RouteReady, "", ""},
+		{"the other does not, either", ours, []*certificate{denied, nil}, RouteClosed, "", "has to be allowed"},
+		{"one does not, the other lies", ours, []*certificate{denied, theirs}, RouteAlarm, "", "another certificate"},
 		{"no gateway", ours, nil, RouteWaiting, "", "no gateway"},
 	}
 	for _, tt := range tests {

@@ -4,7 +4,20 @@
 //
 // A Go program can be a node of its own: Serve joins and serves a handler, Listen
 // gives a listener for an http.Server. What is beyond them, such as several
-// services, is Open, Dir.Join, New and Node.Run.
+// services, is Open, Dir.Join, New and Node.Run. Who may open a service is said by its
+// Access; people sign in at the portal, and a handler asks UserOf who they are:
+//
+//	err := node.Serve(ctx, node.ListenConfig{Data: dir, Token: token},
+//		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+//			user, _ := node.UserOf(r.Context())
+//			fmt.Fprintln(w, "Hello,", user.Login)
+//		}))
+//
+// Listen hands over connections, so that there a handler has to be wrapped:
+//
+//	ln, err := node.Listen(ctx, node.ListenConfig{Data: dir, Token: token})
+//	...
+//	err = http.Serve(ln, ln.Protect(handler))
 //
 // A connection's path, in order:
 //

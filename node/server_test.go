@@ -112,6 +112,50 @@ func TestResumedSessionIsHeldAgainstItsRoute(t *testing.T) {
 	}
 }
 
+// A hello that offers acme-tls/1 alone passes every gateway, whatever the tenant
+// admits: there must be nothing behind it for a stranger, with a ticket or without.
+func TestNothingBehindACMEProtocol(t *testing.T) {
+	s := serveSite(t, SourceCA, map[string]Service{"a.test": {Name: "a", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		t.Error("the application was reached")
+	})}})
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		cfg := &tls.Config{ServerName: "a.test", RootCAs: s.ca.pool(), MaxVersion: version, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+		shake := func(protos ...string) (*tls.Conn, error) {
+			raw, err := s.dial(t.Context(), "a.test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { raw.Close() })
+			cfg := cfg.Clone()
+			cfg.NextProtos = protos
+			c := tls.Client(raw, cfg)
+			return c, c.HandshakeContext(t.Context())
+		}
+		for _, ticket := range []bool{false, true} {
+			if ticket {
+				c, err := shake()
+				if err != nil {
+					t.Fatal(err)
+				}
+				// Tickets come with the first answer, which is the node's own.
+				io.WriteString(c, "GET /.well-known/postern/health HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+				io.Copy(io.Discard, c)
+				if _, ok := cfg.ClientSessionCache.Get("a.test"); !ok {
+					t.Fatalf("%s: no ticket", tls.VersionName(version))
+				}
+			}
+			c, err := shake("acme-tls/1")
+			if err == nil {
+				io.WriteString(c, "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+				got, _ := io.ReadAll(c)
+				t.Errorf("%s, ticket %v: the handshake was done, and it answers %q", tls.VersionName(version), ticket, got)
+			} else if !isAlert(err, tls.AlertError(120)) {
+				t.Errorf("%s, ticket %v: got %v, want the alert no_application_protocol", tls.VersionName(version), ticket, err)
+			}
+		}
+	}
+}
+
 func TestMisdirected(t *testing.T) {
 	s := serveSite(t, SourceCA, map[string]Service{"a.test": hello("a"), "b.test": hello("b")})
 	tests := []struct {

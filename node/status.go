@@ -71,6 +71,7 @@ const (
 	RouteReady   = "ready"   // seen through a gateway with this node's certificate
 	RouteWaiting = "waiting" // Error says for what
 	RouteAlarm   = "alarm"   // a gateway showed a certificate that is not ours
+	RouteClosed  = "closed"  // the tenant does not admit this machine's own address, so it cannot look
 )
 
 // A Route is a host name that leads to this node.
@@ -78,7 +79,7 @@ type Route struct {
 	Host        string       `json:"host"`
 	URL         string       `json:"url"`
 	Service     string       `json:"service"`
-	State       string       `json:"state"` // RouteReady, RouteWaiting or RouteAlarm
+	State       string       `json:"state"` // one of the RouteXxx
 	Certificate *Certificate `json:"certificate,omitempty"`
 	SeenTLS     string       `json:"seen_tls,omitempty"`    // version, such as "TLS 1.3", through a gateway
 	SeenSHA256  string       `json:"seen_sha256,omitempty"` // of the certificate that was shown there

@@ -235,10 +235,13 @@ type door struct {
 
 	greeted bool                                  // owned by apply
 	ids     atomic.Pointer[map[netip.Addr]string] // of the map's nodes
+	acting  atomic.Uint64                         // version of the map that is applied
+	awaited atomic.Uint64                         // version that somebody waits to hear of
+	news    chan struct{}                         // awaited changed
 }
 
 func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door, err error) {
-	d := &door{opts: o, dir: dir, id: id, log: o.log}
+	d := &door{opts: o, dir: dir, id: id, log: o.log, news: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -268,6 +271,7 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 		Dial:            d.net.DialContext,
 		DialCoordinator: d.client.DialEdge,
 		HTTPSPort:       o.httpsPort, ProxyFrom: o.proxyFrom, Limits: o.limits, Logger: o.log,
+		Now: d.client.Now,
 	})
 	return d, nil
 }
@@ -336,5 +340,16 @@ func (d *door) apply(m postern.Map) {
 	}
 	d.ids.Store(&ids)
 	d.gw.SetRoutes(gateway.NewTable(m))
+	before := d.acting.Swap(m.Version)
 	d.log.Debug("map applied", "map_version", m.Version)
+	for _, s := range m.Sections {
+		if s.Admission != nil && s.Version > before {
+			d.awaited.Store(m.Version)
+			select {
+			case d.news <- struct{}{}:
+			default:
+			}
+			return
+		}
+	}
 }

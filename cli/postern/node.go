@@ -159,8 +159,8 @@ const (
 	patience = 15 * time.Second
 )
 
-// announce writes a line for every address once it is ready, and once, after
-// patience, what an address waits for.
+// announce writes a line for every address once it is ready, or not to be seen from
+// here, and once, after patience, what an address waits for.
 func announce(ctx context.Context, status func() node.Status, out io.Writer) {
 	tick := time.NewTicker(announceInterval)
 	defer tick.Stop()
@@ -171,7 +171,7 @@ func announce(ctx context.Context, status func() node.Status, out io.Writer) {
 			switch {
 			case r.State == node.RouteReady:
 				line = readyLine(r)
-			case r.Error != "" && time.Since(start) > patience:
+			case r.State == node.RouteClosed, r.Error != "" && time.Since(start) > patience:
 				line = r.URL + "  " + strings.ToUpper(r.State) + "   " + r.Error
 			}
 			if line != "" && told[r.Host] != line {

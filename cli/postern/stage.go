@@ -103,7 +103,7 @@ func (d *demo) startGateway(ctx context.Context) error {
 func (d *demo) startLedgers(ctx context.Context, ledger string) error {
 	for _, v := range d.companies {
 		name := v.name + "-ledger"
-		err := d.cast.start(name, nil, ledger, "-listen", "127.0.0.1:0", "-data", d.data(name+".db"), "-sample", v.name, "-title", v.title)
+		err := d.cast.start(name, nil, ledger, "-listen", "127.0.0.1:0", "-data", d.data(name+".db"), "-sample", v.name, "-title", v.title, "-trust-postern")
 		if err != nil {
 			return err
 		}

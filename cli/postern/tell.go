@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	// tellInterval is how often a gateway looks for news to tell.
+	// tellInterval is how often a gateway looks for news to tell, and how much time
+	// it lets go by between news that cannot wait.
 	tellInterval = 500 * time.Millisecond
 
 	// retellInterval is how long it waits after what it told was not heard.
@@ -21,19 +22,25 @@ const (
 )
 
 // tell tells the coordinator, until ctx is done, where this gateway is reached,
-// whenever the control stream came up; and how its tunnels are, whenever one
-// came, went or moved, and every postern.StatusInterval.
+// whenever the control stream came up; and how its tunnels are, and which map it
+// acts on, whenever a tunnel came, went or moved, at once when it lets in others
+// than before, and every postern.StatusInterval.
 func (d *door) tell(ctx context.Context) {
 	tick := time.NewTicker(tellInterval)
 	defer tick.Stop()
 	var told, reported, refused time.Time
 	var why string // it was refused
 	var last map[string]string
+	var acting uint64 // as was told
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-d.news:
+			if time.Since(reported) < tellInterval {
+				continue
+			}
 		}
 		link := d.client.Link()
 		if !link.Up {
@@ -55,20 +62,20 @@ func (d *door) tell(ctx context.Context) {
 		}
 		now, s := time.Now(), d.status()
 		paths := tunnelPaths(s, now)
-		if now.Sub(reported) < postern.StatusInterval && maps.Equal(paths, last) {
+		if now.Sub(reported) < postern.StatusInterval && maps.Equal(paths, last) && d.awaited.Load() <= acting {
 			continue
 		}
 		if err := d.client.Report(ctx, s); err != nil {
 			d.log.Debug("report to the coordinator", "err", err)
 			continue
 		}
-		reported, last = now, paths
+		reported, last, acting = now, paths, s.Map
 	}
 }
 
 // status is what the coordinator hears of the tunnels.
 func (d *door) status() postern.Status {
-	s := postern.Status{Version: programVersion(), Time: time.Now()}
+	s := postern.Status{Version: programVersion(), Time: time.Now(), Map: d.acting.Load()}
 	ids := d.ids.Load()
 	if ids == nil {
 		return s

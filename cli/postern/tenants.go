@@ -13,7 +13,7 @@ import (
 
 func tenantsCommand() *cli.Command {
 	return &cli.Command{
-		Name: "tenants", Aliases: []string{"tenant"}, Usage: "customer companies: add, list, remove",
+		Name: "tenants", Aliases: []string{"tenant"}, Usage: "customer companies: add, list, admission, remove",
 		Subcommands: []*cli.Command{
 			{
 				Name: "add", ArgsUsage: "NAME", Action: operate(addTenant, "NAME"),
@@ -31,6 +31,7 @@ func tenantsCommand() *cli.Command {
 				Name: "list", Aliases: []string{"ls"}, Usage: "list the companies", Action: operate(listTenants),
 				UsageText: "postern tenants list\npostern tenants list -o json", Flags: listFlags(),
 			},
+			admissionCommand(),
 			{
 				Name: "remove", Aliases: []string{"rm"}, ArgsUsage: "NAME", Action: operate(removeTenant, "NAME"),
 				Usage: "remove a company with its nodes, tokens and routes",

@@ -89,6 +89,22 @@ func (p *Portal) decider(r *http.Request, u coordinator.User) (string, error) {
 	return "", nil
 }
 
+// decides reports whether u's password and passkeys are this portal's to keep; it
+// answers r if not.
+func (p *Portal) decides(w http.ResponseWriter, r *http.Request, u coordinator.User) bool {
+	external, err := p.decider(r, u)
+	switch {
+	case err != nil:
+		p.fail(w, r, err)
+	case external != "":
+		p.refuse(w, r, postern.NewProblem(http.StatusForbidden, postern.CodeForbidden,
+			external+" decides about this account", "change how you sign in there"))
+	default:
+		return true
+	}
+	return false
+}
+
 // settle goes on after a change of s's account, or shows what was wrong at field.
 func (p *Portal) settle(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User, field, what string, err error) {
 	switch problem := problemIn(err); {
@@ -109,6 +125,9 @@ func (p *Portal) setName(w http.ResponseWriter, r *http.Request, s coordinator.S
 // setPassword sets a password. Who has one gives it, so that who finds a browser
 // open cannot keep the account.
 func (p *Portal) setPassword(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User) {
+	if !p.decides(w, r, u) {
+		return
+	}
 	var err error
 	if u.Password != "" {
 		_, err = p.c.CheckPassword(r.Context(), u.Login, r.PostFormValue("current"), remoteOf(r))

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"time"
 
 	"postern"
 	"postern/coordinator"
@@ -22,7 +21,7 @@ type mark struct {
 
 var marks = map[string]mark{
 	postern.StateReady:   {"ui-online", "good", "Online", "The control channel is open, and the tunnel answered lately."},
-	postern.StateNoCtrl:  {"ui-online", "good", "Online", "The tunnel works. The node has lost its control channel, so nobody new can sign in there and changes do not reach it until that is back."},
+	postern.StateNoCtrl:  {"ui-info", "warn", "Limited", "The tunnel works. The node has lost its control channel, so nobody new can sign in there and changes do not reach it until that is back."},
 	postern.StateNoPath:  {"ui-warning", "warn", "Not reachable", "The node is connected, but nothing comes through its tunnel: UDP may be blocked on its network, or the gateway just restarted."},
 	postern.StateOffline: {"ui-offline", "off", "Offline", "The node has neither a control channel nor a tunnel: it is switched off, or has no Internet."},
 }
@@ -175,12 +174,4 @@ func (p *Portal) setFavourite(w http.ResponseWriter, r *http.Request, _ coordina
 func versionOf(html []byte) string {
 	sum := sha256.Sum256(html)
 	return hex.EncodeToString(sum[:8])
-}
-
-// Since returns when t's node was last there; zero if that is now, or never was.
-func (t tile) Since() time.Time {
-	if t.Live {
-		return time.Time{}
-	}
-	return t.Seen
 }

@@ -2,6 +2,7 @@ package portal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -31,7 +32,7 @@ const permissionsPolicy = "accelerometer=(), camera=(), display-capture=(), geol
 func (p *Portal) guard(next http.Handler) http.Handler {
 	foreign := http.NewCrossOriginProtection()
 	foreign.SetDenyHandler(http.HandlerFunc(p.refuseForeign))
-	inner := foreign.Handler(p.limit(next))
+	inner := foreign.Handler(p.limit(p.readForm(next)))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", contentPolicy)
@@ -57,6 +58,24 @@ func (p *Portal) limit(next http.Handler) http.Handler {
 			return
 		}
 		next.ServeHTTP(w, r)
+	})
+}
+
+// readForm reads the form in a request's body, so that no handler works with half
+// of one.
+func (p *Portal) readForm(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := r.ParseForm()
+		var tooLong *http.MaxBytesError
+		switch {
+		case err == nil:
+			next.ServeHTTP(w, r)
+		case errors.As(err, &tooLong):
+			p.fail(w, r, err)
+		default:
+			p.refuse(w, r, postern.NewProblem(http.StatusBadRequest, postern.CodeInvalid,
+				"what was sent is not well-formed", "load the page again and try once more"))
+		}
 	})
 }
 

@@ -64,12 +64,12 @@ var functions = template.FuncMap{
 	"file":     staticURL,
 	"icon":     icon,
 	"time":     timeElement,
+	"date":     dateElement,
 	"sentence": sentence,
 	"initial":  initial,
 	"join":     func(all []string) string { return strings.Join(all, ", ") },
 	"plural":   plural,
 	"state":    markOf,
-	"bytes":    byteCount,
 	"agent":    agentName,
 	"roles":    func() []string { return postern.TenantRoles },
 
@@ -271,28 +271,20 @@ func plural(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// timeElement returns t as an element that scripts turn into the reader's own
-// time; without them it is in UTC. It does not depend on what time it is, so that
-// a page that did not change is the same.
-func timeElement(t time.Time) template.HTML {
+// timeElement returns t as an element that scripts turn into words such as "3
+// minutes ago"; without them it is in UTC. It does not depend on what time it is,
+// so that a page that did not change is the same.
+func timeElement(t time.Time) template.HTML { return timeHTML(t, "") }
+
+// dateElement is timeElement, but scripts leave it a date, in the reader's time.
+func dateElement(t time.Time) template.HTML { return timeHTML(t, " data-date") }
+
+func timeHTML(t time.Time, attribute string) template.HTML {
 	if t.IsZero() {
 		return "never"
 	}
 	t = t.UTC()
-	return template.HTML(fmt.Sprintf(`<time datetime="%s">%s</time>`, t.Format(time.RFC3339), t.Format("2 Jan 2006, 15:04 UTC")))
-}
-
-// byteCount returns n for people.
-func byteCount(n uint64) string {
-	const kilo = 1000
-	if n < kilo {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, unit := float64(n)/kilo, 0
-	for f >= kilo && unit < 4 {
-		f, unit = f/kilo, unit+1
-	}
-	return fmt.Sprintf("%.1f %cB", f, "kMGTP"[unit])
+	return template.HTML(fmt.Sprintf(`<time datetime="%s"%s>%s</time>`, t.Format(time.RFC3339), attribute, t.Format("2 Jan 2006, 15:04 UTC")))
 }
 
 // agentName returns a User-Agent header as people call it.

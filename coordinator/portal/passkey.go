@@ -258,10 +258,15 @@ func (p *Portal) invitePasskeyFinish(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Portal) addPasskey(w http.ResponseWriter, r *http.Request, _ coordinator.Session, u coordinator.User) {
-	p.beginPasskey(w, r, u, u.ID)
+	if p.decides(w, r, u) {
+		p.beginPasskey(w, r, u, u.ID)
+	}
 }
 
 func (p *Portal) addPasskeyFinish(w http.ResponseWriter, r *http.Request, _ coordinator.Session, u coordinator.User) {
+	if !p.decides(w, r, u) {
+		return
+	}
 	k, ok := p.madePasskey(w, r, u, u.ID)
 	if !ok {
 		return

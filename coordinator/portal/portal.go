@@ -38,6 +38,7 @@ type Portal struct {
 	passkeys passkeys
 	external *external
 	streams  *streams
+	provider *provider
 }
 
 // New returns a portal. It starts nothing.
@@ -63,6 +64,7 @@ func New(cfg Config) (*Portal, error) {
 		return nil, fmt.Errorf("portal: %w", err)
 	}
 	p.external = newExternal(cfg)
+	p.provider = newProvider(p)
 	mux := http.NewServeMux()
 	p.routes(mux)
 	p.handler = p.guard(mux)
@@ -109,6 +111,7 @@ func (p *Portal) routes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /account/sign-out-everywhere", p.signedIn(p.signOutEverywhere))
 
 	p.operatorRoutes(mux)
+	p.provider.routes(mux)
 }
 
 // sessionCookie holds the secret of a coordinator.Session.

@@ -24,7 +24,7 @@ var anybody = postern.Access{Who: postern.AccessPublic}
 func TestRoadSDK(t *testing.T) {
 	d := newDeployment(t)
 	token := d.secretFile(d.tenant("acme"))
-	args := []string{program("ledger"), "-data", d.data("books.db"), "-sample", "acme", "-title", "Acme books", "-postern-data", d.data("node")}
+	args := []string{program("ledger"), "-data", d.data("books.db"), "-sample", "acme", "-title", "Acme books", "-postern-data", d.data("node"), "-postern-access", postern.AccessPublic}
 	ledger := start(t, "ledger", nil, append(args, "-postern-token", token)...)
 	said := func(p *process) error {
 		if p.ended() {

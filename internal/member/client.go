@@ -29,6 +29,7 @@ type Client struct {
 	cert atomic.Pointer[tls.Certificate]
 	url  atomic.Int64 // index in id.URLs of the one that answered last
 	link atomic.Pointer[Link]
+	told atomic.Pointer[reading] // nil: never
 
 	backoff func(failures int) time.Duration // between streams
 }
@@ -74,6 +75,19 @@ func NewClient(dir *datadir.Dir, id *Identity, log *slog.Logger) (*Client, error
 
 // Close drops idle connections.
 func (c *Client) Close() { c.hc.CloseIdleConnections() }
+
+// A reading is the coordinator's clock at a moment of this machine's.
+type reading struct{ theirs, ours time.Time }
+
+// Now returns the coordinator's time, as it last told it, and this machine's before
+// that. Between it runs with this machine's clock, but is not set with it.
+func (c *Client) Now() time.Time {
+	r := c.told.Load()
+	if r == nil {
+		return time.Now()
+	}
+	return r.theirs.Add(time.Since(r.ours))
+}
 
 // Link returns the state of the control stream.
 func (c *Client) Link() Link { return *c.link.Load() }

@@ -156,6 +156,9 @@ func (s *stream) take(line []byte) error {
 	if err != nil {
 		return err
 	}
+	if !msg.Time.IsZero() {
+		s.client.told.Store(&reading{msg.Time, time.Now()})
+	}
 	if s.synced && !s.news {
 		s.held = s.held.Clone() // apply was given the other
 	}

@@ -396,6 +396,40 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// The coordinator's clock is the one that it tells, however far it is from this
+// machine's; an old one that does not tell changes nothing.
+func TestNow(t *testing.T) {
+	f, dir := newFakeCoordinator(t), openDir(t)
+	more := make(chan postern.MapMessage)
+	f.streams(func(_ io.Writer, send func(postern.MapMessage)) *postern.Problem {
+		for msg := range more {
+			send(msg)
+		}
+		return nil
+	})
+	applied, _, c := follow(t, f, dir)
+	defer close(more)
+	near := func(what string, want time.Time) {
+		t.Helper()
+		if off := c.Now().Sub(want); off < 0 || off > time.Minute {
+			t.Errorf("%s: %v off", what, off)
+		}
+	}
+	near("before it said anything", time.Now().Add(-time.Second))
+	theirs := time.Now().Add(-3 * time.Hour)
+	more <- postern.MapMessage{Version: 1, Section: section("", 1), Synced: true, Time: theirs}
+	<-applied
+	near("behind", theirs)
+	more <- postern.MapMessage{Version: 2, Section: section("", 2)}
+	<-applied
+	near("after a line without a time", theirs)
+	theirs = time.Now().Add(5 * time.Hour)
+	more <- postern.MapMessage{Version: 2, Time: theirs}
+	more <- postern.MapMessage{Version: 3, Section: section("", 3)}
+	<-applied
+	near("ahead, told by a heartbeat", theirs)
+}
+
 // Lines that came together are one piece of news: each costs a write of the
 // whole map, and a gateway's is long.
 func TestFollowTakesLinesTogether(t *testing.T) {

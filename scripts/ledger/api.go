@@ -145,7 +145,7 @@ func (a *App) postVoucher(w http.ResponseWriter, r *http.Request) error {
 	if err := readJSON(w, r, &sent); err != nil {
 		return err
 	}
-	v := Voucher{Date: sent.Date, Text: sent.Text, Reference: sent.Reference}
+	v := Voucher{Date: sent.Date, Text: sent.Text, Reference: sent.Reference, PostedBy: a.login(r)}
 	for _, l := range sent.Lines {
 		v.Lines = append(v.Lines, Line{Account: l.Account, Debit: l.Debit, Credit: l.Credit})
 	}
@@ -182,7 +182,7 @@ func (a *App) getTrialBalance(w http.ResponseWriter, r *http.Request) error {
 
 // getVisitor: GET /api/visitor
 func (a *App) getVisitor(w http.ResponseWriter, r *http.Request) error {
-	writeJSON(w, http.StatusOK, visitorOf(r))
+	writeJSON(w, http.StatusOK, a.visitor(r))
 	return nil
 }
 

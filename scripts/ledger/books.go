@@ -62,6 +62,7 @@ type Voucher struct {
 	Text      string    `json:"text"`
 	Reference string    `json:"reference,omitempty"` // the number on the document, if it has one
 	PostedAt  time.Time `json:"posted_at"`
+	PostedBy  string    `json:"posted_by,omitempty"` // login of who did; absent if nobody was signed in
 	Lines     []Line    `json:"lines"`
 }
 

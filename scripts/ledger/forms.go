@@ -253,6 +253,7 @@ func (a *App) submitVoucher(w http.ResponseWriter, r *http.Request) error {
 	}
 	v, flaws := form.voucher()
 	if flaws == nil {
+		v.PostedBy = a.login(r)
 		v, err = a.store.Post(r.Context(), c.ID, v, a.now())
 		if err == nil {
 			http.Redirect(w, r, fmt.Sprintf("/companies/%d/vouchers/%d?posted", c.ID, v.ID), http.StatusSeeOther)

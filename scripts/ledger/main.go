@@ -10,6 +10,9 @@
 //
 //	ledger -data books.db -sample acme -postern-data node -postern-token acme.token
 //
+// It says who is signed in then, and notes who posted a voucher. Behind a node on the
+// same machine it does too, told with -trust-postern to believe what the node says.
+//
 // It prints one line once it accepts connections, logs to standard error, and
 // ends on SIGINT or SIGTERM after the requests under way have been answered.
 package main
@@ -24,6 +27,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"postern"
 )
 
 func main() {
@@ -56,6 +61,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	sample := flags.String("sample", "", "fill empty books with the sample `name`: acme or globex")
 	title := flags.String("title", "Ledger", "`words` at the head of every page")
 	nodeData := flags.String("postern-data", "", "be reached through Postern, with this `directory` for the membership, in place of -listen")
+	nodeAccess := flags.String("postern-access", postern.AccessMembers, "`who` may open it through Postern: members or public")
+	trust := flags.Bool("trust-postern", false, "believe the Postern headers that say who is signed in; nothing but a node may reach -listen then")
 	nodeToken := flags.String("postern-token", "", "`file` with the token to join Postern with, the first time")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -73,6 +80,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return errUsage
 	}
 
+	if *nodeAccess != postern.AccessMembers && *nodeAccess != postern.AccessPublic {
+		fmt.Fprintf(stderr, "ledger: error: -postern-access %q is not one of members and public\n", *nodeAccess)
+		return errUsage
+	}
+	user := nodeUser
+	switch {
+	case *trust && *nodeData != "":
+		fmt.Fprintln(stderr, "ledger: error: -trust-postern is for -listen: with -postern-data nobody is in between")
+		return errUsage
+	case *trust:
+		user = headerUser
+	}
+
 	store, err := OpenStore(ctx, *data)
 	if err != nil {
 		return err
@@ -84,9 +104,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		}
 	}
 
-	app := NewApp(Config{Store: store, Title: *title, Log: slog.New(slog.NewTextHandler(stderr, nil))})
+	app := NewApp(Config{Store: store, Title: *title, User: user, Log: slog.New(slog.NewTextHandler(stderr, nil))})
 	if *nodeData != "" {
-		return app.publish(ctx, *nodeData, *nodeToken, stdout)
+		return app.publish(ctx, *nodeData, *nodeToken, *nodeAccess, stdout)
 	}
 	ln, err := openListener(*listen)
 	if err != nil {

@@ -119,6 +119,8 @@ func TestRunRefuses(t *testing.T) {
 		{"a flag that is none", []string{"-nonsense"}, "wrong usage"},
 		{"an argument", []string{"books.db"}, "wrong usage"},
 		{"a token without a directory", []string{"-postern-token", plain}, "wrong usage"},
+		{"trust in nobody", []string{"-postern-data", dir, "-trust-postern"}, "wrong usage"},
+		{"an access that is none", []string{"-data", books, "-postern-data", filepath.Join(dir, "node"), "-postern-access", "friends"}, "wrong usage"},
 		{"a token that is none", []string{"-data", books, "-postern-data", filepath.Join(dir, "node"), "-postern-token", plain}, "join as a node: not a usable token"},
 		{"no token file", []string{"-data", books, "-postern-data", filepath.Join(dir, "node"), "-postern-token", filepath.Join(dir, "none")}, "no such file"},
 		{"not joined, no token", []string{"-data", books, "-postern-data", filepath.Join(dir, "node")}, "join as a node: not joined yet"},

@@ -17,10 +17,10 @@ import (
 // publish serves as Serve does, reached through Postern by a node in this very
 // process: TLS ends here, and no port is open on this machine. data is the node's
 // directory; tokenFile is needed until it has joined. The companies become
-// entries of the portal's catalogue.
+// entries of the portal's catalogue. Access is the service's.
 //
 // It prints where browsers find the program, once they do.
-func (a *App) publish(ctx context.Context, data, tokenFile string, stdout io.Writer) error {
+func (a *App) publish(ctx context.Context, data, tokenFile, access string, stdout io.Writer) error {
 	token := ""
 	if tokenFile != "" {
 		text, err := os.ReadFile(tokenFile)
@@ -35,7 +35,9 @@ func (a *App) publish(ctx context.Context, data, tokenFile string, stdout io.Wri
 	}
 	ln, err := node.Listen(ctx, node.ListenConfig{
 		Data: data, Token: token, Logger: a.log,
-		Service: node.Service{Title: a.title, Description: "Companies, vouchers and the trial balance.", Icon: "book", Entries: entries},
+		Service: node.Service{
+			Title: a.title, Description: "Companies, vouchers and the trial balance.", Icon: "book", Entries: entries, Access: access,
+		},
 	})
 	if err != nil {
 		return err
@@ -47,7 +49,7 @@ func (a *App) publish(ctx context.Context, data, tokenFile string, stdout io.Wri
 			fmt.Fprintf(stdout, "ledger: listening on %s\n", strings.Join(urls, " "))
 		}
 	})
-	err = a.Serve(ctx, ln)
+	err = a.serve(ctx, ln, ln.Protect(a.Handler()))
 	end()
 	wg.Wait()
 	return errors.Join(err, ln.Close(), ln.Wait())

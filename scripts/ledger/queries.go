@@ -173,9 +173,9 @@ func insertVoucher(ctx context.Context, tx *sql.Tx, v Voucher, chart []Account) 
 	}
 	year := v.Date.Month().Year()
 	var serial int
-	err := tx.QueryRowContext(ctx, `INSERT INTO vouchers (company_id, year, serial, date, text, reference, posted_at)
-		VALUES (?1, ?2, (SELECT ifnull(max(serial), 0) + 1 FROM vouchers WHERE company_id = ?1 AND year = ?2), ?3, ?4, ?5, ?6)
-		RETURNING id, serial`, v.Company, year, v.Date, v.Text, v.Reference, v.PostedAt.UTC().Format(time.RFC3339)).Scan(&v.ID, &serial)
+	err := tx.QueryRowContext(ctx, `INSERT INTO vouchers (company_id, year, serial, date, text, reference, posted_at, posted_by)
+		VALUES (?1, ?2, (SELECT ifnull(max(serial), 0) + 1 FROM vouchers WHERE company_id = ?1 AND year = ?2), ?3, ?4, ?5, ?6, ?7)
+		RETURNING id, serial`, v.Company, year, v.Date, v.Text, v.Reference, v.PostedAt.UTC().Format(time.RFC3339), v.PostedBy).Scan(&v.ID, &serial)
 	if err != nil {
 		return Voucher{}, fmt.Errorf("insert voucher: %w", err)
 	}
@@ -221,7 +221,7 @@ func (s *Store) Vouchers(ctx context.Context, f VoucherFilter) ([]Voucher, error
 		var year, posted string
 		var serial int
 		v, l := &r.Voucher, &r.Line
-		err := rows.Scan(&v.ID, &v.Company, &year, &serial, &v.Date, &v.Text, &v.Reference, &posted,
+		err := rows.Scan(&v.ID, &v.Company, &year, &serial, &v.Date, &v.Text, &v.Reference, &posted, &v.PostedBy,
 			&l.Account, &l.Name, &l.Debit, &l.Credit)
 		if err != nil {
 			return err
@@ -229,7 +229,7 @@ func (s *Store) Vouchers(ctx context.Context, f VoucherFilter) ([]Voucher, error
 		v.Number = voucherNumber(year, serial)
 		v.PostedAt, err = time.Parse(time.RFC3339, posted)
 		return err
-	}, `SELECT v.id, v.company_id, v.year, v.serial, v.date, v.text, v.reference, v.posted_at,
+	}, `SELECT v.id, v.company_id, v.year, v.serial, v.date, v.text, v.reference, v.posted_at, v.posted_by,
 			l.account, a.name, l.debit_cents, l.credit_cents
 		FROM (SELECT * FROM vouchers
 			WHERE ?1 IN (0, company_id) AND id > ?2 AND date BETWEEN ?3 AND ?4

@@ -62,9 +62,12 @@ func listenerURL(ln net.Listener) string {
 // Serve answers requests on ln until ctx is done, then ends the event streams,
 // gives other requests under way ten seconds, and returns when all is over.
 // It closes ln. An App serves once.
-func (a *App) Serve(ctx context.Context, ln net.Listener) error {
+func (a *App) Serve(ctx context.Context, ln net.Listener) error { return a.serve(ctx, ln, a.Handler()) }
+
+// serve is Serve with h in front of the App.
+func (a *App) serve(ctx context.Context, ln net.Listener, h http.Handler) error {
 	srv := &http.Server{
-		Handler:           a.Handler(),
+		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),

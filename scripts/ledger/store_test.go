@@ -286,7 +286,7 @@ func TestOpenRefuses(t *testing.T) {
 		prepare string
 		want    string
 	}{
-		{"a newer schema", `PRAGMA application_id = 0x4c454447; PRAGMA user_version = 99`, "schema version 99, this program knows up to 2"},
+		{"a newer schema", `PRAGMA application_id = 0x4c454447; PRAGMA user_version = 99`, "schema version 99, this program knows up to 3"},
 		{"another program's file", `CREATE TABLE theirs (x)`, "belongs to another program"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -3,15 +3,69 @@ package main
 import (
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
+
+	"postern/node"
 )
 
 // Visitor is where a request came from, as far as the program learns it: from
 // the X-Forwarded headers of the proxy in front, else from the connection.
 type Visitor struct {
-	Address string `json:"address"` // an IP address; "" over a unix socket without proxy
-	Scheme  string `json:"scheme"`  // "https" or "http"
-	Host    string `json:"host"`    // the host name that was asked for, with its port if there was one
+	Address string `json:"address"`        // an IP address; "" over a unix socket without proxy
+	Scheme  string `json:"scheme"`         // "https" or "http"
+	Host    string `json:"host"`           // the host name that was asked for, with its port if there was one
+	User    *User  `json:"user,omitempty"` // nil: nobody is signed in, or nobody says who
+}
+
+// User is somebody whom Postern has signed in.
+type User struct {
+	Login string `json:"login"`
+	Name  string `json:"name,omitempty"`
+	Role  string `json:"role"`
+}
+
+// String is what people call the user.
+func (u User) String() string {
+	if u.Name != "" {
+		return u.Name
+	}
+	return u.Login
+}
+
+// nodeUser tells the user of a request that a node in this process let through.
+func nodeUser(r *http.Request) (User, bool) {
+	u, ok := node.UserOf(r.Context())
+	return User{u.Login, u.Name, u.Role}, ok
+}
+
+// headerUser tells the user of a request that a node in front sent. Whoever reaches
+// this program past the node can say that they are anybody.
+func headerUser(r *http.Request) (User, bool) {
+	var u User
+	for name, field := range map[string]*string{"Postern-User": &u.Login, "Postern-Name": &u.Name, "Postern-Role": &u.Role} {
+		text, err := url.PathUnescape(r.Header.Get(name))
+		if err != nil {
+			return User{}, false
+		}
+		*field = text
+	}
+	return u, u.Login != ""
+}
+
+// visitor tells r's visitor, and who they are.
+func (a *App) visitor(r *http.Request) Visitor {
+	v := visitorOf(r)
+	if u, ok := a.user(r); ok {
+		v.User = &u
+	}
+	return v
+}
+
+// login is that of r's user, "" if nobody is signed in.
+func (a *App) login(r *http.Request) string {
+	u, _ := a.user(r)
+	return u.Login
 }
 
 // visitorOf tells r's visitor. Of several forwarded values the last is taken:

@@ -27,6 +27,9 @@ type Config struct {
 	Title string           // at the head of every page. If empty, "Ledger".
 	Log   *slog.Logger     // If nil, nothing is logged.
 	Now   func() time.Time // If nil, time.Now.
+
+	// User tells who is signed in, if somebody is. If nil, nobody is ever known.
+	User func(*http.Request) (User, bool)
 }
 
 // App is the ledger's pages and API.
@@ -35,6 +38,7 @@ type App struct {
 	title  string
 	log    *slog.Logger
 	now    func() time.Time
+	user   func(*http.Request) (User, bool)
 	pages  map[string]*template.Template // by file name, immutable
 	ending chan struct{}                 // closed when event streams must end
 
@@ -43,7 +47,7 @@ type App struct {
 
 // NewApp makes an App. It panics if its own templates are broken.
 func NewApp(cfg Config) *App {
-	a := &App{store: cfg.Store, title: cfg.Title, log: cfg.Log, now: cfg.Now, ending: make(chan struct{})}
+	a := &App{store: cfg.Store, title: cfg.Title, log: cfg.Log, now: cfg.Now, user: cfg.User, ending: make(chan struct{})}
 	if a.title == "" {
 		a.title = "Ledger"
 	}
@@ -52,6 +56,9 @@ func NewApp(cfg Config) *App {
 	}
 	if a.now == nil {
 		a.now = time.Now
+	}
+	if a.user == nil {
+		a.user = func(*http.Request) (User, bool) { return User{}, false }
 	}
 	a.pages = parsePages()
 	return a
@@ -174,7 +181,7 @@ type view struct {
 
 // render answers with the page of that file name.
 func (a *App) render(w http.ResponseWriter, r *http.Request, status int, name string, v view) {
-	v.Site, v.Visitor = a.title, visitorOf(r)
+	v.Site, v.Visitor = a.title, a.visitor(r)
 	var page bytes.Buffer
 	if err := a.pages[name].ExecuteTemplate(&page, "layout.html", v); err != nil {
 		a.log.ErrorContext(r.Context(), "render page", "page", name, "err", err)

@@ -475,3 +475,46 @@ func TestVisitorOverTLS(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
+
+// Who posted a voucher is who the node says that it is, if it is to be believed.
+func TestUsers(t *testing.T) {
+	const voucher = `{"date":"2026-04-01","text":"Sale","lines":[{"account":"1000","debit_cents":500},{"account":"4000","credit_cents":500}]}`
+	ann := []string{"Postern-User", "ann@acme.test", "Postern-Name", "Ann M%C3%BCller", "Postern-Role", "admin"}
+	for _, tt := range []struct {
+		name   string
+		user   func(*http.Request) (User, bool)
+		header []string
+		by     string // empty: nobody
+	}{
+		{"believed", headerUser, ann, "ann@acme.test"},
+		{"believed, nobody", headerUser, nil, ""},
+		{"believed, half an escape", headerUser, []string{"Postern-User", "%2"}, ""},
+		{"not believed", nil, ann, ""},
+		{"a node of its own, nobody", nodeUser, ann, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := newTestApp(t)
+			if tt.user != nil {
+				a.user = tt.user
+			}
+			answer := send(t, a, "POST", "/api/companies/1/vouchers", voucher, append(tt.header, "Content-Type", "application/json")...).Body.String()
+			var posted Voucher
+			if err := json.Unmarshal([]byte(answer), &posted); err != nil || posted.PostedBy != tt.by {
+				t.Fatalf("posted by %q, %v: %s", posted.PostedBy, err, answer)
+			}
+			form := url.Values{
+				"date": {"2026-04-02"}, "text": {"By form"},
+				"account": {"1000", "4000"}, "debit": {"5", ""}, "credit": {"", "5"},
+			}
+			w := send(t, a, "POST", "/companies/1/vouchers/new", form.Encode(), append(tt.header, "Content-Type", "application/x-www-form-urlencoded")...)
+			page := send(t, a, "GET", w.Header().Get("Location"), "", tt.header...).Body.String()
+			if strings.Contains(page, " by ann@acme.test<") != (tt.by != "") || strings.Contains(page, "Signed in as <b>Ann Müller</b>, admin.") != (tt.by != "") {
+				t.Errorf("the voucher's page is %s", page)
+			}
+			visitor := send(t, a, "GET", "/api/visitor", "", tt.header...).Body.String()
+			if strings.Contains(visitor, `"name": "Ann Müller"`) != (tt.by != "") || strings.Contains(visitor, `"user"`) != (tt.by != "") {
+				t.Errorf("the visitor is %s", visitor)
+			}
+		})
+	}
+}

@@ -23,7 +23,7 @@
       const seconds = Math.round((at - Date.now()) / 1000);
       let words = absolute.format(at);
       element.title = words;
-      if (Math.abs(seconds) < 7 * 86400) {
+      if (Math.abs(seconds) < 7 * 86400 && element.dataset.date === undefined) {
         const [unit, size] = units.find(([, size]) => Math.abs(seconds) >= size) ?? ['minute', 60];
         words = Math.abs(seconds) < 45 ? (seconds > 0 ? 'in a moment' : 'just now') : relative.format(Math.round(seconds / size), unit);
       }
@@ -144,6 +144,20 @@
   });
   document.addEventListener('htmx:response:error', event => {
     if (event.detail?.ctx?.response?.status === 401) location.reload();
+  });
+  // What is no answer of ours, or not about what was asked for, leaves the page alone.
+  document.addEventListener('htmx:before:swap', event => {
+    const ctx = event.detail.ctx;
+    if (ctx?.response?.status >= 400 && !ctx.hx?.retarget) event.preventDefault();
+  });
+  // A stream that came up comes back by itself; one that did not is tried again.
+  document.addEventListener('htmx:finally:request', event => {
+    const element = event.target;
+    const url = element.getAttribute?.('hx-sse:connect');
+    if (!url || element._htmx?.sse) return;
+    setTimeout(() => {
+      if (element.isConnected && !element._htmx?.sse) htmx.ajax('GET', url, { source: element });
+    }, 5000 + 5000 * Math.random());
   });
 
   // Copy buttons.

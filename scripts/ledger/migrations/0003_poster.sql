@@ -1,0 +1,1 @@
+ALTER TABLE vouchers ADD COLUMN posted_by TEXT NOT NULL DEFAULT '';
