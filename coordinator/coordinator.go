@@ -210,6 +210,7 @@ func (c *Coordinator) update(ctx context.Context, actor string, fn func(*change)
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	var next *snapshot
+	var shown bool
 	err := c.cfg.Store.Update(ctx, func(tx Tx) error {
 		ch := &change{Tx: tx, cfg: &c.cfg, now: c.cfg.Now(), actor: actor, touched: make(map[string]bool), moved: make(map[string]bool)}
 		if err := fn(ch); err != nil {
@@ -217,9 +218,13 @@ func (c *Coordinator) update(ctx context.Context, actor string, fn func(*change)
 		}
 		var err error
 		next, err = ch.snapshot(c.snapshot.Load())
+		shown = ch.shown
 		return err
 	})
 	if err != nil || next == nil {
+		if shown {
+			c.changed.ring()
+		}
 		return err
 	}
 	old := c.snapshot.Swap(next)
@@ -240,6 +245,7 @@ type change struct {
 	actor   string
 	touched map[string]bool // sections of the map: tenants' names, "" for the deployment's
 	moved   map[string]bool // tenants whose admitted sources changed
+	shown   bool            // somebody's pages at the portal may differ, though the map does not
 }
 
 // Actors of audit entries; tokens, members and users are KIND:ID, issuers KIND:NAME.

@@ -85,6 +85,10 @@ func (c *Coordinator) RemoveIssuer(ctx context.Context, name string) error {
 func (c *Coordinator) SweepSessions(ctx context.Context) { c.sweepSessions(ctx) }
 func (c *Coordinator) SweepSources(ctx context.Context)  { c.sweepSources(ctx) }
 
+func (c *Coordinator) Rehash(ctx context.Context, u User, password string) {
+	c.rehash(ctx, u, password)
+}
+
 // CheapPasswords makes hashing cost next to nothing, but for a parameter or two of
 // today's.
 func (c *Coordinator) CheapPasswords(iterations uint32) {

@@ -259,6 +259,7 @@ func TestExternalOnly(t *testing.T) {
 	}
 	_, err := start("hwk")
 	wantProblem(t, err, 403, postern.CodeForbidden)
+	r.wantLog("signin.refused", "stranger "+u.ID, "login decides what this account may open")
 	_, err = r.Invite(t.Context(), u.ID)
 	wantProblem(t, err, 403, postern.CodeForbidden)
 	secret, err := start("fed")

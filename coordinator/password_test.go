@@ -186,6 +186,13 @@ func TestRehash(t *testing.T) {
 	if got := r.fresh(u).Password; !strings.HasPrefix(got, "$argon2id$v=19$m=64,t=2,p=1$") {
 		t.Errorf("got %q", got)
 	}
+	// Not in the place of one that was set in the meantime.
+	must(t, r.SetPassword(t.Context(), "local", u.ID, goodPassword+"2", ""))
+	want := r.fresh(u).Password
+	r.Rehash(t.Context(), u, goodPassword)
+	if got := r.fresh(u).Password; got != want {
+		t.Error("the password that was set is gone")
+	}
 }
 
 func TestPasswordGivenUp(t *testing.T) {

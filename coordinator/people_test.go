@@ -137,6 +137,7 @@ func TestDisableUser(t *testing.T) {
 	wantProblem(t, err, 403, postern.CodeForbidden)
 	_, _, err = r.StartSession(t.Context(), coordinator.SignIn{User: u.ID, Methods: []string{"hwk"}})
 	wantProblem(t, err, 401, postern.CodeUnauthorized)
+	r.wantLog("signin.refused", "stranger "+u.ID, "cannot sign in")
 	wantProblem(t, r.SetPassword(t.Context(), "local", u.ID, goodPassword, ""), 404, postern.CodeNotFound)
 	wantProblem(t, r.PutPasskey(t.Context(), "local", passkey(u, "k")), 404, postern.CodeNotFound)
 

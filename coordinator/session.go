@@ -47,7 +47,14 @@ func (c *Coordinator) StartSession(ctx context.Context, in SignIn) (string, Sess
 		s, err = ch.startSession(in, hash)
 		return err
 	})
-	return secret, s, err
+	if err != nil {
+		var p *postern.Problem
+		if errors.As(err, &p) {
+			c.refused(ctx, actorStranger, "signin.refused", "", in.User, in.Remote, p)
+		}
+		return "", Session{}, err
+	}
+	return secret, s, nil
 }
 
 func (ch *change) startSession(in SignIn, hash [32]byte) (Session, error) {
@@ -80,7 +87,7 @@ func (ch *change) startSession(in SignIn, hash [32]byte) (Session, error) {
 	}
 	s.Expires = s.deadline(ch.now)
 	u.SignedIn = ch.now
-	return s, errors.Join(ch.Sessions().Put(s), ch.Users().Put(u), ch.audit(in.action(), "", u.ID, in.describe(u)))
+	return s, errors.Join(ch.Sessions().Put(s), ch.Users().Put(u), ch.auditUser(in.action(), u, in.describe(u)))
 }
 
 // deadline is when s expires that is used now.

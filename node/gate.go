@@ -29,6 +29,7 @@ type gate struct {
 	sealer   *sealer
 	signer   *signer
 	ways     ways
+	spent    spent
 
 	mu     sync.Mutex
 	passes map[*pass]struct{} // under way
@@ -196,14 +197,14 @@ func (g *gate) who(t *table, svc *service, host string, c *credential) (p *poste
 	return p, g.proven(svc.Require, host, p, c)
 }
 
-// judge says what becomes of a request for path of svc, at host, with c. Person is
-// who the application is told that it is; nil: nobody.
-func (g *gate) judge(t *table, svc *service, host, path string, c *credential) (v verdict, person *postern.Person) {
+// judge says what becomes of a request to svc, at host, with c, which all of must have
+// to allow. Person is who the application is told that it is; nil: nobody.
+func (g *gate) judge(t *table, svc *service, host string, must []postern.Access, c *credential) (v verdict, person *postern.Person) {
 	p, proven := g.who(t, svc, host, c)
 	if proven {
 		person = p
 	}
-	for _, a := range svc.policy.AccessAt(path) {
+	for _, a := range must {
 		switch {
 		case a.Public():
 		case p == nil:
@@ -230,16 +231,26 @@ func policyPath(r *http.Request) string {
 // enter judges r, for a service at host, and registers it as under way if it passes;
 // the caller calls leave then.
 func (g *gate) enter(r *http.Request, host string, c *credential, cancel context.CancelFunc) (v verdict, svc *service, person *postern.Person, p *pass) {
+	path := policyPath(r)
+	var must []postern.Access
+	seen := g.table().hosts[host]
+	if seen != nil {
+		must = seen.policy.AccessAt(path) // which takes its time, so not under the lock
+	}
 	// One lock for both, so that recheck misses none.
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	t := g.table()
-	svc = t.hosts[host]
-	if svc == nil {
+	if svc = t.hosts[host]; svc == nil {
 		return passed, nil, nil, nil
 	}
-	path := policyPath(r)
-	v, person = g.judge(t, svc, host, path, c)
+	if svc != seen {
+		must = svc.policy.AccessAt(path)
+	}
+	if c != nil && c.session != "" && !g.sessions.alive(c.session, g.now()) {
+		c = nil // it ended since the request showed it
+	}
+	v, person = g.judge(t, svc, host, must, c)
 	if v != passed {
 		return v, svc, person, nil
 	}
@@ -295,7 +306,7 @@ func (g *gate) goesOn(t *table, p *pass, now time.Time) bool {
 	if p.cred != nil && p.cred.session != "" && !g.sessions.alive(p.cred.session, now) {
 		return false
 	}
-	v, person := g.judge(t, svc, p.host, p.path, p.cred)
+	v, person := g.judge(t, svc, p.host, svc.policy.AccessAt(p.path), p.cred)
 	return v == passed && (p.cred == nil || person != nil)
 }
 

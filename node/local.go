@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"postern"
 )
 
 // Socket is the local API's unix socket in the node's data directory, for
@@ -22,6 +25,10 @@ import (
 //	GET /v1/services   Published
 //	PUT /v1/services   Published -> Published; what is missing is published no longer
 //
+//	GET    /v1/passkeys               Passkeys
+//	POST   /v1/passkeys/invitations   PasskeyRequest -> PasskeyLinks; earlier ones of the person are void
+//	DELETE /v1/passkeys/{id}          Passkey, which is removed
+//
 // Any other outcome than 200 is a postern.Problem. A PUT replaces all services or
 // none. It is refused while a File or the program itself says what is published,
 // and remembered otherwise. Paths in it are absolute.
@@ -30,6 +37,9 @@ const Socket = "node.sock"
 const (
 	pathStatus   = "/v1/status"
 	pathServices = "/v1/services"
+
+	pathPasskeys           = "/v1/passkeys"
+	pathPasskeyInvitations = pathPasskeys + "/invitations"
 )
 
 // ErrNotRunning says that no node answers on a socket.
@@ -37,31 +47,54 @@ var ErrNotRunning = errors.New("the node is not running")
 
 // QueryStatus asks the node whose Socket has the given path how it does. It
 // fails with ErrNotRunning if there is none.
-func QueryStatus(ctx context.Context, socket string) (Status, error) {
+func QueryStatus(ctx context.Context, socket string) (s Status, err error) {
+	err = askLocal(ctx, socket, http.MethodGet, pathStatus, nil, &s)
+	return s, err
+}
+
+// maxAnswer bounds what is read of a local API's answer, in bytes.
+const maxAnswer = 16 << 20
+
+// askLocal does a request of the local API: in, if not nil, goes there as JSON, and the
+// answer comes to out. What is refused is a *postern.Problem.
+func askLocal(ctx context.Context, socket, method, path string, in, out any) error {
 	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}
 	defer t.CloseIdleConnections()
-	var s Status
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node"+pathStatus, nil)
+	var body bytes.Buffer
+	if in != nil {
+		if err := json.NewEncoder(&body).Encode(in); err != nil {
+			return err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://node"+path, &body)
 	if err != nil {
-		return s, err
+		return err
 	}
 	resp, err := t.RoundTrip(req)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return s, fmt.Errorf("%s: %w", socket, ErrNotRunning)
+		return fmt.Errorf("%s: %w", socket, ErrNotRunning)
 	}
 	if err != nil {
-		return s, err
+		return err
 	}
 	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("%s %s of the node: %w", method, path, err)
+	}
 	if resp.StatusCode != http.StatusOK {
-		return s, fmt.Errorf("status of the node: %s", resp.Status)
+		p := new(postern.Problem)
+		if json.Unmarshal(data, p) != nil || p.Detail == "" {
+			return fmt.Errorf("%s %s of the node: %s", method, path, resp.Status)
+		}
+		return p
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 16<<20)).Decode(&s); err != nil {
-		return s, fmt.Errorf("status of the node: %w", err)
+	if err := json.Unmarshal(data, out); err != nil {
+		return fmt.Errorf("%s %s of the node: %w", method, path, err)
 	}
-	return s, nil
+	return nil
 }
 
 // listenLocal opens the socket at path, mode 0600. What a process that died left

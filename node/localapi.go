@@ -26,6 +26,9 @@ func (n *Node) localAPI() http.Handler {
 		writeJSON(w, http.StatusOK, Published{n.Services()})
 	})
 	mux.HandleFunc("PUT "+pathServices, n.putServices)
+	mux.HandleFunc("GET "+pathPasskeys, n.getPasskeys)
+	mux.HandleFunc("POST "+pathPasskeyInvitations, n.invitePasskey)
+	mux.HandleFunc("DELETE "+pathPasskeys+"/{id}", n.removePasskey)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, postern.NewProblem(http.StatusNotFound, postern.CodeNotFound,
 			fmt.Sprintf("there is no %s %q here", r.Method, r.URL.Path), ""))

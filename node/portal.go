@@ -114,8 +114,8 @@ func (p *portal) idToken(ctx context.Context, raw string, want expected, now tim
 	switch typ, err := tokenType(raw); {
 	case err != nil:
 		return vouched{}, fmt.Errorf("ID token: %w", err)
-	case typ == accessTokenType:
-		return vouched{}, errors.New("ID token: it is an access token")
+	case typ != "" && typ != "jwt":
+		return vouched{}, fmt.Errorf("ID token: it is of type %q", typ)
 	}
 	verifier := oidc.NewVerifier(p.issuer, &p.keys, &oidc.Config{
 		ClientID: want.host, SupportedSigningAlgs: []string{oidc.ES256}, SkipExpiryCheck: true,

@@ -288,3 +288,25 @@ func TestPublicUnderWay(t *testing.T) {
 	})
 	end()
 }
+
+// A session that ends while a request that shows it is looked at lets nothing through.
+func TestSessionEndsOnTheWayIn(t *testing.T) {
+	o := newOffice(t, map[string]Service{"a.test": hello("a")})
+	secret := o.gate.sessions.start(session{Host: "a.test", Person: ann.ID, Since: o.clock.time()}, o.clock.time())
+	s, ok := o.gate.sessions.find("a.test", secret, o.clock.time())
+	if !ok {
+		t.Fatal("there is no session")
+	}
+	r := httptest.NewRequest(http.MethodGet, "https://a.test/", nil)
+	if v, _, _, p := o.gate.enter(r, "a.test", s.credential(), func() {}); v != passed {
+		t.Fatalf("before the end: %v", v)
+	} else {
+		o.gate.leave(p)
+	}
+	if err := o.gate.sessions.end(s.Hash); err != nil {
+		t.Fatal(err)
+	}
+	if v, _, person, _ := o.gate.enter(r, "a.test", s.credential(), func() {}); v != nobody || person != nil || o.passes() != 0 {
+		t.Errorf("after the end: %v, %+v", v, person)
+	}
+}

@@ -104,7 +104,7 @@ func openAdmin(c *cli.Context) (*admin, error) {
 // adminToken returns the text of the token to use, empty for none.
 func adminToken(c *cli.Context) (string, error) {
 	if file := c.String("admin-token-file"); file != "" {
-		return readSecret(c, file)
+		return readSecret(c, "token", file)
 	}
 	env := os.Getenv(adminTokenEnv)
 	if env == "" || strings.HasPrefix(env, string(postern.AdminToken)+"_") {
@@ -113,7 +113,7 @@ func adminToken(c *cli.Context) (string, error) {
 	if _, err := os.Stat(env); err != nil {
 		return env, nil // a token that is no good; ParseToken says how
 	}
-	return readSecret(c, env)
+	return readSecret(c, "token", env)
 }
 
 // adminSocket returns the path of the socket in dir, or, if dir is where `up`

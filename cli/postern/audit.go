@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
@@ -17,8 +20,12 @@ func auditCommand() *cli.Command {
 		Subcommands: []*cli.Command{{
 			Name: "list", Aliases: []string{"ls"}, Usage: "list who did what, oldest first", Action: operate(listAudit),
 			Description: "Entries are only ever added. Without --after it shows the newest.",
-			UsageText:   "postern audit list\npostern audit list --after 0 --limit 1000 -o json",
+			UsageText: "postern audit list\npostern audit list --action signin.refused --limit 20\n" +
+				"postern audit list --tenant acme --after 0 --limit 1000 -o json",
 			Flags: listFlags(
+				tenantFlag(),
+				&cli.StringFlag{Name: "actor", Usage: "only what this `ACTOR` did, such as local or user:ID"},
+				&cli.StringFlag{Name: "action", Usage: "only actions that begin with `WORD`, such as signin or user.grant"},
 				&cli.Uint64Flag{Name: "after", Usage: "only those behind the entry number `N`"},
 				&cli.IntFlag{Name: "limit", Value: 50, Usage: "at most `N` entries"},
 			),
@@ -27,34 +34,47 @@ func auditCommand() *cli.Command {
 }
 
 func listAudit(c *cli.Context, a *admin, words []string) error {
-	if c.Int("limit") < 1 {
-		return misuse("such as --limit 100", "--limit %d makes no sense", c.Int("limit"))
+	limit := c.Int("limit")
+	if limit < 1 {
+		return misuse("such as --limit 100", "--limit %d makes no sense", limit)
 	}
-	get := func(ctx context.Context) ([]postern.AuditEntry, error) {
-		if c.IsSet("after") {
-			return auditAfter(ctx, a, c.Uint64("after"), c.Int("limit"))
+	filter := url.Values{}
+	for _, name := range []string{"tenant", "actor", "action"} {
+		if v := c.String(name); v != "" {
+			filter.Set(name, v)
 		}
-		return auditNewest(ctx, a, c.Int("limit"))
 	}
-	return list(c, get, auditRows)
+	if c.IsSet("after") {
+		filter.Set("after", strconv.FormatUint(c.Uint64("after"), 10))
+		return list(c, auditPages(a, filter, limit, "after"), auditRows)
+	}
+	filter.Set("newest", "true")
+	newest := auditPages(a, filter, limit, "before")
+	return list(c, func(ctx context.Context) ([]postern.AuditEntry, error) {
+		entries, err := newest(ctx)
+		slices.Reverse(entries)
+		return entries, err
+	}, auditRows)
 }
 
-func auditAfter(ctx context.Context, a *admin, after uint64, limit int) ([]postern.AuditEntry, error) {
-	return fetch[postern.AuditEntry](a, fmt.Sprintf("/audit?after=%d&limit=%d", after, limit))(ctx)
-}
-
-// auditNewest returns the last limit entries; the API goes forward only.
-func auditNewest(ctx context.Context, a *admin, limit int) ([]postern.AuditEntry, error) {
+// auditPages returns a func that gets limit entries that filter picks, a page at a
+// time: next is the option that turns it.
+func auditPages(a *admin, filter url.Values, limit int, next string) func(context.Context) ([]postern.AuditEntry, error) {
 	const page = 1000
-	var newest []postern.AuditEntry
-	for after := uint64(0); ; {
-		entries, err := auditAfter(ctx, a, after, page)
-		if err != nil || len(entries) == 0 {
-			return newest, err
+	return func(ctx context.Context) ([]postern.AuditEntry, error) {
+		var all []postern.AuditEntry
+		q := maps.Clone(filter)
+		for len(all) < limit {
+			want := min(limit-len(all), page)
+			q.Set("limit", strconv.Itoa(want))
+			entries, err := fetch[postern.AuditEntry](a, "/audit?"+q.Encode())(ctx)
+			all = append(all, entries...)
+			if err != nil || len(entries) < want {
+				return all, err
+			}
+			q.Set(next, strconv.FormatUint(entries[want-1].Seq, 10))
 		}
-		after = entries[len(entries)-1].Seq
-		newest = append(newest, entries...)
-		newest = newest[max(0, len(newest)-limit):]
+		return all, nil
 	}
 }
 

@@ -29,13 +29,13 @@ func coordinatorCommand() *cli.Command {
 			UsageText: "postern coordinator run --domain apps.example.com\n" +
 				"postern coordinator run --domain apps.example.com --listen :8443 \\\n" +
 				"    --control-url https://203.0.113.7:8443",
-			Flags: append([]cli.Flag{
+			Flags: append(append([]cli.Flag{
 				domainFlag(),
 				&cli.StringFlag{Name: "listen", Value: ":8443", Usage: "`ADDRESS` of the control port"},
 				&cli.UintFlag{Name: "https-port", Value: postern.HTTPSPort, Usage: "`PORT` at which gateways are reached by browsers"},
 				&cli.StringSliceFlag{Name: "control-url", Usage: "`URL`: where tokens say the coordinator is; may be repeated (https://control.DOMAIN if not given)"},
 				dataFlag("data `DIR`ectory (/var/lib/postern/coordinator for root)"),
-			}, logFlags()...),
+			}, portalFlags()...), logFlags()...),
 		}},
 	}
 }
@@ -51,6 +51,7 @@ type coordinatorOptions struct {
 	listen    string   // control port
 	httpsPort uint16   // of gateways, for browsers
 	urls      []string // for tokens; nil: control.DOMAIN
+	portal    portalOptions
 	log       *slog.Logger
 }
 
@@ -72,11 +73,19 @@ func runCoordinator(c *cli.Context) error {
 			return misuse("such as --control-url https://203.0.113.7:8443", "%w", err)
 		}
 	}
+	portal, err := parsePortal(c)
+	if err != nil {
+		return err
+	}
 	s, err := openSeat(c.Context, coordinatorOptions{
 		dir: dataDir(c, postern.RoleCoordinator), domain: c.String("domain"), listen: c.String("listen"),
-		httpsPort: port, urls: urls, log: log,
+		httpsPort: port, urls: urls, portal: portal, log: log,
 	})
 	if err != nil {
+		return err
+	}
+	if err := printFirstLink(c.Context, c.App.Writer, s.Coordinator); err != nil {
+		s.close()
 		return err
 	}
 	return s.run(c.Context)
@@ -93,12 +102,12 @@ func parsePort(n uint) (uint16, error) {
 // store and its listeners.
 type seat struct {
 	*coordinator.Coordinator
+	portal  *portal.Portal
 	domain  string
 	dir     *datadir.Dir
 	store   store
 	control net.Listener
 	admin   net.Listener
-	portal  *portal.Portal
 	log     *slog.Logger
 }
 
@@ -133,11 +142,12 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 	s.Coordinator, err = coordinator.New(coordinator.Config{
 		Store: s.store, Authority: authority, Base: s.domain, Port: o.httpsPort,
 		URLs: o.urls, Version: programVersion(), Logger: o.log,
+		PortalHost: o.portal.host, PortalCert: o.portal.cert, PortalKey: o.portal.key,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if s.portal, err = portal.New(portal.Config{Coordinator: s.Coordinator, Logger: o.log}); err != nil {
+	if s.portal, err = newPortal(s.Coordinator, o.portal, o.log); err != nil {
 		return nil, err
 	}
 	s.admin, err = listenAdmin(s.dir.Path(postern.AdminSocket))
@@ -148,7 +158,8 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 func (s *seat) run(ctx context.Context) error {
 	defer s.close()
 	s.log.Info("coordinator up", "domain", s.domain, "control", s.control.Addr().String(),
-		"admin", s.admin.Addr().String(), "version", programVersion())
+		"admin", s.admin.Addr().String(), "portal", s.PortalURL(), "version", programVersion())
+	defer context.AfterFunc(ctx, s.portal.EndStreams)()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.Serve(ctx, s.control, s.portal) })
 	g.Go(func() error { return s.ServeAdmin(ctx, s.admin) })

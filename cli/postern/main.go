@@ -52,7 +52,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			upCommand(), demoCommand(),
 			coordinatorCommand(), gatewayCommand(), nodeCommand(),
-			tenantsCommand(), tokensCommand(), nodesCommand(), gatewaysCommand(), routesCommand(),
+			tenantsCommand(), usersCommand(), issuersCommand(), tokensCommand(), nodesCommand(), gatewaysCommand(), routesCommand(),
 			auditCommand(), statusCommand(), versionCommand(), completionCommand(),
 		},
 		UsageText: "vps$    postern up --domain apps.example.com\n" +

@@ -130,7 +130,7 @@ func joinToken(c *cli.Context) (postern.Token, error) {
 	text := os.Getenv(joinTokenEnv)
 	if file := c.String("token-file"); file != "" {
 		var err error
-		if text, err = readSecret(c, file); err != nil {
+		if text, err = readSecret(c, "token", file); err != nil {
 			return postern.Token{}, err
 		}
 	} else if text == "" {
@@ -151,16 +151,16 @@ func joinToken(c *cli.Context) (postern.Token, error) {
 // maxSecret bounds a file with a token, in bytes.
 const maxSecret = 64 << 10
 
-// readSecret returns the content of file, of standard input for "-". From a
-// terminal it reads one line, unseen.
-func readSecret(c *cli.Context, file string) (string, error) {
+// readSecret returns the content of file, of standard input for "-", where a secret is
+// that is called what. From a terminal it reads one line, unseen.
+func readSecret(c *cli.Context, what, file string) (string, error) {
 	if file != "-" {
 		if isSecret(file) {
 			return "", secretMisplaced(c.Command.HelpName)
 		}
 		f, err := os.Open(file)
 		if errors.Is(err, fs.ErrNotExist) {
-			return "", fail("name the file that holds the token, or - for standard input", fmt.Errorf("token file %s: no such file", file))
+			return "", fail("name the file that holds the "+what+", or - for standard input", fmt.Errorf("%s file %s: no such file", what, file))
 		} else if err != nil {
 			return "", err
 		}
@@ -169,7 +169,7 @@ func readSecret(c *cli.Context, file string) (string, error) {
 		return string(data), err
 	}
 	if in, ok := c.App.Reader.(*os.File); ok && term.IsTerminal(int(in.Fd())) {
-		fmt.Fprint(c.App.ErrWriter, "Token (not shown): ")
+		fmt.Fprintf(c.App.ErrWriter, "The %s (not shown): ", what)
 		defer fmt.Fprintln(c.App.ErrWriter)
 		line, err := term.ReadPassword(int(in.Fd()))
 		return string(bytes.TrimSpace(line)), err

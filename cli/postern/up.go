@@ -28,7 +28,7 @@ func upCommand() *cli.Command {
 		Flags: append(append([]cli.Flag{domainFlag()}, gatewayFlags()...), append([]cli.Flag{
 			&cli.StringFlag{Name: "control", Value: "127.0.0.1:8443", Usage: "`ADDRESS` of the control port; nodes come through the gateway"},
 			dataFlag("data `DIR`ectory of both (/var/lib/postern for root)"),
-		}, logFlags()...)...),
+		}, append(portalFlags(), logFlags()...)...)...),
 	}
 }
 
@@ -44,10 +44,14 @@ func up(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	portal, err := parsePortal(c)
+	if err != nil {
+		return err
+	}
 	base := dataDir(c, "")
 	s, err := openSeat(c.Context, coordinatorOptions{
 		dir: filepath.Join(base, string(postern.RoleCoordinator)), domain: c.String("domain"),
-		listen: c.String("control"), httpsPort: door.httpsPort, log: log,
+		listen: c.String("control"), httpsPort: door.httpsPort, portal: portal, log: log,
 	})
 	if err != nil {
 		return err
@@ -76,6 +80,9 @@ func up(c *cli.Context) error {
 			return err
 		}
 		printUp(c.App.Writer, s.domain, c.String("data"), door)
+		if err := printFirstLink(ctx, c.App.Writer, s.Coordinator); err != nil {
+			return err
+		}
 		return runGateway(ctx, dir, door)
 	})
 	return g.Wait()

@@ -2,6 +2,7 @@ package portal
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,34 +80,25 @@ func (p *Portal) events(w http.ResponseWriter, r *http.Request, s coordinator.Se
 		return
 	}
 	defer leave()
-	control := http.NewResponseController(w)
-	control.SetReadDeadline(time.Time{}) // the request is read; what follows is to last
-	w.Header().Set("Content-Type", "text/event-stream")
-	say := func(message string) error {
-		control.SetWriteDeadline(time.Now().Add(streamWrite))
-		defer control.SetWriteDeadline(time.Time{}) // HTTP/2 would end a stream that is only silent
-		if _, err := w.Write([]byte(message)); err != nil {
-			return err
-		}
-		return control.Flush()
-	}
-	if err := say(": welcome\n\n"); err != nil {
+	changed := p.c.Changed() // before looking, so that nothing is missed
+	message, err := p.update(r, s, u, name, q, &seen)
+	if err != nil && !errors.Is(err, errSessionEnded) {
+		p.fail(w, r, err)
 		return
 	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	say := newVoice(w)
 	beat := time.NewTicker(streamBeat)
 	defer beat.Stop()
 	for {
-		changed := p.c.Changed() // before looking, so that nothing is missed
-		message, err := p.update(r, s, u, name, q, &seen)
-		if err == nil && message != "" {
-			err = say(message)
-		}
-		if err != nil {
-			if errors.Is(err, errSessionEnded) {
-				say("event: ended\ndata:\n\n")
-			} else if r.Context().Err() == nil {
-				p.log.Debug("live update", "page", name, "err", err)
-			}
+		switch {
+		case errors.Is(err, errSessionEnded):
+			say("event: ended\ndata:\n\n")
+			return
+		case err != nil:
+			p.log.Debug("page not kept up to date", "page", name, "err", err)
+			return
+		case say(cmp.Or(message, ":\n\n")) != nil:
 			return
 		}
 		select {
@@ -115,14 +107,27 @@ func (p *Portal) events(w http.ResponseWriter, r *http.Request, s coordinator.Se
 				return
 			}
 		case <-beat.C:
-			if say(":\n\n") != nil {
-				return
-			}
 		case <-p.streams.ended:
 			return
 		case <-r.Context().Done():
 			return
 		}
+		changed = p.c.Changed()
+		message, err = p.update(r, s, u, name, q, &seen)
+	}
+}
+
+// newVoice returns what sends one message of a stream over w.
+func newVoice(w http.ResponseWriter) func(message string) error {
+	control := http.NewResponseController(w)
+	control.SetReadDeadline(time.Time{}) // the request was read; HTTP/1.1 would end the stream on it
+	return func(message string) error {
+		control.SetWriteDeadline(time.Now().Add(streamWrite))
+		defer control.SetWriteDeadline(time.Time{}) // HTTP/2 would end a stream that is only silent
+		if _, err := w.Write([]byte(message)); err != nil {
+			return err
+		}
+		return control.Flush()
 	}
 }
 
