@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"postern"
+	"postern/node"
 )
 
 // base is the domain of all names in these tests; browsers and curl take
@@ -184,6 +185,12 @@ func (d *deployment) runNode(name string) *process {
 // its routes.
 func (d *deployment) ready(name string) {
 	d.t.Helper()
+	d.routes(name, node.RouteReady)
+}
+
+// routes waits until all routes of a node are in that state.
+func (d *deployment) routes(name, state string) {
+	d.t.Helper()
 	eventually(d.t, 40*time.Second, func() error {
 		text, err := run(d.t, "", program("postern"), "node", "status", "--data", d.data(name), "--json")
 		if err != nil {
@@ -199,8 +206,8 @@ func (d *deployment) ready(name string) {
 			return errors.New("no routes yet")
 		}
 		for _, r := range status.Routes {
-			if r.State != "ready" {
-				return fmt.Errorf("%s is %s: %s", r.Host, r.State, r.Error)
+			if r.State != state {
+				return fmt.Errorf("%s is %s and not %s: %s", r.Host, r.State, state, r.Error)
 			}
 		}
 		return nil

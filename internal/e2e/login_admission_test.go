@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"postern"
+	"postern/node"
 )
 
 // TestLoginAdmission closes a tenant to where nobody signed in from: alert 49, and
@@ -49,10 +50,21 @@ func TestLoginAdmission(t *testing.T) {
 	if page := p.open(t, e.url("globex", "/.well-known/postern/health")); page.Status != 200 {
 		t.Errorf("the other tenant, which is open: status %d", page.Status)
 	}
-	// A node that comes up now is not in its own way: it looks at itself from outside.
+	// A node that comes up now cannot look at itself from outside, and says why.
 	e.office["acme"].stop()
 	e.startOffice("acme")
-	e.ready("acme-office")
+	e.routes("acme-office", node.RouteClosed)
+
+	// A certificate authority comes from nowhere that one could know.
+	if _, err := e.clientFrom("127.0.7.1", "acme-tls/1").Get(e.url("acme", "/")); err == nil || !strings.Contains(err.Error(), "no application protocol") {
+		t.Errorf("a challenge gets %v, want the node's alert", err)
+	}
+	if !e.reached("acme", "127.0.7.1") {
+		t.Error("a challenge did not reach the node")
+	}
+	if _, err := e.clientFrom("127.0.7.1").Get(e.url("acme", "/")); err == nil || !strings.Contains(err.Error(), "access denied") {
+		t.Errorf("who sent a challenge gets %v, want the alert access_denied", err)
+	}
 
 	// Who signs in at the portal is let through at once, from where they are.
 	p.open(t, link)
