@@ -21,3 +21,11 @@ func (c *Coordinator) AllowPost(remote netip.Addr) bool {
 func (c *Coordinator) Problem(ctx context.Context, err error) *postern.Problem {
 	return c.problemOf(ctx, err)
 }
+
+// KnownTenant returns name if there is a tenant of that name, else "".
+func (c *Coordinator) KnownTenant(name string) string {
+	if c.snapshot.Load().tenants[name] == nil {
+		return ""
+	}
+	return name
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -54,6 +55,30 @@ func VerifyAudit(ctx context.Context, s Store) error {
 	})
 }
 
+// auditUser adds an entry about u to the log.
+func (ch *change) auditUser(action string, u User, detail string) error {
+	tenant, err := ch.homeOf(u.ID)
+	return errors.Join(err, ch.audit(action, tenant, u.ID, detail))
+}
+
+// homeOf returns the tenant whose managers an entry about the user with id is for: the
+// one that they were granted, if it is one alone and they do not operate the deployment.
+// It is "" else, and if there is no such user.
+func (ch *change) homeOf(id string) (string, error) {
+	u, err := ch.Users().Get(id)
+	if errors.Is(err, ErrNotFound) || err == nil && u.Operator {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	grants, err := ch.Grants().Of(id)
+	if len(grants) != 1 {
+		return "", err
+	}
+	return grants[0].Tenant, err
+}
+
 // refused records that somebody was refused, as often as limits allow.
 func (c *Coordinator) refused(ctx context.Context, actor, action, tenant, target string, remote netip.Addr, why error) {
 	c.noteRefused(ctx, actor, action, tenant, target, fmt.Sprintf("%v: %v", remote, why))
@@ -72,7 +97,14 @@ func (c *Coordinator) noteRefused(ctx context.Context, actor, action, tenant, ta
 
 func (c *Coordinator) note(ctx context.Context, actor, action, tenant, target, detail string) {
 	err := c.update(context.WithoutCancel(ctx), actor, func(ch *change) error {
-		return ch.audit(action, tenant, target, detail)
+		of := tenant
+		if of == "" && strings.HasPrefix(action, "signin.") {
+			var err error
+			if of, err = ch.homeOf(target); err != nil {
+				return err
+			}
+		}
+		return ch.audit(action, of, target, detail)
 	})
 	if err != nil {
 		c.log.Error("not recorded in the audit log", "err", err)

@@ -41,7 +41,7 @@ func (ch *change) invite(u User) (string, Invitation, error) {
 	i := Invitation{Hash: hash, User: u.ID, By: ch.actor, Created: ch.now, Expires: ch.now.Add(invitationLife)}
 	return secret, i, errors.Join(
 		ch.Invitations().Put(i),
-		ch.audit("user.invite", "", u.ID, u.Login+" until "+i.Expires.UTC().Format(time.RFC3339)),
+		ch.auditUser("user.invite", u, u.Login+" until "+i.Expires.UTC().Format(time.RFC3339)),
 	)
 }
 
@@ -158,7 +158,7 @@ func (ch *change) accept(secret [32]byte, name, password string, k *Passkey) (Us
 			return u, err
 		}
 	}
-	return u, ch.audit("signin.invitation", "", u.ID, u.Login+" "+how)
+	return u, ch.auditUser("signin.invitation", u, u.Login+" "+how)
 }
 
 // FirstInvitation invites the first operator, who is made if the registry has no

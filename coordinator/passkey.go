@@ -81,7 +81,7 @@ func (ch *change) putPasskey(k Passkey) error {
 	if k.Created.IsZero() {
 		k.Created = ch.now
 	}
-	return errors.Join(ch.Passkeys().Put(k), ch.audit("passkey.add", "", u.ID, k.Name))
+	return errors.Join(ch.Passkeys().Put(k), ch.auditUser("passkey.add", u, k.Name))
 }
 
 // RemovePasskey removes a passkey, but not a user's last way to sign in.
@@ -109,7 +109,7 @@ func (c *Coordinator) RemovePasskey(ctx context.Context, actor, user, id string)
 			return postern.NewProblem(http.StatusConflict, postern.CodeForbidden,
 				"this passkey is the only way to sign in", "set a password or add another passkey first")
 		}
-		return ch.audit("passkey.remove", "", u.ID, k.Name)
+		return ch.auditUser("passkey.remove", u, k.Name)
 	})
 }
 

@@ -188,7 +188,7 @@ func (c *Coordinator) SetPassword(ctx context.Context, actor, user, password, ke
 			return noUser(err, user)
 		}
 		u.Password = hash
-		return errors.Join(ch.Users().Put(u), ch.endOthers(&u, keep), ch.audit("user.password", "", u.ID, u.Login))
+		return errors.Join(ch.Users().Put(u), ch.endOthers(&u, keep), ch.auditUser("user.password", u, u.Login))
 	})
 }
 

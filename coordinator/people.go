@@ -48,7 +48,7 @@ func (c *Coordinator) SetName(ctx context.Context, actor, user, name string) err
 			return nil
 		}
 		u.Name = name
-		return errors.Join(ch.Users().Put(u), ch.touchUser(u), ch.audit("user.name", "", u.ID, name))
+		return errors.Join(ch.Users().Put(u), ch.touchUser(u), ch.auditUser("user.name", u, name))
 	})
 }
 
@@ -103,12 +103,14 @@ func (ch *change) makeUser(u User) (User, error) {
 	if u.Operator {
 		detail += ", operates the deployment"
 	}
-	return u, errors.Join(ch.Users().Put(u), ch.audit("user.add", "", u.ID, detail))
+	return u, errors.Join(ch.Users().Put(u), ch.auditUser("user.add", u, detail))
 }
 
 // removeUser removes a user with all that is theirs.
 func (ch *change) removeUser(u User) error {
-	if err := errors.Join(ch.touchUser(u), ch.dropCredentials(u)); err != nil {
+	// While it can be told whose they were.
+	err := ch.auditUser("user.remove", u, u.Login)
+	if err := errors.Join(err, ch.touchUser(u), ch.dropCredentials(u)); err != nil {
 		return err
 	}
 	grants, err := ch.Grants().Of(u.ID)
@@ -129,7 +131,7 @@ func (ch *change) removeUser(u User) error {
 			return err
 		}
 	}
-	return errors.Join(ch.Users().Delete(u.ID), ch.audit("user.remove", "", u.ID, u.Login))
+	return ch.Users().Delete(u.ID)
 }
 
 // dropCredentials deletes all by which u could sign in or is signed in.
@@ -173,7 +175,7 @@ func (ch *change) disableUser(u User) error {
 	return errors.Join(
 		ch.endSessions(&u),
 		ch.dropInvitations(u),
-		ch.audit("user.disable", "", u.ID, u.Login),
+		ch.auditUser("user.disable", u, u.Login),
 	)
 }
 
@@ -183,7 +185,7 @@ func (ch *change) enableUser(u User) error {
 		return nil
 	}
 	u.Disabled = time.Time{}
-	return errors.Join(ch.Users().Put(u), ch.touchUser(u), ch.audit("user.enable", "", u.ID, u.Login))
+	return errors.Join(ch.Users().Put(u), ch.touchUser(u), ch.auditUser("user.enable", u, u.Login))
 }
 
 // touchUser says that the part of the map changed that nodes are told of u.

@@ -87,7 +87,7 @@ func (ch *change) startSession(in SignIn, hash [32]byte) (Session, error) {
 	}
 	s.Expires = s.deadline(ch.now)
 	u.SignedIn = ch.now
-	return s, errors.Join(ch.Sessions().Put(s), ch.Users().Put(u), ch.audit(in.action(), "", u.ID, in.describe(u)))
+	return s, errors.Join(ch.Sessions().Put(s), ch.Users().Put(u), ch.auditUser(in.action(), u, in.describe(u)))
 }
 
 // deadline is when s expires that is used now.

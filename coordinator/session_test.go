@@ -354,3 +354,37 @@ func TestSweepSessions(t *testing.T) {
 		t.Error("a session that goes on was forgotten")
 	}
 }
+
+// A device's session goes on under another secret, and no other session does.
+func TestRenewSession(t *testing.T) {
+	r := openRegistry(t)
+	u := r.user("anna", goodPassword)
+	start := func(device bool) (string, coordinator.Session) {
+		t.Helper()
+		secret, s, err := r.StartSession(t.Context(), coordinator.SignIn{User: u.ID, Methods: []string{"pwd"}, Device: device, Agent: "postern"})
+		must(t, err)
+		return secret, s
+	}
+	first, s := start(true)
+	r.wait(time.Hour)
+	second, renewed, who, err := r.RenewSession(t.Context(), first)
+	must(t, err)
+	if second == first || renewed.ID != s.ID || who.ID != u.ID || !renewed.Signed.Equal(s.Signed) || !renewed.Expires.Equal(s.Expires) || !renewed.Seen.Equal(r.clock()) {
+		t.Errorf("got %+v of %+v", renewed, s)
+	}
+	if r.here(first) || !r.here(second) {
+		t.Error("the old secret is good, or the new one is not")
+	}
+	browser, _ := start(false)
+	ended, e := start(true)
+	must(t, r.EndSession(t.Context(), coordinator.ActorUser(u.ID), u.ID, e.ID))
+	for name, secret := range map[string]string{"used": first, "a browser's": browser, "ended": ended, "nobody's": "x", "no": ""} {
+		if _, _, _, err := r.RenewSession(t.Context(), secret); !errors.Is(err, coordinator.ErrNotFound) {
+			t.Errorf("%s secret: got %v", name, err)
+		}
+	}
+	r.wait(coordinator.DeviceMax)
+	if _, _, _, err := r.RenewSession(t.Context(), second); !errors.Is(err, coordinator.ErrNotFound) {
+		t.Errorf("expired: got %v", err)
+	}
+}

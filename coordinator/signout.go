@@ -40,7 +40,7 @@ func (c *Coordinator) EndSession(ctx context.Context, actor, user, id string) er
 		if err != nil {
 			return err
 		}
-		return errors.Join(ch.endSession(&u, s), ch.audit("session.end", "", u.ID, id+" of "+u.Login))
+		return errors.Join(ch.endSession(&u, s), ch.auditUser("session.end", u, id+" of "+u.Login))
 	})
 }
 
@@ -51,7 +51,7 @@ func (c *Coordinator) EndSessions(ctx context.Context, actor, user string) error
 		if err != nil {
 			return noUser(err, user)
 		}
-		return errors.Join(ch.endSessions(&u), ch.audit("session.end", "", u.ID, "all of "+u.Login))
+		return errors.Join(ch.endSessions(&u), ch.auditUser("session.end", u, "all of "+u.Login))
 	})
 }
 

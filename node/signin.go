@@ -39,10 +39,11 @@ const (
 
 const (
 	stateLife = 5 * time.Minute
-	maxStates = 8 // cookies of sign-ins under way that a browser is left with
+	stateKept = time.Hour // by the browser: who comes late is told from who never began
+	maxStates = 32        // cookies of sign-ins under way that a browser is left with
 
 	maxRounds  = 2                // sign-ins in a row that lead nowhere
-	roundsLife = 30 * time.Second // how close they are then
+	roundsLife = 30 * time.Second // how close those that succeed are then
 
 	grantWait = 3 * time.Second // for the map to bring somebody whom the portal knows
 )
@@ -59,7 +60,7 @@ type signInState struct {
 	Nonce    string    `json:"nonce"`
 	Verifier string    `json:"verifier"` // RFC 7636, section 4.1
 	Target   string    `json:"target"`
-	Round    int       `json:"round"` // how many failed before it
+	Round    int       `json:"round"` // how many took too long before it
 	Expires  time.Time `json:"expires"`
 }
 
@@ -113,7 +114,7 @@ func (g *gate) refuse(w http.ResponseWriter, r *http.Request, p page, why error)
 }
 
 // beginSignIn sends the browser to the portal. It comes back to target, a path of
-// this origin, after round sign-ins that failed.
+// this origin, after round sign-ins that took too long.
 func (g *gate) beginSignIn(w http.ResponseWriter, r *http.Request, t *table, host, target string, round int) {
 	browser := newSecret()
 	st := signInState{
@@ -129,7 +130,7 @@ func (g *gate) beginSignIn(w http.ResponseWriter, r *http.Request, t *table, hos
 		"code_challenge_method": {"S256"},
 	}
 	forgetStates(w, r)
-	setCookie(w, cookieState+st.ID, browser, stateLife)
+	setCookie(w, cookieState+st.ID, browser, stateKept)
 	redirect(w, t.portal.issuer+"/authorize?"+query.Encode())
 }
 
@@ -199,17 +200,14 @@ func (g *gate) callback(w http.ResponseWriter, r *http.Request) {
 	}
 	setCookie(w, cookieState+st.ID, "", -1)
 	switch {
-	case !fromBrowser(r, st), g.now().After(st.Expires), !q.Has("error") && !g.spent.first(st, g.now()):
-		// It may be a tab that came back late, or was loaded again: whoever is signed
-		// in goes on. Anybody can have made this link, so nothing else comes of it
-		// than what a link to the target would do.
-		if _, ok := g.session(r, host); ok {
-			redirect(w, st.Target)
-			return
-		}
-		g.again(w, r, t, st, badSignIn, errors.New("state has expired, was used, or is another browser's"))
+	case !fromBrowser(r, st):
+		g.refuse(w, r, badSignIn.begin(st.Target), errors.New("state is another browser's, or was used"))
+	case g.now().After(st.Expires):
+		g.again(w, r, t, st)
 	case q.Has("error"):
 		g.refused(w, r, t, st, q.Get("error"))
+	case !g.spent.first(st, g.now()):
+		g.refuse(w, r, badSignIn.begin(st.Target), errors.New("state was used"))
 	default:
 		g.finish(w, r, t, st, q.Get("code"))
 	}
@@ -225,14 +223,13 @@ func fromBrowser(r *http.Request, st signInState) bool {
 	return false
 }
 
-// again begins anew a sign-in that failed, or answers with p if that has happened too
-// often.
-func (g *gate) again(w http.ResponseWriter, r *http.Request, t *table, st signInState, p page, why error) {
+// again begins anew a sign-in that took too long, unless that has happened too often.
+func (g *gate) again(w http.ResponseWriter, r *http.Request, t *table, st signInState) {
 	if st.Round+1 >= maxRounds {
-		g.refuse(w, r, p.begin(st.Target), why)
+		g.refuse(w, r, lateSignIn.begin(st.Target), errors.New("state has expired"))
 		return
 	}
-	g.log.Debug("sign-in begins again", "server_name", st.Host, "err", why)
+	g.log.Debug("sign-in begins again: it took too long", "server_name", st.Host)
 	g.beginSignIn(w, r, t, st.Host, st.Target, st.Round+1)
 }
 
@@ -257,8 +254,8 @@ func (g *gate) finish(w http.ResponseWriter, r *http.Request, t *table, st signI
 	})
 	var refused *member.TokenError
 	switch {
-	case errors.As(err, &refused) && refused.Code == "invalid_grant": // used, or too old
-		g.again(w, r, t, st, badSignIn, err)
+	case errors.As(err, &refused) && refused.Code == "invalid_grant": // used, too old, or another's
+		g.refuse(w, r, badSignIn.begin(st.Target), err)
 		return
 	case errors.As(err, &refused):
 		g.refuse(w, r, portalNonsense.begin(st.Target), err)

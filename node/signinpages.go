@@ -11,7 +11,12 @@ var (
 	badSignIn = page{
 		status: http.StatusBadRequest, code: postern.CodeInvalid,
 		title: "This is no sign-in of yours",
-		text:  "It was not begun in this browser, or not at this address. Begin again.",
+		text:  "It was not begun in this browser, or it is over already. Begin again.",
+	}
+	lateSignIn = page{
+		status: http.StatusBadRequest, code: postern.CodeInvalid,
+		title: "That took too long",
+		text:  "A sign-in is good for five minutes. Begin again.",
 	}
 	badTarget = page{
 		status: http.StatusBadRequest, code: postern.CodeInvalid,

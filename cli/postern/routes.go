@@ -15,6 +15,8 @@ func routesCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			{
 				Name: "list", Aliases: []string{"ls"}, Usage: "list the routes", Action: operate(listRoutes),
+				Description: "STATE is that of the best of its nodes: ready, else no-control, which carries traffic too, else no-path, " +
+					"else offline.",
 				UsageText: "postern routes list --watch\npostern routes list --tenant acme -o json", Flags: listFlags(tenantFlag()),
 			},
 			{

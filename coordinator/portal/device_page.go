@@ -22,8 +22,11 @@ type devicePage struct {
 	Problem *postern.Problem
 }
 
-// parseUserCode returns s, as people type it, as a UserCode.
+// parseUserCode returns s, as people type it, as a UserCode, "" if it is none.
 func parseUserCode(s string) string {
+	if len(s) > 64 {
+		return ""
+	}
 	letters := strings.Map(func(r rune) rune {
 		switch {
 		case r >= 'A' && r <= 'Z':
@@ -32,7 +35,7 @@ func parseUserCode(s string) string {
 			return r - 'a' + 'A'
 		}
 		return -1
-	}, s[:min(len(s), 64)])
+	}, s)
 	if len(letters) != 8 {
 		return ""
 	}

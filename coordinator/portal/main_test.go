@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -25,7 +27,10 @@ import (
 	"postern/coordinator/sqlite"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // the OpenID library's
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	base     = "apps.test"
@@ -55,6 +60,7 @@ type deployment struct {
 	*coordinator.Coordinator
 	t     *testing.T
 	addr  string
+	ca    []byte // of the private CA
 	clock *clock
 	stop  func()
 }
@@ -70,7 +76,7 @@ func deploy(t *testing.T, change func(*portal.Config)) *deployment {
 	must(t, err)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	d.addr = ln.Addr().String()
+	d.addr, d.ca = ln.Addr().String(), authority.CA()
 	d.Coordinator, err = coordinator.New(coordinator.Config{
 		Store: store, Authority: authority, Base: base, Port: 8443, Now: d.clock.now,
 	})
@@ -106,12 +112,19 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// user makes a user with the password, who is granted nothing.
+// user makes a user, who is granted nothing and has no password: hashing is slow.
 func (d *deployment) user(login string) postern.UserState {
 	d.t.Helper()
 	u, err := d.Local().AddUser(d.t.Context(), postern.UserRequest{Login: login})
 	must(d.t, err)
-	_, err = d.Accept(d.t.Context(), d.invitation(u.ID), "", password, nil)
+	return u
+}
+
+// typist makes a user with the password.
+func (d *deployment) typist(login string) postern.UserState {
+	d.t.Helper()
+	u := d.user(login)
+	_, err := d.Accept(d.t.Context(), d.invitation(u.ID), "", password, nil)
 	must(d.t, err)
 	return u
 }
@@ -129,8 +142,6 @@ func (d *deployment) member(login, tenant, role string) postern.UserState {
 func (d *deployment) operator(login string) postern.UserState {
 	d.t.Helper()
 	u, err := d.Local().AddUser(d.t.Context(), postern.UserRequest{Login: login, Operator: true})
-	must(d.t, err)
-	_, err = d.Accept(d.t.Context(), d.invitation(u.ID), "", password, nil)
 	must(d.t, err)
 	return u
 }
@@ -207,8 +218,22 @@ func (d *deployment) browser() *browser {
 func (d *deployment) signedIn(login string) *browser {
 	d.t.Helper()
 	b := d.browser()
-	b.post("/sign-in", "login", login, "password", password).want(http.StatusSeeOther)
+	u, err := d.Local().User(d.t.Context(), login)
+	must(d.t, err)
+	secret, _, err := d.StartSession(d.t.Context(), coordinator.SignIn{
+		User: u.ID, Methods: []string{"pwd"}, Agent: b.header.Get("User-Agent"), Remote: netip.MustParseAddr("127.0.0.1"),
+	})
+	must(d.t, err)
+	b.keep("__Host-postern_portal", secret)
 	return b
+}
+
+// keep gives b a cookie.
+func (b *browser) keep(name, value string) {
+	b.t.Helper()
+	at, err := url.Parse(b.d.PortalURL())
+	must(b.t, err)
+	b.client.Jar.SetCookies(at, []*http.Cookie{{Name: name, Value: value, Secure: true, Path: "/"}})
 }
 
 // An answer is one response, read.

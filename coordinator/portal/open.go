@@ -74,7 +74,7 @@ func (p *Portal) find(r *http.Request, u coordinator.User, tenant, service, name
 func (p *Portal) refuseOpen(w http.ResponseWriter, r *http.Request, u coordinator.User, tenant, service string, err error) {
 	var problem *postern.Problem
 	if errors.As(err, &problem) && problem.Status < http.StatusInternalServerError {
-		p.c.Note(r.Context(), coordinator.ActorUser(u.ID), "open.refused", "", tenant+"/"+service, fmt.Sprintf("%v: %s", remoteOf(r), problem.Detail))
+		p.c.Note(r.Context(), coordinator.ActorUser(u.ID), "open.refused", p.c.KnownTenant(tenant), tenant+"/"+service, fmt.Sprintf("%v: %s", remoteOf(r), problem.Detail))
 	}
 	p.fail(w, r, err)
 }

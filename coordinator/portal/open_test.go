@@ -77,7 +77,7 @@ func TestOpen(t *testing.T) {
 	for _, path := range []string{"/open/globex/default", "/open/acme/nothing", "/open/nobody/default"} {
 		b.get(path).want(403, "This is not open to you", "Ask whoever manages it").wantNot("Globex")
 	}
-	d.wantLog("open.refused", "user:"+u.ID, "globex/default")
+	d.wantLog("open.refused", "user:"+u.ID+" open.refused globex globex/default")
 	d.browser().get("/open/acme/default?entry=y2026").wantTo("/sign-in?next=" + url.QueryEscape("/open/acme/default?entry=y2026"))
 
 	// A grant that is revoked between page and click.

@@ -129,7 +129,7 @@ func TestPasskeyReplay(t *testing.T) {
 func TestPasskeyPurpose(t *testing.T) {
 	d := deploy(t, nil)
 	d.user("ada")
-	d.user("bob")
+	d.typist("bob")
 	u, err := d.Local().AddUser(t.Context(), postern.UserRequest{Login: "eve"})
 	must(t, err)
 	secret := d.invitation(u.ID)
@@ -146,7 +146,7 @@ func TestPasskeyPurpose(t *testing.T) {
 
 func TestAccountPasskeys(t *testing.T) {
 	d := deploy(t, nil)
-	d.user("ada")
+	d.typist("ada")
 	d.user("bob")
 	b := d.signedIn("ada")
 	a := b.addPasskey()

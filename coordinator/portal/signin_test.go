@@ -42,7 +42,7 @@ func TestExpiredInvitation(t *testing.T) {
 
 func TestSignIn(t *testing.T) {
 	d := deploy(t, nil)
-	u := d.user("ada")
+	u := d.typist("ada")
 	tests := []struct {
 		name, login, password string
 		prepare               func()
@@ -79,7 +79,7 @@ func TestSignIn(t *testing.T) {
 
 func TestSessionCookie(t *testing.T) {
 	d := deploy(t, nil)
-	d.user("ada")
+	d.typist("ada")
 	b := d.browser()
 	a := b.post("/sign-in", "login", "ada", "password", password).wantTo("/")
 	cookie := a.header.Get("Set-Cookie")
@@ -97,7 +97,7 @@ func TestSessionCookie(t *testing.T) {
 // signed in there.
 func TestFixation(t *testing.T) {
 	d := deploy(t, nil)
-	d.user("ada")
+	d.typist("ada")
 	d.user("mallory")
 	b := d.signedIn("mallory")
 	before := b.cookie("__Host-postern_portal")
@@ -108,15 +108,14 @@ func TestFixation(t *testing.T) {
 	}
 	b.get("/account").want(200, "ada").wantNot("mallory")
 	other := d.browser()
-	at, _ := url.Parse(d.PortalURL())
-	other.client.Jar.SetCookies(at, []*http.Cookie{{Name: "__Host-postern_portal", Value: before, Secure: true, Path: "/"}})
+	other.keep("__Host-postern_portal", before)
 	other.get("/account").want(http.StatusSeeOther)
 	b.get("/sign-in").wantTo("/")
 }
 
 func TestNext(t *testing.T) {
 	d := deploy(t, nil)
-	d.user("ada")
+	d.typist("ada")
 	refused := []string{
 		"//evil.example", "https://evil.example/", `/\evil.example`, "/\t/evil.example", "/\n/evil.example",
 		"javascript:alert(1)", "evil", `\\evil.example`, "/ok\r\nSet-Cookie: a=b", "%2f%2fevil.example",
@@ -145,7 +144,7 @@ func TestNext(t *testing.T) {
 // hold those to form-action.
 func TestOnward(t *testing.T) {
 	d := deploy(t, nil)
-	d.user("ada")
+	d.typist("ada")
 	for _, next := range []string{"/continue?id=1&x=2", "/open/acme/default?entry=a", "/authorize/callback?id=x"} {
 		a := d.browser().post("/sign-in", "login", "ada", "password", password, "next", next).want(http.StatusOK, "One moment")
 		if a.header.Get("Location") != "" {
@@ -162,7 +161,7 @@ func TestOnward(t *testing.T) {
 
 func TestSignOut(t *testing.T) {
 	d := deploy(t, nil)
-	u := d.user("ada")
+	u := d.typist("ada")
 	b := d.signedIn("ada")
 	secret := b.cookie("__Host-postern_portal")
 	b.post("/sign-out").wantTo("/sign-in?done=out")
@@ -179,7 +178,7 @@ func TestSignOut(t *testing.T) {
 
 func TestBruteForce(t *testing.T) {
 	d := deploy(t, nil)
-	d.user("ada")
+	d.typist("ada")
 	b := d.browser()
 	for range 5 {
 		b.post("/sign-in", "login", "ada", "password", "wrong").want(http.StatusUnauthorized)
@@ -197,7 +196,7 @@ func TestBruteForce(t *testing.T) {
 // the same domain included.
 func TestForeignForms(t *testing.T) {
 	d := deploy(t, nil)
-	d.user("ada")
+	d.typist("ada")
 	for _, site := range []string{"cross-site", "same-site"} {
 		t.Run(site, func(t *testing.T) {
 			b := d.browser()
@@ -231,7 +230,7 @@ func TestPostLimit(t *testing.T) {
 
 func TestLongBody(t *testing.T) {
 	d := deploy(t, nil)
-	d.user("ada")
+	d.typist("ada")
 	b := d.browser()
 	b.post("/sign-in", "login", "ada", "password", password, "x", strings.Repeat("x", 1<<20)).want(http.StatusRequestEntityTooLarge, "more than 65536 bytes")
 	if b.cookie("__Host-postern_portal") != "" {

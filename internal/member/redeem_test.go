@@ -55,7 +55,7 @@ func TestRedeem(t *testing.T) {
 			return errors.As(err, &problem) && problem.Code == postern.CodeForbidden
 		}},
 		{"no ID token", say(200, map[string]string{"access_token": "a"}), "", func(err error) bool { return strings.Contains(err.Error(), "no ID token") }},
-		{"a proxy's page", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "<html>", 502) }, "", func(err error) bool {
+		{"a proxy's page", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "<html>", http.StatusBadGateway) }, "", func(err error) bool {
 			return strings.Contains(err.Error(), "502")
 		}},
 		{"no JSON", func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("x")) }, "", func(err error) bool {

@@ -1,0 +1,213 @@
+package portal_test
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"postern"
+	"postern/coordinator"
+)
+
+func TestPeople(t *testing.T) {
+	d := deploy(t, nil)
+	d.tenant("acme", "Acme AG")
+	d.operator("root")
+	b := d.signedIn("root")
+	b.get("/admin/people").want(200, "root", "operator", "Add somebody")
+	b.post("/admin/people", "login", "not a login", "tenant", "acme").want(422, "Add somebody", "not a login")
+
+	// Add and invite in one; the link is shown once.
+	a := b.post("/admin/people", "login", "ada@acme.example", "name", "Ada", "tenant", "acme", "role", "member", "groups", "sales, accounting", "services", "").
+		want(200, "Invitation for Ada", "not shown again")
+	link := a.find(`id="invite-link" class="code" value="([^"]*)"`)
+	path, ok := strings.CutPrefix(link, d.PortalURL())
+	if !ok || a.find(`data-copy="([^"]*)"`) != link {
+		t.Fatalf("the link is %q", link)
+	}
+	u, err := d.Local().User(t.Context(), "ada@acme.example")
+	must(t, err)
+	if g := u.Grants[0]; g.Tenant != "acme" || g.Role != "member" || fmt.Sprint(g.Groups) != "[accounting sales]" {
+		t.Errorf("granted %+v", g)
+	}
+	b.get("/admin/people").want(200, "Ada", "Invited", "acme: member", "not yet")
+	d.browser().post(path, "password", password).wantTo("/")
+	b.get("/admin/people?tenant=acme").want(200, "Active").wantNot("root operator")
+
+	at := "/admin/people/" + u.ID
+	b.get(at).want(200, "Ada", "ada@acme.example", "acme", "May open")
+	b.post(at+"/grants", "tenant", "acme", "role", "admin").wantTo(at + "?done=granted")
+	b.get(at+"?done=granted").want(200, "The rights were changed")
+	b.post(at+"/grants", "tenant", "acme", "role", "emperor").want(422, "emperor", "May open")
+	ada := d.signedIn("ada@acme.example")
+	ada.get("/account").want(200)
+	b.post(at + "/disable").wantTo(at + "?done=disabled")
+	ada.get("/account").want(http.StatusSeeOther)
+	b.get(at).want(200, "Disabled", "Enable")
+	b.post(at + "/enable").wantTo(at + "?done=enabled")
+	b.post(at + "/grants/acme/revoke").wantTo(at + "?done=revoked")
+	b.get(at).want(200, "Nothing yet", "Let them open a company")
+	b.post(at+"/invite").want(200, "Invitation for Ada", "Their earlier invitations are void")
+	b.post(at + "/remove").wantTo("/admin/people?done=person")
+	b.get(at).want(404, "There is nothing here")
+	for _, action := range []string{"user.add", "user.invite", "user.grant", "user.revoke", "user.disable", "user.enable", "user.remove"} {
+		d.wantLog(action, "user:")
+	}
+}
+
+// TestTenantManager: who manages a tenant sees that one and nothing of another.
+func TestTenantManager(t *testing.T) {
+	d := deploy(t, nil)
+	newCompany(d, "acme", "Acme AG", ledger)
+	globex := newCompany(d, "globex", "Globex", ledger)
+	d.member("ada", "acme", postern.TenantAdmin)
+	d.member("carl", "acme", postern.TenantMember)
+	gus := d.member("gus", "globex", postern.TenantOwner)
+	foreign, err := d.Local().CreateToken(t.Context(), postern.TokenRequest{Tenant: "globex"})
+	must(t, err)
+	_, err = d.Local().AddRoute(t.Context(), postern.RouteRequest{Host: "books.globex.example", Tenant: "globex"})
+	must(t, err)
+	b := d.signedIn("ada")
+	b.get("/").want(200, "People", "Nodes", "Audit")
+	for _, path := range []string{"/admin/people", "/admin/nodes", "/admin/routes", "/admin/tokens", "/admin/audit", "/admin/people?tenant=globex", "/admin/audit?tenant=globex"} {
+		a := b.get(path)
+		if a.status != 200 && a.status != 404 {
+			t.Errorf("%s: status %d", path, a.status)
+		}
+		a.wantNot("globex", "Globex", "gus", foreign.ID.String())
+	}
+	b.get("/admin/nodes").want(200, "office", "acme").wantNot("Gateways", "gw-acme")
+	b.get("/admin/people").want(200, "carl").wantNot("Operates the whole deployment")
+	for _, path := range []string{
+		"/admin/people/" + gus.ID + "/invite", "/admin/people/" + gus.ID + "/disable", "/admin/people/" + gus.ID + "/remove",
+		"/admin/people/" + gus.ID + "/grants/globex/revoke", "/admin/nodes/" + globex.node.ID + "/remove", "/admin/gateways/" + globex.gateway.ID + "/remove",
+		"/admin/tokens/" + foreign.ID.String() + "/revoke", "/admin/routes/books.globex.example/remove",
+	} {
+		b.post(path).want(404)
+	}
+	b.get("/admin/people/" + gus.ID).want(404)
+	b.post("/admin/people/"+gus.ID+"/grants", "tenant", "globex").want(404)
+	b.post("/admin/people", "login", "eve", "tenant", "globex").want(404).wantNot("Globex")
+	b.post("/admin/tokens", "for", "globex", "uses", "1", "days", "1").want(404)
+	b.post("/admin/tokens", "for", "gateway", "uses", "1", "days", "1").want(404)
+	b.post("/admin/people", "login", "eve", "operator", "1").want(404)
+	b.post("/admin/people", "login", "eve", "tenant", "acme").want(200, "Invitation for eve")
+
+	carl := d.signedIn("carl")
+	carl.get("/").want(200).wantNot("People")
+	for _, path := range []string{"/admin/people", "/admin/nodes", "/admin/routes", "/admin/tokens", "/admin/audit", "/admin/audit/export?format=csv"} {
+		carl.get(path).want(403, "for those who manage a company")
+		d.browser().get(path).want(http.StatusSeeOther)
+	}
+	carl.post("/admin/tokens", "for", "acme", "uses", "1", "days", "1").want(403)
+}
+
+func TestNodes(t *testing.T) {
+	d := deploy(t, nil)
+	d.operator("root")
+	b := d.signedIn("root")
+	b.get("/admin/nodes").want(200, "No node has joined yet", "No gateway has joined yet", "What the states mean")
+	acme := newCompany(d, "acme", "Acme AG", ledger)
+	s := b.follow(b.get("/admin/nodes").want(200, "office", "Offline", "Ledger", "buero-pc", "linux/amd64", "gw-acme").source())
+	acme.come()
+	s.until("Online")
+	b.post("/admin/nodes/" + acme.node.ID + "/remove").wantTo("/admin/nodes?done=node")
+	s.until("No node has joined yet")
+	b.post("/admin/gateways/" + acme.gateway.ID + "/remove").wantTo("/admin/nodes?done=gateway")
+	b.get("/admin/nodes?done=gateway").want(200, "The gateway was removed", "No gateway has joined yet")
+	b.post("/admin/nodes/nobody/remove").want(404)
+}
+
+func TestRoutes(t *testing.T) {
+	d := deploy(t, nil)
+	d.operator("root")
+	b := d.signedIn("root")
+	b.get("/admin/routes").want(200, "No route yet", "There is no company yet")
+	newCompany(d, "acme", "Acme AG", ledger)
+	b.get("/admin/routes").want(200, "acme.apps.test", "Offline", "acme / default")
+	b.post("/admin/routes", "host", "acme.apps.test", "tenant", "acme").want(422, "Give a service its own domain", "acme.apps.test")
+	b.post("/admin/routes", "host", "Books.Acme.Example", "tenant", "acme").wantTo("/admin/routes?done=route")
+	b.get("/admin/routes?done=route").want(200, "The route was added", "books.acme.example", "own domain")
+	b.post("/admin/routes/books.acme.example/remove").wantTo("/admin/routes?done=unrouted")
+	b.get("/admin/routes").want(200).wantNot("books.acme.example")
+}
+
+func TestTokens(t *testing.T) {
+	d := deploy(t, nil)
+	d.tenant("acme", "Acme AG")
+	d.operator("root")
+	b := d.signedIn("root")
+	b.get("/admin/tokens").want(200, "A node of Acme AG", "A gateway", "No token was made yet")
+	for _, bad := range [][]string{{"0", "1"}, {"x", "1"}, {"1", "31"}, {"1", ""}, {"20000", "1"}} {
+		b.post("/admin/tokens", "for", "acme", "uses", bad[0], "days", bad[1]).want(422, "Let a machine join")
+	}
+	a := b.post("/admin/tokens", "for", "acme", "uses", "2", "days", "3", "note", "the office in Bern").want(200, "Good for 2 machines", "not shown again", "postern node join", "QR code")
+	secret := a.find(`<pre class="code wrap"[^>]*>(pstjoin1_[^<]*)</pre>`)
+	token, err := postern.ParseToken(secret)
+	must(t, err)
+	if !strings.Contains(a.text(), "--token-file - <<'END' "+secret) {
+		t.Error("the command is not whole")
+	}
+	b.get("/admin/tokens").want(200, token.ID.String(), "Usable", "the office in Bern").wantNot(secret)
+	b.post("/admin/tokens/" + token.ID.String() + "/revoke").wantTo("/admin/tokens?done=untoken")
+	b.get("/admin/tokens").want(200, "Revoked")
+	b.post("/admin/tokens/nonsense/revoke").want(404)
+	b.post("/admin/tokens", "for", "gateway", "uses", "1", "days", "1").want(200, "Token for a gateway", "postern gateway join")
+	d.wantLog("token.create", "acme")
+}
+
+func TestAudit(t *testing.T) {
+	d := deploy(t, nil)
+	d.tenant("acme", "Acme AG")
+	u := d.operator("root")
+	b := d.signedIn("root")
+	for n := range 60 {
+		d.Note(t.Context(), coordinator.ActorUser(u.ID), "test.it", "acme", fmt.Sprintf("=target-%02d", n), "a <b>detail</b>")
+	}
+	first := b.get("/admin/audit?action=test&actor=ROOT").want(200, "=target-59", "=target-10", "root", "a <b>detail</b>").wantNot("=target-09", "user.add")
+	older := first.find(`href="(/admin/audit\?[^"]*before=[^"]*)"`)
+	b.get(older).want(200, "=target-09", "=target-00", "Newest").wantNot("=target-10", "Older entries")
+	b.get("/admin/audit?action=nothing.like.it").want(200, "Nothing in the log matches")
+	b.get("/admin/audit?tenant=acme&action=tenant").want(200, "tenant.add", "Acme AG").wantNot("=target-59")
+
+	a := b.get(first.find(`href="(/admin/audit/export\?format=csv[^"]*)"`)).want(200)
+	rows, err := csv.NewReader(strings.NewReader(a.body)).ReadAll()
+	must(t, err)
+	if len(rows) != 61 || rows[1][5] != "'=target-00" || rows[60][5] != "'=target-59" || rows[1][3] != "test.it" {
+		t.Errorf("%d rows: %q", len(rows), rows)
+	}
+	if got := a.header.Get("Content-Disposition"); !strings.HasPrefix(got, `attachment; filename="audit-`) || !strings.HasSuffix(got, `.csv"`) {
+		t.Errorf("saved as %q", got)
+	}
+	a = b.get(first.find(`href="(/admin/audit/export\?format=json[^"]*)"`)).want(200)
+	var entries []postern.AuditEntry
+	must(t, json.Unmarshal([]byte(a.body), &entries))
+	if len(entries) != 60 || entries[0].Target != "=target-00" {
+		t.Errorf("%d entries: %+v", len(entries), entries)
+	}
+	a = b.get("/admin/audit/export?format=json&action=nothing").want(200)
+	must(t, json.Unmarshal([]byte(a.body), &entries))
+	if len(entries) != 0 {
+		t.Errorf("entries out of nothing: %+v", entries)
+	}
+	b.get("/admin/audit/export?format=exe").want(400, "csv or json")
+}
+
+// TestLongExport: more entries than one query gives.
+func TestLongExport(t *testing.T) {
+	d := deploy(t, nil)
+	d.operator("root")
+	b := d.signedIn("root")
+	for n := range 1100 {
+		d.Note(t.Context(), coordinator.ActorUser(fmt.Sprint(n%8)), "test.it", "", "", "")
+	}
+	for format, marks := range map[string]string{"csv": "test.it", "json": `"test.it"`} {
+		a := b.get("/admin/audit/export?action=test.it&format=" + format).want(200)
+		if got := strings.Count(a.body, marks); got != 1100 {
+			t.Errorf("%s: %d entries, want 1100", format, got)
+		}
+	}
+}
