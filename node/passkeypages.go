@@ -305,9 +305,11 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) bool {
 		err = in.Decode(v)
 	}
 	if err == nil {
-		_, err = in.Token()
+		if _, after := in.Token(); after != io.EOF {
+			err = errors.New("something follows the object")
+		}
 	}
-	if !errors.Is(err, io.EOF) {
+	if err != nil {
 		writePage(w, r, badForm)
 		return false
 	}

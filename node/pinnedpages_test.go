@@ -287,3 +287,21 @@ func TestIssuerVouchesAgain(t *testing.T) {
 		t.Errorf("the page is %s", body)
 	}
 }
+
+// What was begun at the portal before the issuer was required ends there.
+func TestPortalWhereAnIssuerIsRequired(t *testing.T) {
+	o, _ := issuerOffice(t)
+	o.require("a.test", "")
+	c := o.browser(2)
+	resp, _ := get(t, c, "https://a.test/deep", navigation...)
+	back := o.back(resp, o.user(ann))
+	o.require("a.test", postern.RequireIssuer)
+	resp, body := get(t, c, back, navigation...)
+	checkHTML2(t, resp, body)
+	if resp.StatusCode != 403 || len(sessionCookies(resp)) > 0 || !strings.Contains(body, "does not count here") {
+		t.Errorf("got %d %v %s", resp.StatusCode, resp.Header, body)
+	}
+	if got := o.gate.sessions.count(); got != 0 {
+		t.Errorf("there are %d sessions", got)
+	}
+}

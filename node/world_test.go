@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -48,6 +49,8 @@ type world struct {
 	portal    *testPortal // nil: there is none
 	people    []postern.Person
 	ended     []string
+	routed    string // service that testHost leads to; empty: default
+	posing    string // issuer that the portal is said to be; empty: its own
 }
 
 const (
@@ -212,11 +215,13 @@ func (w *world) stream(rw http.ResponseWriter, r *http.Request) {
 		var portal *postern.Portal
 		var people []postern.Person
 		var ended []string
+		var routed string
 		w.get(func() {
 			changed, version, gateways, mode = w.changed, w.version, w.gateways, w.mode
-			people, ended = w.people, w.ended
+			people, ended, routed = w.people, w.ended, cmp.Or(w.routed, postern.DefaultService)
 			if w.portal != nil {
 				portal = w.portal.told()
+				portal.Issuer = cmp.Or(w.posing, portal.Issuer)
 			}
 		})
 		if mode != "" {
@@ -230,7 +235,7 @@ func (w *world) stream(rw http.ResponseWriter, r *http.Request) {
 			Tenant: "acme", Version: version,
 			Nodes: []postern.Node{{ID: nodeID, Name: "office", Address: nodeAddr, WireGuard: w.id.WireGuard.Public()}},
 			Routes: []postern.Route{
-				{Host: testHost, Service: "default", Nodes: []string{nodeID}},
+				{Host: testHost, Service: routed, Nodes: []string{nodeID}},
 				{Host: "nobody.test", Service: "default"},
 			},
 			People: people, Ended: ended,
