@@ -127,9 +127,9 @@ func TestTile(t *testing.T) {
 	a.offer(
 		postern.Service{Name: "books", Title: "Books", Description: "Double entry.", Icon: "book", Exceptions: []postern.Exception{board},
 			Entries: []postern.Entry{entry("y2025", "/2025?q=1#top"), entry("minutes", "/board/minutes")}},
-		postern.Service{Name: "late", Access: postern.Access{Who: postern.AccessGroups, Groups: []string{"board"}}},
+		postern.Service{Name: "early"}, postern.Service{Name: "late", Access: board.Access},
 	)
-	d.node("acme", "c").offer(postern.Service{Name: "late"})
+	d.node("acme", "c").offer(postern.Service{Name: "early", Access: board.Access}, postern.Service{Name: "late"})
 	u := d.person("acme", "anna", postern.TenantMember)
 	_, err := d.Local().Grant(ctx, u.ID, "zeta", postern.GrantRequest{})
 	must(t, err)

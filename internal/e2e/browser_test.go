@@ -142,7 +142,7 @@ func TestBrowserErrors(t *testing.T) {
 func (d *deployment) startLedger(sample string) string {
 	d.t.Helper()
 	p := start(d.t, sample+" ledger", nil, program("ledger"), "-listen", "127.0.0.1:0",
-		"-data", d.data(sample+".db"), "-sample", sample, "-title", sample+" books")
+		"-data", d.data(sample+".db"), "-sample", sample, "-title", sample+" books", "-trust-postern")
 	var url string
 	eventually(d.t, 20*time.Second, func() error {
 		_, rest, ok := strings.Cut(p.out.String(), "ledger: listening on ")

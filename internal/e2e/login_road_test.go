@@ -241,7 +241,7 @@ func (w *walk) deepLink(t *testing.T) {
 	other.fill(t, "#login", "ann@acme.example")
 	other.fill(t, "#password", "not this one")
 	other.click(t, "form[action='/sign-in'] button")
-	other.shows(t, "main", "password")
+	other.shows(t, "main", "Login or password is wrong")
 	w.look(t, other, "sign-in-wrong")
 	other.fill(t, "#login", "ann@acme.example")
 	other.fill(t, "#password", annPassword)

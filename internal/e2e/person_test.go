@@ -44,7 +44,10 @@ func (b *browser) authenticator(t testing.TB) {
 // fill types text into an input in place of what stands there.
 func (b *browser) fill(t testing.TB, selector, text string) {
 	t.Helper()
-	if err := chromedp.Do(b.within(t), chromedp.Clear(chromedp.CSS(selector)), chromedp.SendKeys(chromedp.CSS(selector), text)); err != nil {
+	err := chromedp.Do(b.within(t), chromedp.WaitVisible(chromedp.CSS(selector)),
+		chromedp.Evaluate[chromedp.Void](fmt.Sprintf("document.querySelector(%q).value = ''", selector)),
+		chromedp.SendKeys(chromedp.CSS(selector), text))
+	if err != nil {
 		t.Fatalf("type into %s: %v; the page is %s", selector, err, b.text(t, "body"))
 	}
 }

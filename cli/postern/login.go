@@ -1,0 +1,317 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"postern"
+	"postern/internal/datadir"
+)
+
+func loginCommand() *cli.Command {
+	return &cli.Command{
+		Name: "login", Usage: "print an access token for a service, for programs that speak to it in your name", Action: login,
+		ArgsUsage: "HOST",
+		Description: "The first time it prints an address and a code on standard error: open the address in any browser, sign in, and " +
+			"allow it. The token goes to standard output. It is good for 10 minutes; later calls print another without asking, for " +
+			"30 days or until you end the session at your account.",
+		UsageText: "postern login acme.apps.example.com --portal https://portal.apps.example.com\n" +
+			"curl -H \"Authorization: Bearer $(postern login acme.apps.example.com)\" \\\n" +
+			"    https://acme.apps.example.com/api/",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "portal", Usage: "`URL` where you sign in (https://portal.DOMAIN if not given, where HOST is NAME.DOMAIN)"},
+			&cli.StringFlag{Name: "ca", Usage: "`FILE` with the private CA that the portal's certificate is from, PEM"},
+			&cli.BoolFlag{Name: "forget", Usage: "end the session and print nothing"},
+			dataFlag("`DIR`ectory in which sessions are kept, for this user alone"),
+		},
+	}
+}
+
+// A loginSession is a login that was allowed, as it is kept on disk. Whoever has it
+// can speak to one host as its owner.
+type loginSession struct {
+	Portal  string `json:"portal"`
+	Refresh string `json:"refresh_token"`
+}
+
+const loginFile = "session.json"
+
+const loginClient = "postern-cli"
+
+func login(c *cli.Context) error {
+	words, err := operands(c, "HOST")
+	if err != nil {
+		return err
+	}
+	l := &loginFlow{ask: c.App.ErrWriter}
+	if l.host, l.port, err = parseLoginHost(words[0]); err != nil {
+		return err
+	}
+	asked := strings.TrimSuffix(c.String("portal"), "/")
+	if u, err := url.Parse(asked); asked != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "") {
+		return misuse("such as --portal https://portal.apps.example.com", "--portal %q is no https URL without a path", asked)
+	}
+	if l.hc, err = portalClient(c.String("ca")); err != nil {
+		return err
+	}
+	defer l.hc.CloseIdleConnections()
+	logins := c.String("data")
+	if logins == "" {
+		logins = filepath.Join(defaultData(""), "logins")
+	}
+	// Two at a time would use one refresh token twice, which ends the session.
+	if l.dir, err = openWhenFree(c.Context, filepath.Join(logins, l.host+"_"+l.port), "login"); err != nil {
+		return err
+	}
+	defer l.dir.Close()
+	var held loginSession
+	if err := l.dir.ReadJSON(loginFile, &held); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	_, domain, _ := strings.Cut(l.host, ".")
+	l.portal = cmp.Or(asked, held.Portal, httpsOrigin("portal."+domain, l.port))
+	if c.Bool("forget") {
+		return l.forget(c.Context, held)
+	}
+	token, err := l.token(c.Context, held)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(c.App.Writer, token)
+	return err
+}
+
+// openWhenFree opens a data directory once no other process has it.
+func openWhenFree(ctx context.Context, path string, role postern.Role) (*datadir.Dir, error) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		dir, err := datadir.Open(path, role)
+		if !errors.Is(err, datadir.ErrInUse) {
+			return dir, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+func httpsOrigin(host, port string) string {
+	if port == "443" {
+		return "https://" + host
+	}
+	return "https://" + net.JoinHostPort(host, port)
+}
+
+// parseLoginHost reads HOST[:PORT], also as a URL.
+func parseLoginHost(s string) (host, port string, err error) {
+	name, port := strings.TrimSuffix(strings.TrimPrefix(s, "https://"), "/"), "443"
+	if h, p, err := net.SplitHostPort(name); err == nil {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return "", "", misuse("ports are 1 to 65535", "%q has no port that is one", s)
+		}
+		name, port = h, strconv.FormatUint(n, 10)
+	}
+	if host, err = postern.ParseHost(name); err != nil {
+		return "", "", misuse("want a service's host name, such as acme.apps.example.com", "%w", err)
+	}
+	return host, port, nil
+}
+
+// portalClient returns a client that trusts the CA in file, if one is named, else
+// the machine's.
+func portalClient(file string) (*http.Client, error) {
+	cfg := &tls.Config{}
+	if file != "" {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fail("name a file with the CA's certificate, PEM", fmt.Errorf("--ca: %w", err))
+		}
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fail("name a file with the CA's certificate, PEM", fmt.Errorf("--ca %s: there is no certificate in it", file))
+		}
+	}
+	return &http.Client{
+		Timeout:       30 * time.Second,
+		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: cfg, ForceAttemptHTTP2: true, DialContext: dialLocalhost},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, nil
+}
+
+// A loginFlow gets access tokens for one host.
+type loginFlow struct {
+	host, port string
+	portal     string       // origin
+	dir        *datadir.Dir // with the session
+	hc         *http.Client
+	ask        io.Writer // where the user is told what to do
+}
+
+// keep stores what the next token takes, before this one is used: a refresh token
+// is good once.
+func (l *loginFlow) keep(t tokenAnswer) (string, error) {
+	return t.Access, l.dir.WriteJSON(loginFile, loginSession{Portal: l.portal, Refresh: t.Refresh})
+}
+
+// token returns an access token, by the session that is held if it goes on, else by
+// asking the user.
+func (l *loginFlow) token(ctx context.Context, held loginSession) (string, error) {
+	if held.Refresh != "" && held.Portal == l.portal {
+		t, err := l.post(ctx, "/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {held.Refresh}})
+		var refused *oauthError
+		switch {
+		case err == nil:
+			return l.keep(t)
+		case !errors.As(err, &refused):
+			return "", err
+		}
+	}
+	return l.device(ctx)
+}
+
+// device asks the user, and waits for the answer (RFC 8628).
+func (l *loginFlow) device(ctx context.Context) (string, error) {
+	begun, err := l.post(ctx, "/oauth/device", url.Values{"resource": {httpsOrigin(l.host, l.port)}})
+	if err != nil {
+		return "", l.explain(err)
+	}
+	fmt.Fprintf(l.ask, "To let this program speak to %s in your name, open\n\n  %s\n\nand check that it shows the code  %s\n\n", l.host, begun.VerificationComplete, begun.UserCode)
+	wait := time.Duration(max(begun.Interval, 1)) * time.Second
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(begun.Expires)*time.Second,
+		fail("run it again", errors.New("nobody allowed it in time")))
+	defer cancel()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		}
+		t, err := l.post(ctx, "/oauth/token", url.Values{
+			"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {begun.DeviceCode},
+		})
+		var refused *oauthError
+		switch {
+		case err == nil:
+			return l.keep(t)
+		case !errors.As(err, &refused) && ctx.Err() == nil:
+			// The portal may be away for a moment, and the user not done yet.
+		case ctx.Err() != nil:
+			return "", context.Cause(ctx)
+		case refused.Code == "slow_down":
+			wait += 5 * time.Second
+		case refused.Code != "authorization_pending":
+			return "", l.explain(err)
+		}
+		timer.Reset(wait)
+	}
+}
+
+// forget ends the session that is held.
+func (l *loginFlow) forget(ctx context.Context, held loginSession) error {
+	if held.Refresh != "" {
+		l.portal = held.Portal
+		if _, err := l.post(ctx, "/revoke", url.Values{"token": {held.Refresh}}); err != nil {
+			return l.explain(err)
+		}
+	}
+	return l.dir.Remove(loginFile)
+}
+
+// A tokenAnswer is what the portal answers programs.
+type tokenAnswer struct {
+	Access  string `json:"access_token"`
+	Refresh string `json:"refresh_token"`
+
+	DeviceCode           string `json:"device_code"`
+	UserCode             string `json:"user_code"`
+	VerificationComplete string `json:"verification_uri_complete"`
+	Expires              int    `json:"expires_in"`
+	Interval             int    `json:"interval"`
+}
+
+// An oauthError is a refusal (RFC 6749, section 5.2).
+type oauthError struct {
+	Code        string `json:"error"`
+	Description string `json:"error_description"`
+}
+
+func (e *oauthError) Error() string {
+	if e.Description == "" {
+		return e.Code
+	}
+	return e.Description
+}
+
+// maxTokenAnswer bounds what the portal answers, in bytes.
+const maxTokenAnswer = 64 << 10
+
+func (l *loginFlow) post(ctx context.Context, path string, form url.Values) (tokenAnswer, error) {
+	var out tokenAnswer
+	form.Set("client_id", loginClient)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.portal+path, strings.NewReader(form.Encode()))
+	if err != nil {
+		return out, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "postern/"+programVersion())
+	resp, err := l.hc.Do(req)
+	if err != nil {
+		return out, fail("check --portal, and --ca if the portal has a private CA's certificate", fmt.Errorf("portal: %w", err))
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer))
+	if err != nil {
+		return out, fmt.Errorf("portal %s: %w", l.portal, err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		if len(body) > 0 {
+			err = json.Unmarshal(body, &out)
+		}
+		return out, err
+	}
+	refused := new(oauthError)
+	if json.Unmarshal(body, refused) != nil || refused.Code == "" {
+		return out, fail("check --portal", fmt.Errorf("portal %s answers with status %d", l.portal, resp.StatusCode))
+	}
+	return out, refused
+}
+
+// explain says what to do about a refusal.
+func (l *loginFlow) explain(err error) error {
+	var refused *oauthError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	hint := "run it again, and allow it in the browser"
+	switch refused.Code {
+	case "invalid_target":
+		hint = "check the host's name; --portal names the portal if it is another than that of its domain"
+	case "temporarily_unavailable":
+		hint = "wait a few minutes"
+	}
+	return fail(hint, fmt.Errorf("portal %s: %w", l.portal, refused))
+}
