@@ -91,7 +91,7 @@ func (d *signIns) let(ann, program *browser, host string) given {
 }
 
 func TestDeviceFlow(t *testing.T) {
-	d := newSignIns(t)
+	d := typing(t)
 	program, ann := d.program(), d.browser()
 	g := program.beginDevice(acmeHost)
 	letters := strings.Replace(g.UserCode, "-", "", 1)
@@ -256,7 +256,7 @@ func TestDeviceLimits(t *testing.T) {
 		}
 	}
 	ann.post("/device", "user_code", "BBBB-BBBB").want(http.StatusTooManyRequests)
-	d.wantLog("authorize.refused", "user:"+d.ann.ID, "No program waits")
+	d.wantLog("authorize.refused", "user:"+d.ann.ID, "no program waits")
 	for range 16 {
 		program.beginDevice(acmeHost)
 	}

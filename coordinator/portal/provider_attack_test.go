@@ -138,7 +138,7 @@ func TestAuthorizeByGroup(t *testing.T) {
 
 // What was begun in one browser is not finished in another, nor twice, nor late.
 func TestContinueAttacks(t *testing.T) {
-	d := newSignIns(t)
+	d := typing(t)
 	begin := func(b *browser) string {
 		t.Helper()
 		u, err := url.Parse(b.get(newWish(acmeHost).path()).want(http.StatusSeeOther).header.Get("Location"))

@@ -133,6 +133,17 @@ func newSignIns(t *testing.T) *signIns {
 	return s
 }
 
+// typing is newSignIns, with people who have a password.
+func typing(t *testing.T) *signIns {
+	t.Helper()
+	s := newSignIns(t)
+	for _, u := range []postern.UserState{s.ann, s.bob} {
+		_, err := s.Accept(t.Context(), s.invitation(u.ID), "", password, nil)
+		must(t, err)
+	}
+	return s
+}
+
 // trusting returns an HTTP client that trusts the deployment's private CA.
 func (d *deployment) trusting() *http.Client {
 	pool := x509.NewCertPool()
@@ -151,7 +162,7 @@ func (d *deployment) trusting() *http.Client {
 
 // A relying party as others write it signs somebody in, over TLS that it verifies.
 func TestCodeFlow(t *testing.T) {
-	d := newSignIns(t)
+	d := typing(t)
 	_, err := d.Local().Grant(t.Context(), "ann", "globex", postern.GrantRequest{Groups: []string{"secret"}})
 	must(t, err)
 	_, err = d.Local().Grant(t.Context(), "ann", "acme", postern.GrantRequest{Role: postern.TenantMember, Groups: []string{"accounting", "sales"}})
@@ -282,7 +293,7 @@ func text(v any) string { s, _ := v.(string); return s }
 
 // A sign-in can ask for one that is not older than it says, or none at all.
 func TestPrompt(t *testing.T) {
-	d := newSignIns(t)
+	d := typing(t)
 	with := func(name, value string) wish {
 		w := newWish(acmeHost)
 		w.query.Set(name, value)
