@@ -202,7 +202,7 @@ func (v *provider) DeviceToken(ctx context.Context, r *op.ClientRequest[oidc.Dev
 		return oidc.ErrAccessDenied().WithDescription("%s", why)
 	}
 	// What holds when it is let in counts, not what held when somebody said so.
-	s, err := v.stand(ctx, d.by.User, d.by.ID, d.Host)
+	s, err := v.stand(ctx, d.by.ID, d.Host)
 	if why := gone(err); why != "" {
 		return nil, refuse(why)
 	}
@@ -264,12 +264,12 @@ func (v *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 	if asked := hostAsked(r.Form.Get("resource"), r.Data.Scopes); asked != "" && asked != c.Host {
 		return nil, oidc.ErrInvalidTarget().WithDescription("the user allowed another host")
 	}
-	if _, err := v.stand(ctx, c.Subject, c.SID, c.Host); gone(err) != "" {
+	if _, err := v.stand(ctx, c.SID, c.Host); gone(err) != "" {
 		return nil, refuse(c.Host, gone(err))
 	} else if err != nil {
 		return nil, v.fail(ctx, err)
 	}
-	secret, session, u, err := v.p.c.RenewSession(ctx, c.Secret)
+	secret, session, _, err := v.p.c.RenewSession(ctx, c.Secret)
 	if errors.Is(err, coordinator.ErrNotFound) {
 		if err := v.p.c.EndSession(ctx, a.actor, c.Subject, c.SID); err != nil && problemIn(err) == nil {
 			return nil, v.fail(ctx, err)
@@ -279,7 +279,7 @@ func (v *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 	if err != nil {
 		return nil, v.fail(ctx, err)
 	}
-	s, err := v.stand(ctx, u.ID, session.ID, c.Host)
+	s, err := v.stand(ctx, session.ID, c.Host)
 	if err != nil {
 		return nil, refuse(c.Host, "what was granted was taken away")
 	}
@@ -291,7 +291,7 @@ func (v *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 func (v *provider) Revocation(ctx context.Context, r *op.ClientRequest[oidc.RevocationRequest]) (*op.Response, error) {
 	c, err := v.verify(typeRefresh, r.Data.Token)
 	if err == nil {
-		_, err = v.stand(ctx, c.Subject, c.SID, c.Host)
+		_, err = v.stand(ctx, c.SID, c.Host)
 		if gone(err) == "" {
 			err = v.p.c.EndSession(ctx, coordinator.ActorUser(c.Subject), c.Subject, c.SID)
 		}
