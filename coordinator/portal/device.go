@@ -152,7 +152,7 @@ func (v *provider) DeviceAuthorization(ctx context.Context, r *op.ClientRequest[
 	host := hostAsked(r.Form.Get("resource"), r.Data.Scopes)
 	origin, ok := v.p.c.Client(host)
 	if resource := r.Form.Get("resource"); !ok || resource != "" && strings.TrimSuffix(resource, "/") != origin {
-		v.note(a, "token.refused", "", host, "there is no such host")
+		v.note(ctx, a, "token.refused", "", host, "there is no such host")
 		return nil, oidc.ErrInvalidTarget().WithDescription("there is no such host, or nobody signs in there")
 	}
 	deviceCode, err := op.NewDeviceCode(32)
@@ -167,7 +167,7 @@ func (v *provider) DeviceAuthorization(ctx context.Context, r *op.ClientRequest[
 		UserCode: userCode, Host: host, Agent: r.Header.Get("User-Agent"), Remote: a.remote, hash: sha256.Sum256([]byte(deviceCode)),
 	}
 	if !v.devices.put(d) {
-		v.note(a, "token.refused", v.p.c.TenantAt(host), host, "too many programs wait to be let in")
+		v.note(ctx, a, "token.refused", v.p.c.TenantAt(host), host, "too many programs wait to be let in")
 		return nil, op.NewStatusError(&oidc.Error{ErrorType: "temporarily_unavailable", Description: "too many programs wait to be let in"}, http.StatusServiceUnavailable)
 	}
 	at := v.issuer + pathUserCode
@@ -198,7 +198,7 @@ func (v *provider) DeviceToken(ctx context.Context, r *op.ClientRequest[oidc.Dev
 		return nil, err
 	}
 	refuse := func(why string) error {
-		v.note(a, "token.refused", v.p.c.TenantAt(d.Host), d.Host, why)
+		v.note(ctx, a, "token.refused", v.p.c.TenantAt(d.Host), d.Host, why)
 		return oidc.ErrAccessDenied().WithDescription("%s", why)
 	}
 	// What holds when it is let in counts, not what held when somebody said so.
@@ -254,7 +254,7 @@ func (v *provider) letIn(ctx context.Context, s standing, host, secret string) (
 func (v *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.RefreshTokenRequest]) (*op.Response, error) {
 	a := askerOf(ctx)
 	refuse := func(host, why string) error {
-		v.note(a, "token.refused", v.p.c.TenantAt(host), host, why)
+		v.note(ctx, a, "token.refused", v.p.c.TenantAt(host), host, why)
 		return oidc.ErrInvalidGrant().WithDescription("%s", why)
 	}
 	c, err := v.verify(typeRefresh, r.Data.RefreshToken)

@@ -157,7 +157,7 @@ func (v *provider) CodeExchange(ctx context.Context, r *op.ClientRequest[oidc.Ac
 		if c != nil {
 			tenant = c.tenant
 		}
-		v.note(a, "token.refused", tenant, r.Client.GetID(), why)
+		v.note(ctx, a, "token.refused", tenant, r.Client.GetID(), why)
 		return oidc.ErrInvalidGrant().WithDescription("%s", why)
 	}
 	switch {
