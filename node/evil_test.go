@@ -37,7 +37,9 @@ func newEvil(t *testing.T, require string) *evil {
 	cfg := e.issuer.config()
 	e.dir = e.join()
 	told := func(name string) string {
-		return application(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%s for %q", name, r.Header.Get(headerUser)) })
+		return application(t, func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "%s for %q", name, r.Header.Get(headerUser))
+		})
 	}
 	e.n, _, _ = e.run(Config{
 		Dir: e.dir, Keepalive: time.Second, SignIn: SignIn{Issuer: &cfg},
@@ -281,4 +283,3 @@ func TestEvilCoordinator(t *testing.T) {
 		})
 	}
 }
-

@@ -56,7 +56,12 @@ func signIn(t testing.TB, f *fakeIssuer, p *pinned, change func(*attempt, url.Va
 
 func TestPinnedIssuer(t *testing.T) {
 	f := newFakeIssuer(t)
-	p := pin(t, f.config())
+	clock := time.Now()
+	p, err := newPinned(f.config(), func() time.Time { return clock })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
 	for range 2 {
 		v, err := signIn(t, f, p, nil)
 		if err != nil {
@@ -70,14 +75,16 @@ func TestPinnedIssuer(t *testing.T) {
 			t.Errorf("it says %v at %v", v.Methods, v.SignedIn)
 		}
 	}
-	discovered := 0
-	for _, path := range f.requests() {
-		if strings.HasPrefix(path, "/.well-known/") {
-			discovered++
-		}
+	clock = clock.Add(issuerFresh)
+	if _, err := signIn(t, f, p, nil); err != nil {
+		t.Fatal(err)
 	}
-	if discovered != 1 {
-		t.Errorf("it was discovered %d times", discovered)
+	asked := map[string]int{}
+	for _, path := range f.requests() {
+		asked[path]++
+	}
+	if asked["/.well-known/openid-configuration"] != 2 || asked["/keys"] != 1 || asked["/token"] != 3 {
+		t.Errorf("three sign-ins, the last a while later, asked for %v", asked)
 	}
 }
 
@@ -301,7 +308,8 @@ func TestPinnedIssuerAway(t *testing.T) {
 		want error
 	}{
 		{"hangs up", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, errIssuerDown},
-		{"is broken", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, errIssuerAnswer},
+		{"is broken", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, errIssuerDown},
+		{"is not there", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, errIssuerAnswer},
 		{"talks nonsense", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("<html>")) }, errIssuerAnswer},
 		{"talks for ever", func(w http.ResponseWriter, _ *http.Request) {
 			w.Write([]byte(`{"issuer":"`))
@@ -314,7 +322,7 @@ func TestPinnedIssuerAway(t *testing.T) {
 		}, errIssuerAnswer},
 	} {
 		f.set(func() { f.instead = tt.does })
-		clock = clock.Add(issuerPause + time.Second)
+		clock = clock.Add(issuerFresh)
 		if _, err := p.start(t.Context(), newAttempt()); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
@@ -324,17 +332,28 @@ func TestPinnedIssuerAway(t *testing.T) {
 		}
 	}
 	f.set(func() { f.instead = nil })
-	clock = clock.Add(issuerPause + time.Second)
+	clock = clock.Add(issuerFresh)
 	if _, err := p.start(t.Context(), newAttempt()); err != nil {
 		t.Fatalf("when it is back: %v", err)
 	}
-	// What it said once is good while it is away.
-	f.set(func() { f.instead = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) } })
-	clock = clock.Add(2 * issuerFresh)
-	at, err := p.start(t.Context(), newAttempt())
-	if err != nil || !strings.HasPrefix(at, f.srv.URL+"/authorize?") {
-		t.Errorf("away again: %q, %v", at, err)
+	// What was begun then is not ended by its document being away.
+	f.set(func() {
+		f.instead = func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/token" {
+				writeJSON(w, http.StatusBadRequest, map[string]string{"error": "invalid_grant"})
+				return
+			}
+			w.WriteHeader(503)
+		}
+	})
+	clock = clock.Add(time.Minute)
+	if _, err := p.start(t.Context(), newAttempt()); !errors.Is(err, errIssuerDown) {
+		t.Errorf("away again: %v, want %v", err, errIssuerDown)
 	}
+	if _, err := p.finish(t.Context(), newAttempt(), url.Values{"code": {"x"}}); !errors.Is(err, errIssuerCode) {
+		t.Errorf("its token endpoint is there: %v, want %v", err, errIssuerCode)
+	}
+	f.set(func() { f.instead = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) } })
 	if _, err := p.finish(t.Context(), newAttempt(), url.Values{"code": {"x"}}); !errors.Is(err, errIssuerDown) {
 		t.Errorf("a broken token endpoint: %v, want %v", err, errIssuerDown)
 	}

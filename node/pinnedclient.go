@@ -1,9 +1,11 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -33,8 +35,7 @@ var (
 
 const (
 	issuerTimeout = 10 * time.Second // of each question to the issuer
-	issuerFresh   = time.Hour        // how long what was discovered counts
-	issuerPause   = 5 * time.Second  // between attempts to discover
+	issuerFresh   = time.Second      // how long what was discovered, or was not, counts
 	issuerSkew    = 2 * time.Minute  // by which clocks may differ
 	issuerMaxBody = 1 << 20          // bytes of an answer
 )
@@ -50,7 +51,7 @@ type pinned struct {
 
 	mu    sync.Mutex
 	found *foundIssuer // nil: nothing yet
-	tried time.Time    // when it was looked for last
+	tried time.Time    // when it was asked last
 	err   error        // of that time
 }
 
@@ -59,7 +60,7 @@ type foundIssuer struct {
 	provider *oidc.Provider
 	endpoint oauth2.Endpoint
 	names    bool // itself in its answers (RFC 9207)
-	when     time.Time
+	document []byte
 }
 
 // newPinned checks what is given and what that names on disk. It asks the issuer nothing.
@@ -95,55 +96,66 @@ type bounded struct{ *http.Transport }
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := b.Transport.RoundTrip(r)
-	if err == nil {
-		resp.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(resp.Body, issuerMaxBody), resp.Body}
+	if err != nil {
+		return nil, err
 	}
-	return resp, err
+	if resp.StatusCode >= http.StatusInternalServerError { // as good as no answer
+		resp.Body.Close()
+		return nil, errors.New("status " + resp.Status)
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, issuerMaxBody), resp.Body}
+	return resp, nil
 }
 
-// discover returns what the issuer says of itself: what it said lately, or what it
-// said before if it says nothing now. It fails with errIssuerDown or errIssuerAnswer.
+// discover returns what the issuer says of itself now. So whoever would be sent there
+// is told here that it is away. It fails with errIssuerDown or errIssuerAnswer.
 func (p *pinned) discover(ctx context.Context) (*foundIssuer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now()
-	stale := p.found == nil || now.Sub(p.found.when) > issuerFresh
-	if stale && now.Sub(p.tried) > issuerPause {
-		// Others wait for the answer, whoever asked first.
-		found, err := p.ask(context.WithoutCancel(ctx))
-		p.tried, p.err = now, err
-		if err == nil {
-			found.when = now
-			p.found = found
-		}
+	if now.Sub(p.tried).Abs() < issuerFresh {
+		return p.found, p.err
 	}
-	if p.found != nil {
-		return p.found, nil
+	// Others wait for the answer, whoever asked first.
+	found, err := p.ask(context.WithoutCancel(ctx))
+	p.tried, p.err = now, err
+	// A provider keeps the keys that it fetched.
+	if err == nil && (p.found == nil || !bytes.Equal(found.document, p.found.document)) {
+		p.found = found
 	}
-	return nil, p.err
+	return p.found, p.err
+}
+
+// discovered is discover for a sign-in that is under way: what the issuer said when it
+// began is good.
+func (p *pinned) discovered(ctx context.Context) (*foundIssuer, error) {
+	p.mu.Lock()
+	found := p.found
+	p.mu.Unlock()
+	if found != nil {
+		return found, nil
+	}
+	return p.discover(ctx)
 }
 
 func (p *pinned) ask(ctx context.Context) (*foundIssuer, error) {
 	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, p.client), p.cfg.URL)
-	var transport *url.Error
-	if errors.As(err, &transport) {
-		return nil, fmt.Errorf("%w: %w", errIssuerDown, err)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %.500s", errIssuerAnswer, err)
+		return nil, issuerError(err)
 	}
 	var doc struct {
 		JWKS    string   `json:"jwks_uri"`
 		Methods []string `json:"token_endpoint_auth_methods_supported"`
 		Names   bool     `json:"authorization_response_iss_parameter_supported"`
 	}
-	if err := provider.Claims(&doc); err != nil {
+	var document json.RawMessage
+	if err := errors.Join(provider.Claims(&doc), provider.Claims(&document)); err != nil {
 		return nil, fmt.Errorf("%w: %w", errIssuerAnswer, err)
 	}
-	found := &foundIssuer{provider: provider, endpoint: provider.Endpoint(), names: doc.Names}
+	found := &foundIssuer{provider: provider, endpoint: provider.Endpoint(), names: doc.Names, document: document}
 	for _, at := range []string{found.endpoint.AuthURL, found.endpoint.TokenURL, doc.JWKS} {
 		if u, err := url.Parse(at); err != nil || u.Scheme != "https" || u.Host == "" {
 			return nil, fmt.Errorf("%w: its document has the endpoint %q", errIssuerAnswer, at)
@@ -155,6 +167,16 @@ func (p *pinned) ask(ctx context.Context) (*foundIssuer, error) {
 		found.endpoint.AuthStyle = oauth2.AuthStyleInParams
 	}
 	return found, nil
+}
+
+// issuerError says of an error whether the issuer did not answer, or not in a way that
+// is of use.
+func issuerError(err error) error {
+	var transport *url.Error
+	if errors.As(err, &transport) {
+		return fmt.Errorf("%w: %w", errIssuerDown, err)
+	}
+	return fmt.Errorf("%w: %.500s", errIssuerAnswer, err)
 }
 
 // An attempt is a sign-in at the issuer that is under way. Redirect is where the
@@ -197,7 +219,7 @@ type pinnedPerson struct {
 // finish takes what the browser brought back, query, to attempt a, whose state it has.
 // It fails with errIssuerStrange and v.Person.ID for somebody who may not come in.
 func (p *pinned) finish(ctx context.Context, a attempt, query url.Values) (v pinnedPerson, err error) {
-	found, err := p.discover(ctx)
+	found, err := p.discovered(ctx)
 	if err != nil {
 		return v, err
 	}
@@ -226,18 +248,13 @@ func (p *pinned) finish(ctx context.Context, a attempt, query url.Values) (v pin
 
 func exchangeError(err error) error {
 	var refused *oauth2.RetrieveError
-	var transport *url.Error
 	switch {
-	case errors.As(err, &transport):
-		return fmt.Errorf("%w: %w", errIssuerDown, err)
 	case !errors.As(err, &refused):
-		return fmt.Errorf("%w: %.500s", errIssuerAnswer, err)
+		return issuerError(err)
 	case refused.ErrorCode == "invalid_client" || refused.ErrorCode == "unauthorized_client":
 		return fmt.Errorf("%w: %.100q %.200q", errIssuerSecret, refused.ErrorCode, refused.ErrorDescription)
 	case refused.ErrorCode != "":
 		return fmt.Errorf("%w: %.100q %.200q", errIssuerCode, refused.ErrorCode, refused.ErrorDescription)
-	case refused.Response.StatusCode >= http.StatusInternalServerError:
-		return fmt.Errorf("%w: status %d", errIssuerDown, refused.Response.StatusCode)
 	}
 	return fmt.Errorf("%w: status %d", errIssuerAnswer, refused.Response.StatusCode)
 }
@@ -284,7 +301,7 @@ func (p *pinned) complete(ctx context.Context, found *foundIssuer, token *oauth2
 	}
 	info, err := found.provider.UserInfo(ctx, oauth2.StaticTokenSource(token))
 	if err != nil {
-		return fmt.Errorf("%w: ask for more about the person: %.500s", errIssuerAnswer, err)
+		return issuerError(fmt.Errorf("ask for more about the person: %w", err))
 	}
 	if info.Subject != claims.text("sub") {
 		return fmt.Errorf("%w: it tells more about somebody else", errIssuerAnswer)

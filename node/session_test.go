@@ -159,7 +159,7 @@ func TestSealer(t *testing.T) {
 	if fresh.open("a", text, &got) == nil {
 		t.Error("another key opens it")
 	}
-	if first, second := s.seal("a", 1), s.seal("a", 1); first == second {
+	if one, other := s.seal("a", 1), s.seal("a", 1); one == other {
 		t.Error("two seals of one text are the same")
 	}
 }

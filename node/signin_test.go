@@ -394,17 +394,22 @@ func FuzzState(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	good := s.seal(statePurpose, signInState{Host: "a.test", Target: "/"})
-	other := s.seal("another purpose", signInState{Host: "a.test", Target: "/"})
+	want := signInState{Host: "a.test", Target: "/"}
+	good := s.seal(statePurpose, want)
+	other := s.seal("another purpose", signInState{Host: "b.test", Target: "/"})
 	for _, seed := range []string{good, other, "", good[1:], good + "A", good + "=", good + "\n", strings.ToUpper(good), "AAAA", "%"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		var st signInState
-		if err := s.open(statePurpose, text, &st); (err == nil) != (text == good) {
-			t.Errorf("open(%q): %v", text, err)
-		} else if err != nil && (!errors.Is(err, errSealed) || st != signInState{}) {
+		switch err := s.open(statePurpose, text, &st); {
+		case err == nil && st != want: // another process of the fuzzer's sealed its own
+			t.Errorf("open(%q): %+v", text, st)
+		case err != nil && (!errors.Is(err, errSealed) || st != signInState{}):
 			t.Errorf("open(%q): %v, %+v", text, err, st)
+		}
+		if again := (signInState{}); text == good && s.open(statePurpose, text, &again) != nil {
+			t.Error("what was sealed does not open")
 		}
 	})
 }

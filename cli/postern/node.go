@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -58,6 +57,7 @@ func nodeCommand() *cli.Command {
 				UsageText: "postern node status\npostern node status -o json",
 				Flags:     append([]cli.Flag{data}, outputFlags()...),
 			},
+			nodePasskeysCommand(data),
 		},
 	}
 }
@@ -204,7 +204,7 @@ func nodeStatus(c *cli.Context) error {
 	if _, err := operands(c); err != nil {
 		return err
 	}
-	s, err := node.QueryStatus(c.Context, filepath.Join(dataDir(c, postern.RoleNode), node.Socket))
+	s, err := node.QueryStatus(c.Context, nodeSocket(c))
 	if err != nil {
 		return err
 	}

@@ -136,10 +136,15 @@ var icons = sync.OnceValue(func() map[string]template.HTML {
 	return all
 })
 
-// icon returns the picture called name, "globe" if there is none.
-func icon(name string) template.HTML {
-	if svg, ok := icons()[name]; ok {
-		return svg
+// icon returns the picture called name. A service may have one that this program
+// does not know, and gets the globe; our own buttons may not.
+func icon(name string) (template.HTML, error) {
+	svg, ok := icons()[name]
+	if !ok && strings.HasPrefix(name, "ui-") {
+		return "", errors.New("no icon " + name)
 	}
-	return icons()["globe"]
+	if !ok {
+		svg = icons()["globe"]
+	}
+	return svg, nil
 }

@@ -42,7 +42,6 @@ func (p *Portal) open(w http.ResponseWriter, r *http.Request, _ coordinator.Sess
 		p.renderLive(w, r, http.StatusServiceUnavailable, "open", u, q)
 		return
 	}
-	p.admit(r, u.ID)
 	http.Redirect(w, r, p.doorOf(t, e.Path), http.StatusSeeOther)
 }
 

@@ -163,12 +163,14 @@ func (p *Portal) lookUp(r *http.Request) (s coordinator.Session, u coordinator.U
 // A signedInHandler answers who is signed in.
 type signedInHandler func(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User)
 
-// signedIn lets only those who are signed in get to next.
+// signedIn lets only those who are signed in get to next. Where they are is let
+// through to what they may open.
 func (p *Portal) signedIn(next signedInHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s, u, ok := p.session(r)
 		switch {
 		case ok:
+			p.admit(r, u.ID)
 			next(w, r, s, u)
 		case r.Method == http.MethodGet && wantsHTML(r) && !fromScript(r):
 			p.signIn(w, r, r.URL.RequestURI())

@@ -36,6 +36,14 @@ type verdict struct {
 	Violations []string `json:"violations"`
 }
 
+// tooWide lists what reaches out of the window, but for what scrolls in a parent.
+const tooWide = `(() => {
+	const scrolls = e => e && (getComputedStyle(e).overflowX != "visible" || scrolls(e.parentElement));
+	return [...document.querySelectorAll("body *")]
+		.filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !scrolls(getComputedStyle(e).position == "absolute" ? e.offsetParent : e.parentElement))
+		.map(e => e.cloneNode().outerHTML.slice(0, 120));
+})()`
+
 // Widths, in CSS pixels, that every page has to be good at.
 var lookWidths = []int64{360, 1280}
 
@@ -64,7 +72,7 @@ func (b *browser) look(t testing.TB, name string) int {
 			}
 			b.screenshot(t, at)
 			if wide := eval[int64](b, t, "document.documentElement.scrollWidth"); wide > width {
-				t.Errorf("%s: the page is %d pixels wide", at, wide)
+				t.Errorf("%s: the page is %d pixels wide, by %s", at, wide, eval[[]string](b, t, tooWide))
 			}
 			// Evaluated from outside, so that the page's CSP does not mind.
 			eval[chromedp.Void](b, t, axe)
