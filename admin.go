@@ -106,7 +106,7 @@ const (
 	StateReady   = "ready"      // control stream open and handshake fresh
 	StateOffline = "offline"    // neither
 	StateNoPath  = "no-path"    // control stream open, no fresh handshake
-	StateNoCtrl  = "no-control" // handshake fresh, no control stream
+	StateNoCtrl  = "no-control" // the tunnel works, no control stream
 )
 
 // A NodeState is a node as operators see it.

@@ -291,6 +291,47 @@ func TestStates(t *testing.T) {
 	}
 }
 
+// A node whose control stream ended is there only if its tunnel says so afterwards:
+// it may have been switched off a moment after a handshake.
+func TestStateAfterControl(t *testing.T) {
+	d := deploy(t)
+	d.addTenant("acme")
+	a, g := d.node("acme", "a", postern.DefaultService), d.gateway("door")
+	handshake := d.clock.now()
+	report := func(received uint64) {
+		t.Helper()
+		d.clock.advance(postern.StatusInterval)
+		must(t, g.call("POST", postern.PathStatus, postern.Status{Peers: []postern.PeerStatus{
+			{ID: a.ID, Handshake: handshake, Received: received},
+		}}, nil))
+	}
+	check := func(what, want string) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			var n postern.NodeState
+			must(t, d.operate("GET", "/nodes/"+a.ID, nil, &n))
+			return n.State == want
+		})
+	}
+	w := a.watch()
+	w.sync()
+	report(100)
+	report(200)
+	check("both", postern.StateReady)
+	w.cancel()
+	check("the stream ended", postern.StateOffline)
+	report(300) // may have come before the stream's end
+	check("a first report", postern.StateOffline)
+	report(300)
+	check("nothing came since", postern.StateOffline)
+	report(332)
+	check("something came since", postern.StateNoCtrl)
+	d.clock.advance(75 * time.Second)
+	check("nothing came for long", postern.StateOffline)
+	a.watch().sync()
+	check("back", postern.StateReady)
+}
+
 // A gateway's clock says how old its handshakes are, and nothing more.
 func TestStatesWhereClocksDiffer(t *testing.T) {
 	d := deploy(t)

@@ -21,6 +21,13 @@ func isFresh(handshake, now time.Time) bool {
 	return age >= 0 && age < freshHandshake
 }
 
+// heardFor is how long bytes from a node prove that it is there: two of a node's
+// keepalives (25 s), and the report that tells of them.
+const heardFor = 2*25*time.Second + 2*postern.StatusInterval
+
+// A heard says that a gateway got bytes from a node between two of its reports.
+type heard struct{ after, until time.Time }
+
 // presence is who is connected, and what gateways say of their tunnels. It is
 // not kept over a restart: what is true shows again within seconds.
 type presence struct {
@@ -29,7 +36,8 @@ type presence struct {
 	seen    map[string]time.Time  // by member id; when its last stream ended
 	unsaved map[string]bool       // of seen, by member id
 	reports map[string]report     // by gateway id
-	fresh   map[string]bool       // by node id; which had a fresh tunnel when refreshed looked
+	heard   map[[2]string]heard   // by gateway and node id; the last time
+	fresh   map[string]bool       // by node id; which had a tunnel that works when refreshed looked
 	acting  map[string]uint64     // by gateway id; versions that they told since their streams opened
 	news    chan struct{}         // closed when streams or acting change
 }
@@ -37,7 +45,7 @@ type presence struct {
 func newPresence() presence {
 	return presence{
 		streams: make(map[string]*mapStream), seen: make(map[string]time.Time),
-		unsaved: make(map[string]bool), reports: make(map[string]report),
+		unsaved: make(map[string]bool), reports: make(map[string]report), heard: make(map[[2]string]heard),
 		acting: make(map[string]uint64), news: make(chan struct{}),
 	}
 }
@@ -102,6 +110,12 @@ func (p *presence) endAll() {
 func (p *presence) report(id string, r report) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	last := p.reports[id]
+	for node, peer := range r.peers {
+		if before, ok := last.peers[node]; ok && peer.Received > before.Received {
+			p.heard[[2]string{id, node}] = heard{last.time, r.time}
+		}
+	}
 	p.reports[id] = r
 	if p.streams[id] != nil {
 		p.acting[id] = r.acts
@@ -139,6 +153,28 @@ func (p *presence) keep(known map[string]*Member) {
 			delete(p.reports, id)
 		}
 	}
+	for ids := range p.heard {
+		if known[ids[0]] == nil || known[ids[1]] == nil {
+			delete(p.heard, ids)
+		}
+	}
+}
+
+// works reports whether the tunnel between a gateway and a node does, of which peer
+// is what the gateway says. A fresh handshake is enough while the node's stream is
+// open, or was not open yet since the coordinator started. When the stream has
+// ended, the node may have been switched off: then only what came through the tunnel
+// after that counts. The lock is held.
+func (p *presence) works(gateway, node string, peer postern.PeerStatus, now time.Time) bool {
+	if !isFresh(peer.Handshake, now) {
+		return false
+	}
+	ended, known := p.seen[node]
+	if p.streams[node] != nil || !known {
+		return true
+	}
+	h, ok := p.heard[[2]string{gateway, node}]
+	return ok && !h.after.Before(ended) && now.Sub(h.until) < heardFor
 }
 
 // control reports whether m's stream is open, and when it last was.
@@ -155,7 +191,7 @@ func (p *presence) control(m *Member, now time.Time) (open bool, seen time.Time)
 }
 
 // tunnels returns the tunnels of the node with id, by gateway, and whether one
-// of them has a fresh handshake.
+// of them works.
 func (p *presence) tunnels(id string, gateways []*Member, now time.Time) (all []postern.Tunnel, fresh bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -169,7 +205,7 @@ func (p *presence) tunnels(id string, gateways []*Member, now time.Time) (all []
 			Gateway: g.Name, Endpoint: peer.Endpoint, Handshake: peer.Handshake,
 			Received: peer.Received, Sent: peer.Sent, Reported: p.reports[g.ID].time,
 		})
-		fresh = fresh || isFresh(peer.Handshake, now)
+		fresh = fresh || p.works(g.ID, id, peer, now)
 	}
 	return all, fresh
 }
@@ -179,22 +215,22 @@ func (p *presence) freshTunnels(id string, now time.Time) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := 0
-	for _, peer := range p.reports[id].peers {
-		if isFresh(peer.Handshake, now) {
+	for node, peer := range p.reports[id].peers {
+		if p.works(id, node, peer, now) {
 			n++
 		}
 	}
 	return n
 }
 
-// refreshed reports whether other nodes have a fresh tunnel than the last time.
+// refreshed reports whether other nodes have a tunnel that works than the last time.
 func (p *presence) refreshed(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fresh := make(map[string]bool)
-	for _, r := range p.reports {
+	for gateway, r := range p.reports {
 		for id, peer := range r.peers {
-			if isFresh(peer.Handshake, now) {
+			if p.works(gateway, id, peer, now) {
 				fresh[id] = true
 			}
 		}

@@ -13,8 +13,10 @@ import (
 func TestAdmission(t *testing.T) {
 	d := deploy(t, nil)
 	newCompany(d, "acme", "Acme AG", ledger)
-	ada := d.member("ada", "acme", postern.TenantMember)
-	_, err := d.Local().SetAdmission(t.Context(), "acme", postern.AdmissionRequest{Mode: postern.AdmissionPortal})
+	ada := d.typist("ada")
+	_, err := d.Local().Grant(t.Context(), ada.ID, "acme", postern.GrantRequest{})
+	must(t, err)
+	_, err = d.Local().SetAdmission(t.Context(), "acme", postern.AdmissionRequest{Mode: postern.AdmissionPortal})
 	must(t, err)
 	admitted := func(when string, want bool) {
 		t.Helper()
@@ -26,7 +28,8 @@ func TestAdmission(t *testing.T) {
 	admitted("before anybody came", false)
 	d.browser().get("/sign-in").want(200)
 	admitted("at the sign-in page", false)
-	b := d.signedIn("ada")
+	b := d.browser()
+	b.post("/sign-in", "login", "ada", "password", password).want(303)
 	admitted("signed in", true)
 	d.clock.advance(16 * time.Minute)
 	admitted("a quarter of an hour later", false)

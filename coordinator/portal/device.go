@@ -152,7 +152,7 @@ func (v *provider) DeviceAuthorization(ctx context.Context, r *op.ClientRequest[
 	host := hostAsked(r.Form.Get("resource"), r.Data.Scopes)
 	origin, ok := v.p.c.Client(host)
 	if resource := r.Form.Get("resource"); !ok || resource != "" && strings.TrimSuffix(resource, "/") != origin {
-		v.note(a, "token.refused", "", host, "there is no such host")
+		v.note(ctx, a, "token.refused", "", host, "there is no such host")
 		return nil, oidc.ErrInvalidTarget().WithDescription("there is no such host, or nobody signs in there")
 	}
 	deviceCode, err := op.NewDeviceCode(32)
@@ -167,7 +167,7 @@ func (v *provider) DeviceAuthorization(ctx context.Context, r *op.ClientRequest[
 		UserCode: userCode, Host: host, Agent: r.Header.Get("User-Agent"), Remote: a.remote, hash: sha256.Sum256([]byte(deviceCode)),
 	}
 	if !v.devices.put(d) {
-		v.note(a, "token.refused", v.p.c.TenantAt(host), host, "too many programs wait to be let in")
+		v.note(ctx, a, "token.refused", v.p.c.TenantAt(host), host, "too many programs wait to be let in")
 		return nil, op.NewStatusError(&oidc.Error{ErrorType: "temporarily_unavailable", Description: "too many programs wait to be let in"}, http.StatusServiceUnavailable)
 	}
 	at := v.issuer + pathUserCode
@@ -198,11 +198,11 @@ func (v *provider) DeviceToken(ctx context.Context, r *op.ClientRequest[oidc.Dev
 		return nil, err
 	}
 	refuse := func(why string) error {
-		v.note(a, "token.refused", v.p.c.TenantAt(d.Host), d.Host, why)
+		v.note(ctx, a, "token.refused", v.p.c.TenantAt(d.Host), d.Host, why)
 		return oidc.ErrAccessDenied().WithDescription("%s", why)
 	}
 	// What holds when it is let in counts, not what held when somebody said so.
-	s, err := v.stand(ctx, d.by.User, d.by.ID, d.Host)
+	s, err := v.stand(ctx, d.by.ID, d.Host)
 	if why := gone(err); why != "" {
 		return nil, refuse(why)
 	}
@@ -254,7 +254,7 @@ func (v *provider) letIn(ctx context.Context, s standing, host, secret string) (
 func (v *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.RefreshTokenRequest]) (*op.Response, error) {
 	a := askerOf(ctx)
 	refuse := func(host, why string) error {
-		v.note(a, "token.refused", v.p.c.TenantAt(host), host, why)
+		v.note(ctx, a, "token.refused", v.p.c.TenantAt(host), host, why)
 		return oidc.ErrInvalidGrant().WithDescription("%s", why)
 	}
 	c, err := v.verify(typeRefresh, r.Data.RefreshToken)
@@ -264,12 +264,12 @@ func (v *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 	if asked := hostAsked(r.Form.Get("resource"), r.Data.Scopes); asked != "" && asked != c.Host {
 		return nil, oidc.ErrInvalidTarget().WithDescription("the user allowed another host")
 	}
-	if _, err := v.stand(ctx, c.Subject, c.SID, c.Host); gone(err) != "" {
+	if _, err := v.stand(ctx, c.SID, c.Host); gone(err) != "" {
 		return nil, refuse(c.Host, gone(err))
 	} else if err != nil {
 		return nil, v.fail(ctx, err)
 	}
-	secret, session, u, err := v.p.c.RenewSession(ctx, c.Secret)
+	secret, session, _, err := v.p.c.RenewSession(ctx, c.Secret)
 	if errors.Is(err, coordinator.ErrNotFound) {
 		if err := v.p.c.EndSession(ctx, a.actor, c.Subject, c.SID); err != nil && problemIn(err) == nil {
 			return nil, v.fail(ctx, err)
@@ -279,7 +279,7 @@ func (v *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 	if err != nil {
 		return nil, v.fail(ctx, err)
 	}
-	s, err := v.stand(ctx, u.ID, session.ID, c.Host)
+	s, err := v.stand(ctx, session.ID, c.Host)
 	if err != nil {
 		return nil, refuse(c.Host, "what was granted was taken away")
 	}
@@ -291,7 +291,7 @@ func (v *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 func (v *provider) Revocation(ctx context.Context, r *op.ClientRequest[oidc.RevocationRequest]) (*op.Response, error) {
 	c, err := v.verify(typeRefresh, r.Data.Token)
 	if err == nil {
-		_, err = v.stand(ctx, c.Subject, c.SID, c.Host)
+		_, err = v.stand(ctx, c.SID, c.Host)
 		if gone(err) == "" {
 			err = v.p.c.EndSession(ctx, coordinator.ActorUser(c.Subject), c.Subject, c.SID)
 		}

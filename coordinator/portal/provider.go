@@ -115,7 +115,7 @@ func (v *provider) program(w http.ResponseWriter, r *http.Request, hosts []strin
 	// RFC 6749, section 5.1: MUST, for what has a token in it.
 	w.Header().Set("Cache-Control", "no-store")
 	if err := checkForm(r); err != nil {
-		v.note(a, "token.refused", "", r.PostForm.Get("client_id"), err.Error())
+		v.note(r.Context(), a, "token.refused", "", r.PostForm.Get("client_id"), err.Error())
 		op.WriteError(w, r, oidc.ErrInvalidRequest().WithDescription("%s", err), nil)
 		return
 	}
@@ -146,8 +146,8 @@ func checkOnce(q url.Values) error {
 }
 
 // note records what became of what a program asked for.
-func (v *provider) note(a asker, action, tenant, target, why string) {
-	v.p.c.Note(context.Background(), a.actor, action, tenant, target, fmt.Sprintf("%v: %s", a.remote, why))
+func (v *provider) note(ctx context.Context, a asker, action, tenant, target, why string) {
+	v.p.c.Note(context.WithoutCancel(ctx), a.actor, action, tenant, target, fmt.Sprintf("%v: %s", a.remote, why))
 }
 
 // discovery is a discovery document (OpenID Connect Discovery 1.0, section 3).
@@ -228,7 +228,7 @@ func (v *provider) VerifyClient(ctx context.Context, r *op.Request[op.ClientCred
 	default:
 		why = "there is no such client at this endpoint"
 	}
-	v.note(a, "token.refused", "", c.id, why)
+	v.note(ctx, a, "token.refused", "", c.id, why)
 	return nil, op.NewStatusError(oidc.ErrInvalidClient().WithDescription("%s", why), http.StatusUnauthorized)
 }
 

@@ -148,6 +148,10 @@ func TestContinueAttacks(t *testing.T) {
 	mallory, ann := d.browser(), d.signedIn("ann")
 	theirs := begin(mallory)
 	ann.get(theirs).want(http.StatusBadRequest, "not begun in this browser")
+	other := d.browser()
+	begin(other)
+	other.post("/sign-in", "login", "ann", "password", password).want(http.StatusSeeOther)
+	other.get(theirs).want(http.StatusBadRequest, "not begun in this browser")
 	for _, id := range []string{"", "?id=", "?id=x", "?id=" + strings.Repeat("A", 26), "?id=../x"} {
 		ann.get("/continue"+id).want(http.StatusBadRequest, "not begun in this browser")
 	}

@@ -232,6 +232,13 @@ func TestCodeFlow(t *testing.T) {
 	}
 	d.wantLog("authorize", "user:"+d.ann.ID, "acme", acmeHost)
 
+	// Neither token is one of another kind.
+	program := d.program()
+	for _, other := range []string{raw, tokens.AccessToken} {
+		program.refresh(other).wantError(400, "invalid_grant")
+	}
+	b.get("/account").want(http.StatusOK)
+
 	// What holds now is what is said.
 	_, err = d.Local().Revoke(t.Context(), "ann", "acme")
 	must(t, err)

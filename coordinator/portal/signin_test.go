@@ -137,6 +137,9 @@ func TestNext(t *testing.T) {
 	if got := a.find(`name="next" value="([^"]*)"`); got != "/account?x=1" {
 		t.Errorf("the form goes on to %q", got)
 	}
+	if a.find(`<input type="hidden" id="([^"]*)" name="next"`) != a.find(`data-finish="/sign-in/passkey/finish" data-with="([^"]*)"`) {
+		t.Error("a passkey does not go on to the same")
+	}
 	b.post("/sign-in", "login", "ada", "password", password, "next", "/account?x=1").wantTo("/account?x=1")
 }
 

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -147,34 +146,4 @@ func (f *firefox) eval(expression string) string {
 		f.t.Fatalf("firefox: %s: got a %s %s", expression, got.Result.Type, got.ExceptionDetails.Text)
 	}
 	return got.Result.Value
-}
-
-// cookies returns the values of the cookies that requests of the tab's page carry,
-// by name and domain.
-func (f *firefox) cookies() map[string]string {
-	f.t.Helper()
-	var got struct {
-		Cookies []struct {
-			Name, Domain string
-			Value        struct{ Value string }
-		}
-	}
-	f.must("storage.getCookies", map[string]any{"partition": map[string]any{"type": "context", "context": f.tab}}, &got)
-	cookies := map[string]string{}
-	for _, c := range got.Cookies {
-		cookies[c.Name+" "+c.Domain] = c.Value.Value
-	}
-	return cookies
-}
-
-// screenshot keeps what the tab shows as a picture for people.
-func (f *firefox) screenshot(name string) {
-	f.t.Helper()
-	var got struct{ Data string }
-	f.must("browsingContext.captureScreenshot", map[string]any{"context": f.tab}, &got)
-	png, err := base64.StdEncoding.DecodeString(got.Data)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	keepScreen(f.t, name, png)
 }

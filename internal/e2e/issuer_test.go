@@ -103,12 +103,16 @@ func (i *issuer) counts() (asked, redeemed int) {
 	return i.asked, i.redeem
 }
 
-// moody serves next unless the issuer is down or talks nonsense.
+// moody serves next unless the issuer is down or talks nonsense to programs: what it
+// shows to browsers is not ours.
 func (i *issuer) moody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		i.mu.Lock()
 		m := i.mood
 		i.mu.Unlock()
+		if r.URL.Path == "/authorize" {
+			m = well
+		}
 		switch m {
 		case down:
 			http.Error(w, "down for maintenance", http.StatusServiceUnavailable)

@@ -36,6 +36,9 @@ func TestLoginAttacks(t *testing.T) {
 		{"4.12", "307 with a password", attack307},
 		{"4.16", "clickjacking", attackClickjacking},
 	} {
+		for _, v := range []*visitor{ann, mallory} { // at the portal they stay signed in
+			v.ask("POST", e.url("acme", "/.well-known/postern/logout"), nil, nil)
+		}
 		t.Run(attack.section+" "+attack.name, func(t *testing.T) { attack.try(t, e, ann, mallory, host) })
 	}
 	if refused := e.audited("authorize.refused"); len(refused) == 0 {

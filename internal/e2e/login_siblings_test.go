@@ -67,13 +67,14 @@ func (w window) mustOpen(t *testing.T, url string) {
 func tossed() []string {
 	var set []string
 	for _, name := range []string{nodeCookie, stateCookie, portalCookie} {
-		for _, cookie := range []string{
-			name + "=evil; Domain=" + base + "; Path=/; Secure", name + "=evil; Domain=" + base + "; Path=/seen; Secure",
-			strings.ToLower(name) + "=evil; Domain=" + base + "; Path=/; Secure", "=" + name + "=evil; Domain=" + base + "; Path=/; Secure",
-			name + "=evil; Domain=acme." + base + "; Path=/; Secure", name + "=evil; Domain=localhost; Path=/; Secure",
-		} {
-			set = append(set, cookie)
-		}
+		set = append(set,
+			name+"=evil; Domain="+base+"; Path=/; Secure",
+			name+"=evil; Domain="+base+"; Path=/seen; Secure",
+			strings.ToLower(name)+"=evil; Domain="+base+"; Path=/; Secure",
+			"="+name+"=evil; Domain="+base+"; Path=/; Secure",
+			name+"=evil; Domain=acme."+base+"; Path=/; Secure",
+			name+"=evil; Domain=localhost; Path=/; Secure",
+		)
 	}
 	return set
 }

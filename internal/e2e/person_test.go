@@ -60,12 +60,6 @@ func (b *browser) click(t testing.TB, selector string) {
 	}
 }
 
-// location returns the tab's URL.
-func (b *browser) location(t testing.TB) string {
-	t.Helper()
-	return settled(b, t, chromedp.Location())
-}
-
 // arrives waits until the tab is at a URL that begins so, and the page says words.
 func (b *browser) arrives(t testing.TB, url, words string) {
 	t.Helper()

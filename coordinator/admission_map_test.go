@@ -1,0 +1,168 @@
+package coordinator_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"postern"
+	"postern/coordinator"
+)
+
+// A restart of the coordinator throws nobody out.
+func TestAdmissionAfterRestart(t *testing.T) {
+	d := deploy(t)
+	d.addTenant("acme")
+	u := d.admitted()
+	addr := netip.MustParseAddr("192.0.2.7")
+	must(t, d.Admit(t.Context(), u.ID, addr))
+	before, err := d.Local().Admission(t.Context(), "acme")
+	must(t, err)
+	d.stop()
+	d.start()
+	after, err := d.Local().Admission(t.Context(), "acme")
+	must(t, err)
+	if len(after.Sources) != 1 || !reflect.DeepEqual(after, before) {
+		t.Errorf("got %+v, want %+v", after, before)
+	}
+}
+
+// admitted has acme ask the portal, and returns a user who may open it.
+func (d *deployment) admitted() coordinator.User {
+	d.t.Helper()
+	u, err := d.AddUser(d.t.Context(), postern.UserRequest{Login: "anna"})
+	must(d.t, err)
+	_, err = d.PutGrant(d.t.Context(), u.ID, "acme", postern.GrantRequest{})
+	must(d.t, err)
+	must(d.t, d.operate("PUT", "/tenants/acme/admission", postern.AdmissionRequest{Mode: postern.AdmissionPortal}, nil))
+	return u
+}
+
+// Gateways are told from where, and not who; nodes are told nothing of it, not
+// even that their section is another.
+func TestAdmissionInMap(t *testing.T) {
+	d := deploy(t)
+	d.addTenant("acme")
+	u := d.admitted()
+	node, door := d.node("acme", "a", postern.DefaultService), d.gateway("door")
+	w := node.watch()
+	w.sync()
+	g := door.watch()
+	g.sync()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- d.Admit(ctx, u.ID, netip.MustParseAddr("192.0.2.7")) }()
+	admission := func(m postern.Map) *postern.Admission { return m.Sections["acme"].Admission }
+	g.until("the source is there", func(m postern.Map) bool { return admission(m) != nil && len(admission(m).Sources) == 1 })
+	cancel() // the gateway does not say that it acts on it
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want that the waiting was given up", err)
+	}
+	a := admission(g.m)
+	if left := a.Sources[0].Until.Sub(d.clock.now()); a.Mode != "admission" || a.Sources[0].Prefix.String() != "192.0.2.7/32" ||
+		left > 15*time.Minute || left < 14*time.Minute {
+		t.Errorf("got %+v", a)
+	}
+	node.publish(postern.DefaultService, "erp") // the next that the node is told
+	for told := false; !told; {
+		msg, _ := w.next()
+		if s := msg.Section; s != nil && s.Tenant == "acme" {
+			if told = true; len(s.Routes) != 2 || s.Admission != nil {
+				t.Errorf("the node is told of %+v", s)
+			}
+		}
+	}
+	g.until("the gateway is told", func(m postern.Map) bool { return len(m.Sections["acme"].Routes) == 2 })
+	if a := admission(g.m); a == nil || len(a.Sources) != 1 {
+		t.Errorf("after another change: got %+v", a)
+	}
+	must(t, d.operate("PUT", "/tenants/acme/admission", postern.AdmissionRequest{Mode: postern.AdmissionOpen}, nil))
+	g.until("acme is open", func(m postern.Map) bool { return admission(m) == nil })
+}
+
+// Admit waits for every gateway that is connected, and for no other.
+func TestAdmitWaits(t *testing.T) {
+	d := deploy(t)
+	d.addTenant("acme")
+	u := d.admitted()
+	one, two, away, old := d.gateway("one"), d.gateway("two"), d.gateway("away"), d.gateway("old")
+	acts := func(g *member, version uint64) {
+		t.Helper()
+		must(t, g.call("POST", postern.PathStatus, postern.Status{Map: version}, nil))
+	}
+	first, second := one.watch(), two.watch()
+	for _, g := range []*watcher{first, second, old.watch()} {
+		g.sync()
+	}
+	acts(old, 0) // a program that does not say
+	acts(away, 1)
+
+	next := byte(0)
+	admit := func() <-chan error {
+		next++
+		done := make(chan error, 1)
+		addr := netip.AddrFrom4([4]byte{192, 0, 2, next})
+		go func() { done <- d.Admit(t.Context(), u.ID, addr) }()
+		first.until("the source is there", func(m postern.Map) bool {
+			return slices.ContainsFunc(m.Sections["acme"].Admission.Sources, func(s postern.Source) bool { return s.Prefix.Addr() == addr })
+		})
+		return done
+	}
+	waits := func(done <-chan error, why string) {
+		t.Helper()
+		select {
+		case err := <-done:
+			t.Fatalf("%s: it returned %v", why, err)
+		default:
+		}
+	}
+	done := admit()
+	version := first.m.Sections["acme"].Version
+	waits(done, "nobody acts on it")
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := d.Admit(ctx, u.ID, netip.AddrFrom4([4]byte{192, 0, 2, next})); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("who comes a moment later does not wait, and gets %v", err)
+	}
+	acts(one, version)
+	waits(done, "two does not act on it")
+	acts(two, version-1)
+	waits(done, "two acts on the one before")
+	acts(two, version)
+	must(t, <-done)
+
+	done = admit()
+	acts(one, first.m.Version)
+	waits(done, "two does not act on it")
+	second.cancel() // it is gone
+	must(t, <-done)
+
+	done = admit()
+	acts(one, first.m.Version)
+	must(t, <-done)
+
+	second = two.watch() // it is back, and acts on nobody knows what
+	second.sync()
+	done = admit()
+	acts(one, first.m.Version)
+	waits(done, "two has not said what it acts on")
+	acts(two, first.m.Version+1)
+	must(t, <-done)
+
+	acts(two, first.m.Version+100)
+	two.watch().sync() // in place of the other, which has not ended yet
+	done = admit()
+	acts(one, first.m.Version)
+	waits(done, "two has not said what it acts on now")
+	acts(two, first.m.Version)
+	must(t, <-done)
+
+	done = admit()
+	acts(one, first.m.Version)
+	must(t, d.operate("DELETE", "/gateways/"+two.ID, nil, nil))
+	must(t, <-done)
+}
