@@ -28,6 +28,8 @@ import (
 //	GET    /v1/passkeys               Passkeys
 //	POST   /v1/passkeys/invitations   PasskeyRequest -> PasskeyLinks; earlier ones of the person are void
 //	DELETE /v1/passkeys/{id}          Passkey, which is removed
+//	GET    /v1/tokens                 []PersonalToken
+//	DELETE /v1/tokens/{id}            PersonalToken, which is revoked
 //
 // Any other outcome than 200 is a postern.Problem. A PUT replaces all services or
 // none. It is refused while a File or the program itself says what is published,
@@ -40,6 +42,7 @@ const (
 
 	pathPasskeys           = "/v1/passkeys"
 	pathPasskeyInvitations = pathPasskeys + "/invitations"
+	pathLocalTokens        = "/v1/tokens"
 )
 
 // ErrNotRunning says that no node answers on a socket.

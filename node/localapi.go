@@ -29,6 +29,8 @@ func (n *Node) localAPI() http.Handler {
 	mux.HandleFunc("GET "+pathPasskeys, n.getPasskeys)
 	mux.HandleFunc("POST "+pathPasskeyInvitations, n.invitePasskey)
 	mux.HandleFunc("DELETE "+pathPasskeys+"/{id}", n.removePasskey)
+	mux.HandleFunc("GET "+pathLocalTokens, n.getTokens)
+	mux.HandleFunc("DELETE "+pathLocalTokens+"/{id}", n.revokeToken)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, postern.NewProblem(http.StatusNotFound, postern.CodeNotFound,
 			fmt.Sprintf("there is no %s %q here", r.Method, r.URL.Path), ""))

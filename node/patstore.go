@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -136,32 +137,52 @@ func (p *pats) list(host, issuer, owner string, now time.Time) []pat {
 			own = append(own, *t)
 		}
 	}
-	slices.SortFunc(own, func(a, b pat) int {
-		if c := b.Created.Compare(a.Created); c != 0 {
-			return c
-		}
-		return strings.Compare(a.ID, b.ID)
-	})
+	slices.SortFunc(own, func(a, b pat) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.ID, b.ID)) })
 	return own
+}
+
+// all returns the tokens of everybody, by host, login and age.
+func (p *pats) all(now time.Time) []pat {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []pat
+	for _, t := range p.byHash {
+		if now.Before(t.Expires.Add(patKept)) {
+			all = append(all, *t)
+		}
+	}
+	slices.SortFunc(all, func(a, b pat) int {
+		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Login, b.Login), a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+	})
+	return all
 }
 
 // revoke ends one of a person's tokens. It fails with errPATAbsent if they have none
 // with that id.
 func (p *pats) revoke(host, issuer, owner, id string) error {
+	_, err := p.remove(func(t *pat) bool {
+		return t.ID == id && t.Host == host && t.Owner == owner && t.Proof.Issuer == issuer
+	})
+	return err
+}
+
+// remove ends the token that is meant, and returns it. It fails with errPATAbsent if
+// there is none.
+func (p *pats) remove(meant func(*pat) bool) (pat, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for hash, t := range p.byHash {
-		if t.ID != id || t.Host != host || t.Owner != owner || t.Proof.Issuer != issuer {
+		if !meant(t) {
 			continue
 		}
 		delete(p.byHash, hash)
 		if err := p.write(); err != nil {
 			p.byHash[hash] = t // it would be back after a restart
-			return err
+			return pat{}, err
 		}
-		return nil
+		return *t, nil
 	}
-	return errPATAbsent
+	return pat{}, errPATAbsent
 }
 
 // find returns the token with that secret, if it is good at host, and notes that it

@@ -58,6 +58,7 @@ func nodeCommand() *cli.Command {
 				Flags:     append([]cli.Flag{data}, outputFlags()...),
 			},
 			nodePasskeysCommand(data),
+			nodeTokensCommand(data),
 		},
 	}
 }
