@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
 
 	"postern"
@@ -38,8 +39,9 @@ const acmeFile = `services:
 // A walk is the road that the product is for, from the first link on.
 type walk struct {
 	*estate
-	op, ann *browser // the operator, and somebody of acme
-	passed  int      // rules of WCAG
+	op, ann *browser                 // the operator, and somebody of acme
+	key     webauthn.AuthenticatorID // the operator's
+	passed  int                      // rules of WCAG
 	links   map[string]string
 }
 
@@ -51,7 +53,7 @@ func TestLoginRoad(t *testing.T) {
 	ledger := e.startLedger("acme")
 	chrome := newBrowser(t, e.caFile())
 	w := &walk{estate: e, op: chrome.person(t), ann: chrome.person(t), links: map[string]string{}}
-	w.op.authenticator(t)
+	w.key = w.op.authenticator(t)
 	for _, step := range []struct {
 		name string
 		walk func(*testing.T)
@@ -313,17 +315,22 @@ func (b *browser) sibling(t testing.TB) *browser {
 	return &browser{tab}
 }
 
-// passkeyAgain signs the operator out, and in again without a word typed.
+// passkeyAgain signs the operator out, and in again without a word typed: by the
+// button, and by the browser's own list of passkeys, which needs no button.
 func (w *walk) passkeyAgain(t *testing.T) {
-	w.op.open(t, w.portal("/"))
-	if err := chromedp.Do(w.op.within(t), chromedp.Submit(chromedp.CSS("form[action='/sign-out']"))); err != nil {
-		t.Fatal(err)
+	for _, button := range []bool{true, false} {
+		w.op.present(t, w.key, false)
+		w.op.open(t, w.portal("/"))
+		w.op.click(t, ".menu > summary")
+		w.op.click(t, "form[action='/sign-out'] button")
+		w.op.arrives(t, w.portal("/"), "Sign in")
+		if button {
+			w.look(t, w.op, "signed-out")
+			w.op.click(t, "[data-passkey=get] button")
+		}
+		w.op.present(t, w.key, true)
+		w.op.arrives(t, w.portal("/"), "Services")
 	}
-	w.op.arrives(t, w.portal("/"), "Sign in")
-	w.look(t, w.op, "signed-out")
-	w.op.open(t, w.portal("/sign-in"))
-	w.op.click(t, "[data-passkey=get] button")
-	w.op.arrives(t, w.portal("/"), "Services")
 }
 
 // signOutEverywhere ends what ann has open, at the portal and at the node.

@@ -24,18 +24,29 @@ func (b *browser) person(t testing.TB) *browser {
 }
 
 // authenticator gives the tab an authenticator that holds passkeys, and whose owner
-// is always there and verified.
-func (b *browser) authenticator(t testing.TB) {
+// is there and verified until present says otherwise.
+func (b *browser) authenticator(t testing.TB) webauthn.AuthenticatorID {
 	t.Helper()
 	if _, err := chromedp.Call(b.within(t), webauthn.Enable, webauthn.EnableParams{}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := chromedp.Call(b.within(t), webauthn.AddVirtualAuthenticator, webauthn.AddVirtualAuthenticatorParams{
+	added, err := chromedp.Call(b.within(t), webauthn.AddVirtualAuthenticator, webauthn.AddVirtualAuthenticatorParams{
 		Options: &webauthn.VirtualAuthenticatorOptions{
 			Protocol: webauthn.AuthenticatorProtocolCtap2, Transport: webauthn.AuthenticatorTransportInternal,
 			HasResidentKey: true, HasUserVerification: true, IsUserVerified: true, AutomaticPresenceSimulation: true,
 		},
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return added.AuthenticatorID
+}
+
+// present says whether the owner of an authenticator touches it when it asks.
+func (b *browser) present(t testing.TB, id webauthn.AuthenticatorID, there bool) {
+	t.Helper()
+	_, err := chromedp.Call(b.within(t), webauthn.SetAutomaticPresenceSimulation,
+		webauthn.SetAutomaticPresenceSimulationParams{AuthenticatorID: id, Enabled: there})
 	if err != nil {
 		t.Fatal(err)
 	}
