@@ -273,7 +273,7 @@ func (d *demo) print(ctx context.Context, w io.Writer, token string) error {
 	fmt.Fprintf(w, "\nThree people. Each link lets one of them in, once; give each a browser window of\n"+
 		"its own, such as a private one. Afterwards they sign in at %s/\n", d.portal())
 	for _, p := range demoPeople {
-		fmt.Fprintf(w, "\n  %s, %s\n  %s\n", p.name, p.sees, d.invites[p.login])
+		fmt.Fprintf(w, "\n  %s %s\n  %s\n", p.name, p.sees, d.invites[p.login])
 	}
 	fmt.Fprintf(w, "\nA program, in another terminal, with a personal token that somebody made at the node:\n\n"+
 		"  curl --cacert %s -H 'Authorization: Bearer %s' %sapi/companies\n", d.caFile(), token, d.companies[0].url)
