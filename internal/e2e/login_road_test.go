@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -83,29 +84,32 @@ func (w *walk) look(t *testing.T, b *browser, page string) {
 	w.passed += b.look(t, "login-"+page)
 }
 
-// firstLink is how the first operator comes in: a link, and a passkey.
+// firstLink is how the first operator comes in: the link that the coordinator prints
+// when it starts, and a passkey.
 func (w *walk) firstLink(t *testing.T) {
-	w.mustAdmin("POST", "/users", postern.UserRequest{Login: "root", Name: "Rosa Root", Operator: true}, nil)
-	var invite postern.Invite
-	w.mustAdmin("POST", "/users/root/invite", nil, &invite)
-	w.op.open(t, invite.URL)
+	link := regexp.MustCompile(`https://\S+/invite/\S+`).FindString(w.coordinator.out.String())
+	if !strings.HasPrefix(link, w.portal("/invite/")) {
+		t.Fatalf("the coordinator says %s", w.coordinator.out.tail(2000))
+	}
+	w.op.open(t, link)
+	w.op.fill(t, "#name", "Rosa Root")
 	w.look(t, w.op, "invitation")
 	w.op.click(t, "[data-passkey=create] button")
 	w.op.arrives(t, w.portal("/"), "Services")
-	if page := w.op.open(t, invite.URL); page.Status != 410 {
+	if page := w.op.open(t, link); page.Status != 410 {
 		t.Errorf("the link a second time: status %d, want 410", page.Status)
 	}
 	w.look(t, w.op, "invitation-used")
 	var root postern.UserState
-	w.mustAdmin("GET", "/users/root", nil, &root)
-	if root.Password || root.Passkeys != 1 || root.State != postern.UserActive {
-		t.Errorf("the operator is %+v, want one with a passkey and no password", root)
+	w.mustAdmin("GET", "/users/operator", nil, &root)
+	if root.Password || root.Passkeys != 1 || root.State != postern.UserActive || !root.Operator || root.Name != "Rosa Root" {
+		t.Errorf("the operator is %+v, want Rosa, with a passkey and no password", root)
 	}
 }
 
 // published changes what acme publishes, and waits until a page that is open shows it.
 func (w *walk) published(t *testing.T, file string) {
-	w.grant("root", "acme", postern.GrantRequest{Role: postern.TenantOwner})
+	w.grant("operator", "acme", postern.GrantRequest{Role: postern.TenantOwner})
 	w.op.open(t, w.portal("/"))
 	begin := time.Now()
 	w.says("acme", file)

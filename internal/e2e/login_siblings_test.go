@@ -158,7 +158,7 @@ func TestLoginAlerts(t *testing.T) {
 	unknown := "https://nobody." + base + ":" + relay.port() + "/"
 	for _, w := range e.windows(t) {
 		before := relay.accepted.Load()
-		want, most := "ERR_SSL_UNRECOGNIZED_NAME_ALERT", int64(4)
+		want, most := "ERR_SSL_UNRECOGNIZED_NAME_ALERT", int64(6)
 		if w.name == "Firefox" {
 			want, most = "SSL_ERROR_UNRECOGNIZED_NAME_ALERT", 3
 		}
