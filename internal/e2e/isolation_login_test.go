@@ -114,9 +114,16 @@ func TestIsolationI9Permitted(t *testing.T) {
 		own, other, title string
 	}{{ann, "acme", "globex", "Globex"}, {bob, "globex", "acme", "Acme"}} {
 		tries++
-		if page := test.who.enters(e.portal("/")); !strings.Contains(page.body, "/open/"+test.own+"/") || strings.Contains(page.body, test.title) {
-			t.Errorf("the catalogue of %s's person: %s", test.own, page.body)
-		}
+		eventually(t, pageTime, func() error { // gateways tell every 10 s that a node is there
+			page := test.who.enters(e.portal("/"))
+			if strings.Contains(page.body, test.title) {
+				t.Errorf("the catalogue of %s's person: %s", test.own, page.body)
+			}
+			if !strings.Contains(page.body, "/open/"+test.own+"/") {
+				return fmt.Errorf("the catalogue lacks what is open to %s's person: %s", test.own, page.body)
+			}
+			return nil
+		})
 		test.who.enters(e.url(test.own, "/"))
 		// By the portal, by the node, and straight at the provider.
 		for _, at := range []string{

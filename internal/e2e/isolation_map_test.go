@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"reflect"
+	"slices"
 	"testing"
 
 	"postern"
@@ -61,9 +62,10 @@ func TestIsolationI8Map(t *testing.T) {
 		t.Fatal(err)
 	}
 	g, e := s.gatewayState(), mallory.enrollment
+	portal := s.publicPortal(maps[""].Deployment.Portal)
 	want := map[string]postern.Section{
 		"": {Version: maps[""].Version, Deployment: &postern.Deployment{
-			ID: e.Deployment, Base: base, Port: uint16(s.https), CA: ca,
+			ID: e.Deployment, Base: base, Port: uint16(s.https), CA: ca, Portal: portal,
 			Gateways: []postern.Gateway{{ID: g.ID, Name: g.Name, Address: g.Address, WireGuard: g.WireGuard, Endpoint: g.Endpoint, Public: g.Public}},
 		}},
 		"acme": {
@@ -76,6 +78,27 @@ func TestIsolationI8Map(t *testing.T) {
 		t.Errorf("the map is\n%+v\nwant\n%+v", maps, want)
 	}
 	passed(t, "I8 bytes of a node's map, none of another's", len(raw))
+}
+
+// publicPortal returns p once it is what everybody may know: where people sign in, and
+// the public halves of its keys.
+func (s *street) publicPortal(p *postern.Portal) *postern.Portal {
+	s.t.Helper()
+	if p == nil || p.Issuer != fmt.Sprintf("https://portal.%s:%d", base, s.https) {
+		s.t.Fatalf("the portal is %+v", p)
+	}
+	var set struct{ Keys []map[string]any }
+	if err := json.Unmarshal(p.Keys, &set); err != nil || len(set.Keys) == 0 {
+		s.t.Fatalf("the portal's keys are %s: %v", p.Keys, err)
+	}
+	for _, key := range set.Keys {
+		for field := range key {
+			if !slices.Contains([]string{"use", "kty", "kid", "crv", "alg", "x", "y"}, field) {
+				s.t.Errorf("a key of the portal tells its %s", field)
+			}
+		}
+	}
+	return p
 }
 
 // readMap reads lines of a map stream until enough, and returns the bytes and
