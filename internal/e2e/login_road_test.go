@@ -340,7 +340,7 @@ func (w *walk) passkeyAgain(t *testing.T) {
 	w.op.click(t, "[data-passkey=get] button")
 	w.op.arrives(t, w.portal("/"), "Services")
 
-	remove := cdp.RemoveScriptToEvaluateOnNewDocumentParams{Identifier: plain.Identifier}
+	remove := cdp.RemoveScriptToEvaluateOnNewDocumentParams(plain)
 	if _, err := chromedp.Call(w.op.within(t), cdp.RemoveScriptToEvaluateOnNewDocument, remove); err != nil {
 		t.Fatal(err)
 	}
