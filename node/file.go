@@ -96,10 +96,14 @@ func ReadFile(path string) (File, error) {
 }
 
 // parseFile reads the YAML of a File. Nothing in it is checked but its form.
-func parseFile(data []byte) (File, *ast.File, error) {
-	var f File
-	tree, err := parser.ParseBytes(data, 0)
-	if err != nil {
+func parseFile(data []byte) (f File, tree *ast.File, err error) {
+	defer func() {
+		// The decoder panics for some tags, such as a lone ! before a list's value.
+		if r := recover(); r != nil {
+			f, tree, err = File{}, nil, fmt.Errorf("it cannot be read as YAML (%v); is there a ! that starts no tag?", r)
+		}
+	}()
+	if tree, err = parser.ParseBytes(data, 0); err != nil {
 		return f, nil, err
 	}
 	if len(tree.Docs) > 1 {
