@@ -20,27 +20,28 @@ type target struct {
 // A measure is one figure, taken from one target at a time.
 type measure struct {
 	name, unit string
+	better     string
 	run        func(ctx context.Context, to target) (float64, error)
 }
 
 func measures(span time.Duration, bulk int64) []measure {
 	return []measure{
-		{"road.connections", "new TLS connections/s", func(ctx context.Context, to target) (float64, error) {
+		{"road.connections", "new TLS connections/s", more, func(ctx context.Context, to target) (float64, error) {
 			return rate(ctx, to, to.client(false), 16, span)
 		}},
-		{"road.requests", "keep-alive requests/s", func(ctx context.Context, to target) (float64, error) {
+		{"road.requests", "keep-alive requests/s", more, func(ctx context.Context, to target) (float64, error) {
 			return rate(ctx, to, to.client(true), 32, span)
 		}},
-		{"road.download", "MB/s, 1 connection", func(ctx context.Context, to target) (float64, error) {
+		{"road.download", "MB/s, 1 connection", more, func(ctx context.Context, to target) (float64, error) {
 			return transfer(ctx, to, bulk, http.MethodGet)
 		}},
-		{"road.upload", "MB/s, 1 connection", func(ctx context.Context, to target) (float64, error) {
+		{"road.upload", "MB/s, 1 connection", more, func(ctx context.Context, to target) (float64, error) {
 			return transfer(ctx, to, bulk, http.MethodPost)
 		}},
-		{"road.latency.p50", "µs, 1 request at a time", func(ctx context.Context, to target) (float64, error) {
+		{"road.latency.p50", "µs, 1 request at a time", less, func(ctx context.Context, to target) (float64, error) {
 			return latency(ctx, to, span, 0.50)
 		}},
-		{"road.latency.p99", "µs, 1 request at a time", func(ctx context.Context, to target) (float64, error) {
+		{"road.latency.p99", "µs, 1 request at a time", less, func(ctx context.Context, to target) (float64, error) {
 			return latency(ctx, to, span, 0.99)
 		}},
 	}

@@ -31,6 +31,39 @@ type road struct {
 	direct, through target
 }
 
+// benchRoad measures the road beside requests straight to the origin.
+func benchRoad(ctx context.Context, o options) ([]Result, error) {
+	r, err := openRoad(ctx, o.postern)
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	const us, other = "postern", "direct"
+	all := measures(o.span, o.bulk)
+	take := func(to target) func(ctx context.Context) (figures, error) {
+		return func(ctx context.Context) (figures, error) {
+			f := figures{}
+			for _, m := range all {
+				v, err := m.run(ctx, to)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", m.name, err)
+				}
+				f[m.name] = v
+			}
+			return f, nil
+		}
+	}
+	got, err := interleave(ctx, o.runs, way{other, take(r.direct)}, way{us, take(r.through)})
+	if err != nil {
+		return nil, err
+	}
+	var results []Result
+	for _, m := range all {
+		results = append(results, got.compare(m.name, m.name, m.unit, m.better, us, other, 0))
+	}
+	return results, nil
+}
+
 // openRoad starts everything and returns once a request passes all the way.
 func openRoad(ctx context.Context, program string) (r *road, err error) {
 	dir, err := os.MkdirTemp("", "postern-bench-")
