@@ -11,11 +11,14 @@ import (
 	"os/signal"
 	"strings"
 	"time"
+
+	"postern/scripts/bench/longline"
 )
 
 // Options are what was asked for.
 type options struct {
 	postern string        // the program to measure
+	line    string        // the program that is a long and lossy line
 	runs    int           // how often each is measured, an odd number
 	span    time.Duration // how long one measurement of a rate takes
 	bulk    int64         // bytes of one bulk transfer
@@ -30,6 +33,7 @@ type section struct {
 // Sections are all parts, in the order in which they are measured.
 var sections = []section{
 	{"road", benchRoad},
+	{"lossy", benchLossy},
 }
 
 func main() {
@@ -40,8 +44,16 @@ func main() {
 		}
 		return
 	}
+	if ours, err := longline.Child(); ours {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench: longline:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	var o options
 	flag.StringVar(&o.postern, "postern", "build/postern", "the program to measure")
+	flag.StringVar(&o.line, "line", "build/line", "the program that is a long and lossy line")
 	flag.IntVar(&o.runs, "runs", 3, "how often each is measured, an odd number")
 	flag.DurationVar(&o.span, "span", 2*time.Second, "how long one measurement of a rate takes")
 	flag.Int64Var(&o.bulk, "bulk", 256<<20, "bytes of one bulk transfer")
