@@ -129,7 +129,7 @@ func New(cfg Config) (*Net, error) {
 		anyPort: cfg.Port == 0,
 		link:    link,
 		stack:   stack,
-		device:  device.NewDevice(tunDevice{link}, conn.NewDefaultBind(), newDeviceLogger(cfg.Logger)),
+		device:  device.NewDevice(tunDevice{link}, creditedBind{conn.NewDefaultBind(), &link.credits}, newDeviceLogger(cfg.Logger)),
 		peers:   map[Key]Peer{},
 	}
 	n.routes.Store(&map[netip.Addr]bool{})

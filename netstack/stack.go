@@ -71,7 +71,7 @@ func configure(s *stack.Stack, l *link, address netip.Addr) tcpip.Error {
 			return err
 		}
 	}
-	if err := s.CreateNIC(nicID, linkEndpoint{l}); err != nil {
+	if err := s.CreateNICWithOptions(nicID, linkEndpoint{l}, stack.NICOptions{QDisc: queue{l}}); err != nil {
 		return err
 	}
 	if err := s.AddProtocolAddress(nicID, tcpip.ProtocolAddress{
