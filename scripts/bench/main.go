@@ -29,13 +29,14 @@ type section struct {
 
 // Sections are all parts, in the order in which they are measured.
 var sections = []section{
+	{"tunnel", benchTunnel},
 	{"road", benchRoad},
 }
 
 func main() {
-	if os.Getenv(originEnv) != "" {
-		if err := origin(); err != nil {
-			fmt.Fprintln(os.Stderr, "bench: origin:", err)
+	if role := os.Getenv(roleEnv); role != "" {
+		if err := play(role); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}
 		return

@@ -18,10 +18,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// originEnv makes this program the origin instead of the bench. It runs as a
-// process of its own, so that its work is not the bench's.
-const originEnv = "POSTERN_BENCH_ORIGIN"
-
 // origin serves the same answers over TLS, for the direct way, and in plain HTTP,
 // as the node's upstream. It prints both addresses and runs until it is killed.
 func origin() error {

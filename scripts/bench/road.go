@@ -38,7 +38,7 @@ func benchRoad(ctx context.Context, o options) ([]Result, error) {
 		return nil, err
 	}
 	defer r.close()
-	const us, other = "postern", "direct"
+	const other = "direct"
 	all := measures(o.span, o.bulk)
 	take := func(to target) func(ctx context.Context) (figures, error) {
 		return func(ctx context.Context) (figures, error) {
@@ -135,13 +135,10 @@ func newTarget(url, addr string) target {
 }
 
 func (r *road) startOrigin() (plain, secure string, err error) {
-	self, err := os.Executable()
+	cmd, err := roleCommand("origin")
 	if err != nil {
 		return "", "", err
 	}
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), originEnv+"=1")
-	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return "", "", err

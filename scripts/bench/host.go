@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"net/rpc"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// The ports of the node, by what it does with a connection.
+const (
+	sinkPort   = 1 // reads
+	sourcePort = 2 // writes
+	echoPort   = 3 // writes what it read
+)
+
+// chunk is how much bulk work reads or writes at a time, in bytes.
+const chunk = 64 << 10
+
+// A Host is one end of a tunnel, in a process of its own, which the bench commands
+// with net/rpc over standard input and output: Open, SetPeer, on the node Serve, on
+// the gateway Start and Stop, and Sample on both meanwhile.
+type Host struct {
+	opened time.Time
+	net    network
+
+	received    atomic.Int64 // bytes of bulk work
+	connections atomic.Int64 // that were made and used
+
+	stop    context.CancelFunc // ends the work that was started
+	working errgroup.Group
+
+	mu    sync.Mutex
+	pings []time.Duration
+}
+
+// A Sample is what a host did so far.
+type Sample struct {
+	At          time.Duration // by the host's own clock
+	CPU         time.Duration // user and system, of the whole process
+	Received    int64         // bytes of bulk work
+	Connections int64         // that were made and used
+}
+
+// HostConfig says who a host is.
+type HostConfig struct {
+	Way     string // a key of networks
+	Key     [32]byte
+	Address netip.Addr
+}
+
+// HostPeer is the other host.
+type HostPeer struct {
+	Key      [32]byte // public
+	Address  netip.Addr
+	Endpoint netip.AddrPort
+}
+
+// Work is what a gateway does with its node.
+type Work struct {
+	Kind  string // a key of works
+	Flows int    // at a time
+	Node  netip.Addr
+}
+
+// Nothing is what a command without arguments or answer has.
+type Nothing struct{}
+
+// serveHost obeys until standard input ends.
+func serveHost() error {
+	server := rpc.NewServer()
+	if err := server.Register(new(Host)); err != nil {
+		return err
+	}
+	server.ServeConn(struct {
+		io.Reader
+		io.WriteCloser
+	}{os.Stdin, os.Stdout})
+	return nil
+}
+
+// Open brings the host up and says at which UDP port.
+func (h *Host) Open(cfg HostConfig, port *uint16) error {
+	open, ok := networks[cfg.Way]
+	if !ok {
+		return fmt.Errorf("there is no way %q", cfg.Way)
+	}
+	n, err := open(cfg.Key, cfg.Address)
+	if err != nil {
+		return err
+	}
+	h.opened, h.net = time.Now(), n
+	*port = n.Port()
+	return nil
+}
+
+// SetPeer makes p the host's one peer.
+func (h *Host) SetPeer(p HostPeer, _ *Nothing) error {
+	return h.net.SetPeer(p.Key, p.Address, p.Endpoint)
+}
+
+// Serve answers on the node's ports for as long as the process lives.
+func (h *Host) Serve(Nothing, *Nothing) error {
+	for port, serve := range map[uint16]func(net.Conn){
+		sinkPort:   func(c net.Conn) { h.read(c) },
+		sourcePort: func(c net.Conn) { write(c) },
+		echoPort:   echo,
+	} {
+		ln, err := h.net.Listen(port)
+		if err != nil {
+			return err
+		}
+		go accept(ln, serve)
+	}
+	return nil
+}
+
+func accept(ln net.Listener, serve func(net.Conn)) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			serve(c)
+		}()
+	}
+}
+
+// Sample says what the host did so far.
+func (h *Host) Sample(_ Nothing, s *Sample) error {
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		return err
+	}
+	*s = Sample{
+		At:          time.Since(h.opened),
+		CPU:         time.Duration(used.Utime.Nano() + used.Stime.Nano()),
+		Received:    h.received.Load(),
+		Connections: h.connections.Load(),
+	}
+	return nil
+}
+
+// works are what a gateway can do with its node, each of its flows until ctx ends.
+var works = map[string]func(h *Host, ctx context.Context, node netip.Addr) error{
+	"down":     (*Host).down,
+	"up":       (*Host).up,
+	"connect":  (*Host).connect,
+	"pingpong": (*Host).pingpong,
+}
+
+// Start begins work. Call Stop to end it.
+func (h *Host) Start(w Work, _ *Nothing) error {
+	work, ok := works[w.Kind]
+	if !ok {
+		return fmt.Errorf("there is no work %q", w.Kind)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	h.stop = cancel
+	for range w.Flows {
+		h.working.Go(func() error {
+			err := work(h, ctx, w.Node)
+			if ctx.Err() != nil {
+				return nil
+			}
+			return errors.Join(errors.New("the work ended early"), err)
+		})
+	}
+	return nil
+}
+
+// Stop ends work, and returns the median of round trips if that was the work.
+func (h *Host) Stop(_ Nothing, median *time.Duration) error {
+	h.stop()
+	if err := h.working.Wait(); err != nil {
+		return err
+	}
+	if slices.Sort(h.pings); len(h.pings) > 0 {
+		*median = h.pings[len(h.pings)/2]
+	}
+	return nil
+}
+
+// dial connects to a port of the node. The connection closes when ctx ends.
+func (h *Host) dial(ctx context.Context, node netip.Addr, port uint16) (c net.Conn, done func(), err error) {
+	limited, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	c, err = h.net.DialContext(limited, netip.AddrPortFrom(node, port))
+	if err != nil {
+		return nil, nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	return c, func() { stop(); c.Close() }, nil
+}
+
+func (h *Host) down(ctx context.Context, node netip.Addr) error {
+	c, done, err := h.dial(ctx, node, sourcePort)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return h.read(c)
+}
+
+func (h *Host) up(ctx context.Context, node netip.Addr) error {
+	c, done, err := h.dial(ctx, node, sinkPort)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return write(c)
+}
+
+// connect makes one connection after the other, each for a byte there and back.
+func (h *Host) connect(ctx context.Context, node netip.Addr) error {
+	for ctx.Err() == nil {
+		c, done, err := h.dial(ctx, node, echoPort)
+		if err != nil {
+			return err
+		}
+		err = ping(c)
+		done()
+		if err != nil {
+			return err
+		}
+		h.connections.Add(1)
+	}
+	return nil
+}
+
+func (h *Host) pingpong(ctx context.Context, node netip.Addr) error {
+	c, done, err := h.dial(ctx, node, echoPort)
+	if err != nil {
+		return err
+	}
+	defer done()
+	for {
+		start := time.Now()
+		if err := ping(c); err != nil {
+			return err
+		}
+		took := time.Since(start)
+		h.mu.Lock()
+		h.pings = append(h.pings, took)
+		h.mu.Unlock()
+	}
+}
+
+func ping(c net.Conn) error {
+	b := make([]byte, 1)
+	if _, err := c.Write(b); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c, b)
+	return err
+}
+
+func echo(c net.Conn) {
+	b := make([]byte, 1)
+	for {
+		if _, err := io.ReadFull(c, b); err != nil {
+			return
+		}
+		if _, err := c.Write(b); err != nil {
+			return
+		}
+	}
+}
+
+// read counts what comes until c ends.
+func (h *Host) read(c net.Conn) error {
+	buf := make([]byte, chunk)
+	for {
+		n, err := c.Read(buf)
+		h.received.Add(int64(n))
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// write fills c until it ends.
+func write(c net.Conn) error {
+	buf := make([]byte, chunk)
+	for {
+		if _, err := c.Write(buf); err != nil {
+			return err
+		}
+	}
+}
