@@ -119,21 +119,33 @@ func sameFlow(a, b []byte) bool {
 		bytes.Equal(a[urgent:], b[urgent:])
 }
 
-// join returns the packets of r as one.
+// join returns the packets of r as one. Headers have memory of their own: the stack
+// copies all that a header shares memory with when it reads it again.
 func (c *coalescer) join(r *run) *stack.PacketBuffer {
-	v := buffer.NewView(r.size)
-	v.Write(c.packets[r.first])
-	for i := r.first; i != r.last; {
-		i = c.next[i]
-		v.Write(c.packets[i][r.headers:])
+	first := c.packets[r.first]
+	headers := min(r.headers, len(first))
+	if headers == 0 {
+		headers = len(first)
 	}
+	head := buffer.NewView(headers)
+	head.Write(first[:headers])
 	if r.first != r.last {
-		ip := header.IPv6(v.AsSlice())
+		ip := header.IPv6(head.AsSlice())
 		ip.SetPayloadLength(uint16(r.size - header.IPv6MinimumSize))
 		if r.push {
 			tcp := header.TCP(ip[header.IPv6MinimumSize:])
 			tcp.SetFlags(uint8(tcp.Flags() | header.TCPFlagPsh))
 		}
 	}
-	return stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
+	whole := buffer.MakeWithView(head)
+	if r.size > headers {
+		data := buffer.NewView(r.size - headers)
+		data.Write(first[headers:])
+		for i := r.first; i != r.last; {
+			i = c.next[i]
+			data.Write(c.packets[i][headers:])
+		}
+		whole.Append(data)
+	}
+	return stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: whole})
 }

@@ -119,7 +119,7 @@ func New(cfg Config) (*Net, error) {
 		return nil, fmt.Errorf("netstack config: %w", err)
 	}
 	link := newLink(cfg.Address, cfg.MTU)
-	stack, err := newStack(link, cfg.Address)
+	stack, err := newStack(linkEndpoint{link}, queue{link}, cfg.Address)
 	if err != nil {
 		return nil, err
 	}
