@@ -152,6 +152,7 @@ func (c *tcpConn) Close() error {
 	timeout := tcpip.TCPUserTimeoutOption(closeTimeout)
 	c.ep.SetSockOpt(&timeout) // it cannot fail
 	c.ep.Close()
+	c.SetDeadline(time.Time{}) // a timer would outlive the connection
 	return nil
 }
 
