@@ -43,7 +43,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -139,7 +138,7 @@ func New(cfg Config) (*Net, error) {
 		anyPort: cfg.Port == 0,
 		link:    link,
 		stack:   stack,
-		device:  device.NewDevice(tunDevice{link}, creditedBind{conn.NewDefaultBind(), &link.credits}, newDeviceLogger(cfg.Logger)),
+		device:  device.NewDevice(tunDevice{link}, creditedBind{newBind(cfg.Logger), &link.credits}, newDeviceLogger(cfg.Logger)),
 		peers:   map[Key]Peer{},
 	}
 	n.routes.Store(&map[netip.Addr]bool{})

@@ -111,7 +111,7 @@ func (a *arrivals) DeliverNetworkPacket(_ tcpip.NetworkProtocolNumber, p *stack.
 
 func (a *arrivals) DeliverLinkPacket(tcpip.NetworkProtocolNumber, *stack.PacketBuffer) {}
 
-func coalesced(packets ...[]byte) [][]byte {
+func joined(packets ...[]byte) [][]byte {
 	var c coalescer
 	var a arrivals
 	for batch := range slices.Chunk(packets, batchSize) {
@@ -187,7 +187,7 @@ func TestCut(t *testing.T) {
 		if s.flags.Contains(header.TCPFlagFin) || len(packets) > batchSize {
 			return
 		}
-		again := coalesced(packets...)
+		again := joined(packets...)
 		want := s.bytes()
 		if len(again) != 1 {
 			t.Fatalf("%d packets were joined to %d", len(packets), len(again))
@@ -246,7 +246,7 @@ func TestCoalesce(t *testing.T) {
 			}
 			var got []string
 			push := false
-			for _, p := range coalesced(in...) {
+			for _, p := range joined(in...) {
 				tcp := header.TCP(p[header.IPv6MinimumSize:])
 				if int(header.IPv6(p).PayloadLength()) != len(tcp) {
 					t.Errorf("got payload length %d, want %d", header.IPv6(p).PayloadLength(), len(tcp))
@@ -265,14 +265,14 @@ func TestCoalesce(t *testing.T) {
 	t.Run("another acknowledgement", func(t *testing.T) {
 		a, b := ack(1, "a").bytes(), ack(2, "b").bytes()
 		header.TCP(b[header.IPv6MinimumSize:]).SetAckNumber(78)
-		if got := len(coalesced(a, b)); got != 2 {
+		if got := len(joined(a, b)); got != 2 {
 			t.Errorf("got %d packets, want 2", got)
 		}
 	})
 	t.Run("another traffic class", func(t *testing.T) {
 		a, b := ack(1, "a").bytes(), ack(2, "b").bytes()
 		header.IPv6(b).SetTOS(3, 0)
-		if got := len(coalesced(a, b)); got != 2 {
+		if got := len(joined(a, b)); got != 2 {
 			t.Errorf("got %d packets, want 2", got)
 		}
 	})
@@ -302,7 +302,7 @@ func FuzzCoalesce(f *testing.F) {
 			}
 			b = b[2+n:]
 		}
-		got, want := tokens(coalesced(in...)), tokens(in)
+		got, want := tokens(joined(in...)), tokens(in)
 		if len(got) != len(want) {
 			t.Fatalf("got %d flows, want %d", len(got), len(want))
 		}
