@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/rpc"
 	"os"
+	"runtime/pprof"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -29,28 +30,31 @@ const (
 const chunk = 64 << 10
 
 // A Host is one end of a tunnel, in a process of its own, which the bench commands
-// with net/rpc over standard input and output: Open, SetPeer, on the node Serve, on
-// the gateway Start and Stop, and Sample on both meanwhile.
+// with net/rpc over standard input and output: Open and SetPeer; on the node Listen
+// and Serve; then, on the gateway, Start and Stop, and meanwhile, on both, Sample.
 type Host struct {
-	opened time.Time
-	net    network
+	// Set by the first commands.
+	opened   time.Time
+	net      network
+	services []service
 
-	received    atomic.Int64 // bytes of bulk work
-	connections atomic.Int64 // that were made and used
+	received  atomic.Int64 // bytes of bulk work
+	exchanges atomic.Int64 // of a byte there and back
 
 	stop    context.CancelFunc // ends the work that was started
 	working errgroup.Group
+	profile *os.File // that was started
 
 	mu    sync.Mutex
-	pings []time.Duration
+	pings []time.Duration // how long each round trip took
 }
 
 // A Sample is what a host did so far.
 type Sample struct {
-	At          time.Duration // by the host's own clock
-	CPU         time.Duration // user and system, of the whole process
-	Received    int64         // bytes of bulk work
-	Connections int64         // that were made and used
+	At        time.Duration // by the host's own clock
+	CPU       time.Duration // user and system, of the whole process
+	Received  int64         // bytes of bulk work
+	Exchanges int64         // of a byte there and back
 }
 
 // HostConfig says who a host is.
@@ -83,10 +87,7 @@ func serveHost() error {
 	if err := server.Register(new(Host)); err != nil {
 		return err
 	}
-	server.ServeConn(struct {
-		io.Reader
-		io.WriteCloser
-	}{os.Stdin, os.Stdout})
+	server.ServeConn(pipes{os.Stdin, os.Stdout})
 	return nil
 }
 
@@ -110,32 +111,50 @@ func (h *Host) SetPeer(p HostPeer, _ *Nothing) error {
 	return h.net.SetPeer(p.Key, p.Address, p.Endpoint)
 }
 
-// Serve answers on the node's ports for as long as the process lives.
-func (h *Host) Serve(Nothing, *Nothing) error {
-	for port, serve := range map[uint16]func(net.Conn){
-		sinkPort:   func(c net.Conn) { h.read(c) },
-		sourcePort: func(c net.Conn) { write(c) },
-		echoPort:   echo,
+// Listen opens the node's ports. Call Serve next.
+func (h *Host) Listen(Nothing, *Nothing) error {
+	for port, serve := range map[uint16]func(h *Host, c net.Conn) error{
+		sinkPort:   (*Host).read,
+		sourcePort: (*Host).write,
+		echoPort:   (*Host).echo,
 	} {
 		ln, err := h.net.Listen(port)
 		if err != nil {
 			return err
 		}
-		go accept(ln, serve)
+		h.services = append(h.services, service{h, ln, serve})
 	}
 	return nil
 }
 
-func accept(ln net.Listener, serve func(net.Conn)) {
+// Serve answers on the node's ports until one of them fails.
+func (h *Host) Serve(Nothing, *Nothing) error {
+	var serving errgroup.Group
+	for _, s := range h.services {
+		serving.Go(s.run)
+	}
+	return serving.Wait()
+}
+
+// A service is what is done with the connections to one port.
+type service struct {
+	host     *Host
+	listener net.Listener
+	serve    func(h *Host, c net.Conn) error
+}
+
+func (s service) run() error {
+	var conns sync.WaitGroup
+	defer conns.Wait()
 	for {
-		c, err := ln.Accept()
+		c, err := s.listener.Accept()
 		if err != nil {
-			return
+			return err
 		}
-		go func() {
+		conns.Go(func() {
 			defer c.Close()
-			serve(c)
-		}()
+			s.serve(s.host, c) // until the gateway ends it
+		})
 	}
 }
 
@@ -146,20 +165,50 @@ func (h *Host) Sample(_ Nothing, s *Sample) error {
 		return err
 	}
 	*s = Sample{
-		At:          time.Since(h.opened),
-		CPU:         time.Duration(used.Utime.Nano() + used.Stime.Nano()),
-		Received:    h.received.Load(),
-		Connections: h.connections.Load(),
+		At:        time.Since(h.opened),
+		CPU:       time.Duration(used.Utime.Nano() + used.Stime.Nano()),
+		Received:  h.received.Load(),
+		Exchanges: h.exchanges.Load(),
 	}
 	return nil
 }
 
-// works are what a gateway can do with its node, each of its flows until ctx ends.
+// since returns what was done between before and s.
+func (s Sample) since(before Sample) Sample {
+	return Sample{
+		At: s.At - before.At, CPU: s.CPU - before.CPU,
+		Received: s.Received - before.Received, Exchanges: s.Exchanges - before.Exchanges,
+	}
+}
+
+// StartProfile begins a CPU profile of the host.
+func (h *Host) StartProfile(path string, _ *Nothing) (err error) {
+	if h.profile, err = os.Create(path); err != nil {
+		return err
+	}
+	return pprof.StartCPUProfile(h.profile)
+}
+
+// StopProfile ends the profile that was begun.
+func (h *Host) StopProfile(Nothing, *Nothing) error {
+	pprof.StopCPUProfile()
+	return h.profile.Close()
+}
+
+// The kinds of work.
+const (
+	down     = "down"     // read what the node writes
+	up       = "up"       // write what the node reads
+	connect  = "connect"  // exchange a byte on a new connection, again and again
+	pingpong = "pingpong" // exchange a byte on one connection, again and again
+)
+
+// works do each kind of work, for one flow, until ctx ends.
 var works = map[string]func(h *Host, ctx context.Context, node netip.Addr) error{
-	"down":     (*Host).down,
-	"up":       (*Host).up,
-	"connect":  (*Host).connect,
-	"pingpong": (*Host).pingpong,
+	down:     (*Host).down,
+	up:       (*Host).up,
+	connect:  (*Host).connect,
+	pingpong: (*Host).pingpong,
 }
 
 // Start begins work. Call Stop to end it.
@@ -221,10 +270,9 @@ func (h *Host) up(ctx context.Context, node netip.Addr) error {
 		return err
 	}
 	defer done()
-	return write(c)
+	return h.write(c)
 }
 
-// connect makes one connection after the other, each for a byte there and back.
 func (h *Host) connect(ctx context.Context, node netip.Addr) error {
 	for ctx.Err() == nil {
 		c, done, err := h.dial(ctx, node, echoPort)
@@ -236,7 +284,7 @@ func (h *Host) connect(ctx context.Context, node netip.Addr) error {
 		if err != nil {
 			return err
 		}
-		h.connections.Add(1)
+		h.exchanges.Add(1)
 	}
 	return nil
 }
@@ -253,6 +301,7 @@ func (h *Host) pingpong(ctx context.Context, node netip.Addr) error {
 			return err
 		}
 		took := time.Since(start)
+		h.exchanges.Add(1)
 		h.mu.Lock()
 		h.pings = append(h.pings, took)
 		h.mu.Unlock()
@@ -268,14 +317,14 @@ func ping(c net.Conn) error {
 	return err
 }
 
-func echo(c net.Conn) {
+func (h *Host) echo(c net.Conn) error {
 	b := make([]byte, 1)
 	for {
 		if _, err := io.ReadFull(c, b); err != nil {
-			return
+			return err
 		}
 		if _, err := c.Write(b); err != nil {
-			return
+			return err
 		}
 	}
 }
@@ -293,7 +342,7 @@ func (h *Host) read(c net.Conn) error {
 }
 
 // write fills c until it ends.
-func write(c net.Conn) error {
+func (h *Host) write(c net.Conn) error {
 	buf := make([]byte, chunk)
 	for {
 		if _, err := c.Write(buf); err != nil {
