@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"net/rpc"
 	"os"
+	"runtime/pprof"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,39 +18,32 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// The ports of the node, by what it does with a connection.
-const (
-	sinkPort   = 1 // reads
-	sourcePort = 2 // writes
-	echoPort   = 3 // writes what it read
-)
-
-// chunk is how much bulk work reads or writes at a time, in bytes.
-const chunk = 64 << 10
-
 // A Host is one end of a tunnel, in a process of its own, which the bench commands
-// with net/rpc over standard input and output: Open, SetPeer, on the node Serve, on
-// the gateway Start and Stop, and Sample on both meanwhile.
+// with net/rpc over standard input and output: Open and SetPeer; on the node Listen
+// and Serve; then, on the gateway, Start and Stop, and meanwhile, on both, Sample.
 type Host struct {
-	opened time.Time
-	net    network
+	// Set by the first commands.
+	opened   time.Time
+	net      network
+	services []service
 
-	received    atomic.Int64 // bytes of bulk work
-	connections atomic.Int64 // that were made and used
+	received  atomic.Int64 // bytes of bulk work
+	exchanges atomic.Int64 // of a byte there and back
 
 	stop    context.CancelFunc // ends the work that was started
 	working errgroup.Group
+	profile *os.File // that was started
 
 	mu    sync.Mutex
-	pings []time.Duration
+	pings []time.Duration // how long each round trip took
 }
 
 // A Sample is what a host did so far.
 type Sample struct {
-	At          time.Duration // by the host's own clock
-	CPU         time.Duration // user and system, of the whole process
-	Received    int64         // bytes of bulk work
-	Connections int64         // that were made and used
+	At        time.Duration // by the host's own clock
+	CPU       time.Duration // user and system, of the whole process
+	Received  int64         // bytes of bulk work
+	Exchanges int64         // of a byte there and back
 }
 
 // HostConfig says who a host is.
@@ -67,27 +60,29 @@ type HostPeer struct {
 	Endpoint netip.AddrPort
 }
 
-// Work is what a gateway does with its node.
-type Work struct {
-	Kind  string // a key of works
-	Flows int    // at a time
-	Node  netip.Addr
-}
-
 // Nothing is what a command without arguments or answer has.
 type Nothing struct{}
 
-// serveHost obeys until standard input ends.
+// serveHost obeys for as long as there is somebody to obey.
 func serveHost() error {
 	server := rpc.NewServer()
 	if err := server.Register(new(Host)); err != nil {
 		return err
 	}
-	server.ServeConn(struct {
-		io.Reader
-		io.WriteCloser
-	}{os.Stdin, os.Stdout})
+	server.ServeConn(pipes{lifeline{}, os.Stdout})
 	return nil
+}
+
+// A lifeline is standard input. The process ends with it, whatever it does: the
+// bench that held the other end is gone.
+type lifeline struct{}
+
+func (lifeline) Read(p []byte) (int, error) {
+	n, err := os.Stdin.Read(p)
+	if err != nil {
+		os.Exit(0)
+	}
+	return n, nil
 }
 
 // Open brings the host up and says at which UDP port.
@@ -110,32 +105,50 @@ func (h *Host) SetPeer(p HostPeer, _ *Nothing) error {
 	return h.net.SetPeer(p.Key, p.Address, p.Endpoint)
 }
 
-// Serve answers on the node's ports for as long as the process lives.
-func (h *Host) Serve(Nothing, *Nothing) error {
-	for port, serve := range map[uint16]func(net.Conn){
-		sinkPort:   func(c net.Conn) { h.read(c) },
-		sourcePort: func(c net.Conn) { write(c) },
-		echoPort:   echo,
+// Listen opens the node's ports. Call Serve next.
+func (h *Host) Listen(Nothing, *Nothing) error {
+	for port, serve := range map[uint16]func(h *Host, c net.Conn) error{
+		sinkPort:   (*Host).read,
+		sourcePort: (*Host).write,
+		echoPort:   (*Host).echo,
 	} {
 		ln, err := h.net.Listen(port)
 		if err != nil {
 			return err
 		}
-		go accept(ln, serve)
+		h.services = append(h.services, service{h, ln, serve})
 	}
 	return nil
 }
 
-func accept(ln net.Listener, serve func(net.Conn)) {
+// Serve answers on the node's ports until one of them fails.
+func (h *Host) Serve(Nothing, *Nothing) error {
+	var serving errgroup.Group
+	for _, s := range h.services {
+		serving.Go(s.run)
+	}
+	return serving.Wait()
+}
+
+// A service is what is done with the connections to one port.
+type service struct {
+	host     *Host
+	listener net.Listener
+	serve    func(h *Host, c net.Conn) error
+}
+
+func (s service) run() error {
+	var conns sync.WaitGroup
+	defer conns.Wait()
 	for {
-		c, err := ln.Accept()
+		c, err := s.listener.Accept()
 		if err != nil {
-			return
+			return err
 		}
-		go func() {
+		conns.Go(func() {
 			defer c.Close()
-			serve(c)
-		}()
+			s.serve(s.host, c) // until the gateway ends it
+		})
 	}
 }
 
@@ -146,20 +159,34 @@ func (h *Host) Sample(_ Nothing, s *Sample) error {
 		return err
 	}
 	*s = Sample{
-		At:          time.Since(h.opened),
-		CPU:         time.Duration(used.Utime.Nano() + used.Stime.Nano()),
-		Received:    h.received.Load(),
-		Connections: h.connections.Load(),
+		At:        time.Since(h.opened),
+		CPU:       time.Duration(used.Utime.Nano() + used.Stime.Nano()),
+		Received:  h.received.Load(),
+		Exchanges: h.exchanges.Load(),
 	}
 	return nil
 }
 
-// works are what a gateway can do with its node, each of its flows until ctx ends.
-var works = map[string]func(h *Host, ctx context.Context, node netip.Addr) error{
-	"down":     (*Host).down,
-	"up":       (*Host).up,
-	"connect":  (*Host).connect,
-	"pingpong": (*Host).pingpong,
+// since returns what was done between before and s.
+func (s Sample) since(before Sample) Sample {
+	return Sample{
+		At: s.At - before.At, CPU: s.CPU - before.CPU,
+		Received: s.Received - before.Received, Exchanges: s.Exchanges - before.Exchanges,
+	}
+}
+
+// StartProfile begins a CPU profile of the host.
+func (h *Host) StartProfile(path string, _ *Nothing) (err error) {
+	if h.profile, err = os.Create(path); err != nil {
+		return err
+	}
+	return pprof.StartCPUProfile(h.profile)
+}
+
+// StopProfile ends the profile that was begun.
+func (h *Host) StopProfile(Nothing, *Nothing) error {
+	pprof.StopCPUProfile()
+	return h.profile.Close()
 }
 
 // Start begins work. Call Stop to end it.
@@ -192,112 +219,4 @@ func (h *Host) Stop(_ Nothing, median *time.Duration) error {
 		*median = h.pings[len(h.pings)/2]
 	}
 	return nil
-}
-
-// dial connects to a port of the node. The connection closes when ctx ends.
-func (h *Host) dial(ctx context.Context, node netip.Addr, port uint16) (c net.Conn, done func(), err error) {
-	limited, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	c, err = h.net.DialContext(limited, netip.AddrPortFrom(node, port))
-	if err != nil {
-		return nil, nil, err
-	}
-	stop := context.AfterFunc(ctx, func() { c.Close() })
-	return c, func() { stop(); c.Close() }, nil
-}
-
-func (h *Host) down(ctx context.Context, node netip.Addr) error {
-	c, done, err := h.dial(ctx, node, sourcePort)
-	if err != nil {
-		return err
-	}
-	defer done()
-	return h.read(c)
-}
-
-func (h *Host) up(ctx context.Context, node netip.Addr) error {
-	c, done, err := h.dial(ctx, node, sinkPort)
-	if err != nil {
-		return err
-	}
-	defer done()
-	return write(c)
-}
-
-// connect makes one connection after the other, each for a byte there and back.
-func (h *Host) connect(ctx context.Context, node netip.Addr) error {
-	for ctx.Err() == nil {
-		c, done, err := h.dial(ctx, node, echoPort)
-		if err != nil {
-			return err
-		}
-		err = ping(c)
-		done()
-		if err != nil {
-			return err
-		}
-		h.connections.Add(1)
-	}
-	return nil
-}
-
-func (h *Host) pingpong(ctx context.Context, node netip.Addr) error {
-	c, done, err := h.dial(ctx, node, echoPort)
-	if err != nil {
-		return err
-	}
-	defer done()
-	for {
-		start := time.Now()
-		if err := ping(c); err != nil {
-			return err
-		}
-		took := time.Since(start)
-		h.mu.Lock()
-		h.pings = append(h.pings, took)
-		h.mu.Unlock()
-	}
-}
-
-func ping(c net.Conn) error {
-	b := make([]byte, 1)
-	if _, err := c.Write(b); err != nil {
-		return err
-	}
-	_, err := io.ReadFull(c, b)
-	return err
-}
-
-func echo(c net.Conn) {
-	b := make([]byte, 1)
-	for {
-		if _, err := io.ReadFull(c, b); err != nil {
-			return
-		}
-		if _, err := c.Write(b); err != nil {
-			return
-		}
-	}
-}
-
-// read counts what comes until c ends.
-func (h *Host) read(c net.Conn) error {
-	buf := make([]byte, chunk)
-	for {
-		n, err := c.Read(buf)
-		h.received.Add(int64(n))
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// write fills c until it ends.
-func write(c net.Conn) error {
-	buf := make([]byte, chunk)
-	for {
-		if _, err := c.Write(buf); err != nil {
-			return err
-		}
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -48,10 +49,21 @@ func main() {
 	flag.Int64Var(&o.bulk, "bulk", 256<<20, "bytes of one bulk transfer")
 	report := flag.String("report", "build/reports/bench.json", "where the figures go")
 	only := flag.String("only", "", "measure only these sections, separated by commas")
+	profiles := flag.String("profile", "", "leave CPU profiles of the tunnel in this directory, and measure nothing")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, o, *only, *report); err != nil {
+	var err error
+	if *profiles != "" {
+		err = profileTunnel(ctx, o.span, *profiles, os.Stdout)
+	} else {
+		err = run(ctx, o, *only, *report)
+	}
+	if ctx.Err() != nil {
+		fmt.Fprintln(os.Stderr, "bench: interrupted")
+		os.Exit(1)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
