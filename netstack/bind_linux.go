@@ -26,10 +26,17 @@ type bind struct {
 	logger *slog.Logger
 	kernel kernel
 
-	// v4 and v6 are nil while the bind is closed, and where there is no such
-	// family. opening is held while they are changed.
+	// sockets is nil while the bind is closed. opening is held while it is
+	// changed.
 	opening sync.Mutex
-	v4, v6  atomic.Pointer[socket]
+	sockets atomic.Pointer[sockets]
+}
+
+// sockets are a bind's. One is nil where this machine lacks the family.
+type sockets struct{ v4, v6 *socket }
+
+func (s *sockets) each(yield func(*socket) bool) {
+	_ = (s.v4 == nil || yield(s.v4)) && (s.v6 == nil || yield(s.v6))
 }
 
 var _ conn.Bind = (*bind)(nil)
@@ -46,51 +53,46 @@ const anyPortTries = 100
 func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	b.opening.Lock()
 	defer b.opening.Unlock()
-	if b.v4.Load() != nil || b.v6.Load() != nil {
+	if b.sockets.Load() != nil {
 		return nil, 0, conn.ErrBindAlreadyOpen
 	}
-	v4, v6, err := b.listen(port)
+	sockets, err := b.listen(port)
 	for range anyPortTries {
 		if port != 0 || !errors.Is(err, unix.EADDRINUSE) {
 			break
 		}
-		v4, v6, err = b.listen(0)
+		sockets, err = b.listen(0)
 	}
 	if err != nil {
 		return nil, 0, err
 	}
-	b.v4.Store(v4)
-	b.v6.Store(v6)
+	b.sockets.Store(sockets)
 	var receive []conn.ReceiveFunc
-	for _, s := range []*socket{v4, v6} {
-		if s != nil {
-			receive = append(receive, newReceiver(s).receive)
-			port = s.port
-		}
+	for s := range sockets.each {
+		receive = append(receive, newReceiver(s).receive)
+		port = s.port
 	}
 	return receive, port, nil
 }
 
-// listen opens both sockets on one port. One of them is nil if this machine
-// lacks the family.
-func (b *bind) listen(port uint16) (v4, v6 *socket, err error) {
-	v4, err = listen("udp4", port, b.kernel, b.logger)
+// listen opens both sockets on one port.
+func (b *bind) listen(port uint16) (*sockets, error) {
+	v4, err := listen("udp4", port, b.kernel, b.logger)
 	if err != nil && !noFamily(err) {
-		return nil, nil, err
+		return nil, err
 	}
 	if v4 != nil {
 		port = v4.port
 	}
 	v6, err6 := listen("udp6", port, b.kernel, b.logger)
-	switch {
-	case err6 == nil:
-		return v4, v6, nil
-	case noFamily(err6):
-		return v4, nil, err
-	case v4 != nil:
-		v4.conn.Close()
+	if v4 == nil && v6 == nil {
+		return nil, err6
 	}
-	return nil, nil, err6
+	if err6 != nil && !noFamily(err6) {
+		v4.conn.Close()
+		return nil, err6
+	}
+	return &sockets{v4, v6}, nil
 }
 
 // noFamily reports whether err says that there are no addresses of that family.
@@ -102,11 +104,13 @@ func noFamily(err error) bool {
 func (b *bind) Close() error {
 	b.opening.Lock()
 	defer b.opening.Unlock()
+	sockets := b.sockets.Swap(nil)
+	if sockets == nil {
+		return nil
+	}
 	var errs []error
-	for _, p := range []*atomic.Pointer[socket]{&b.v4, &b.v6} {
-		if s := p.Swap(nil); s != nil {
-			errs = append(errs, s.conn.Close())
-		}
+	for s := range sockets.each {
+		errs = append(errs, s.conn.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -114,10 +118,11 @@ func (b *bind) Close() error {
 // SetMark gives every packet from here on the mark that routing rules and
 // filters see (SO_MARK, socket(7)).
 func (b *bind) SetMark(mark uint32) error {
-	for _, s := range []*socket{b.v4.Load(), b.v6.Load()} {
-		if s == nil {
-			continue
-		}
+	sockets := b.sockets.Load()
+	if sockets == nil {
+		return net.ErrClosed
+	}
+	for s := range sockets.each {
 		if err := s.setOption(unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
 			return fmt.Errorf("mark packets from %v: %w", s.conn.LocalAddr(), err)
 		}
@@ -132,17 +137,18 @@ func (b *bind) Send(bufs [][]byte, to conn.Endpoint) error {
 	if !ok {
 		return conn.ErrWrongEndpointType
 	}
-	s, other := b.v4.Load(), &b.v6
-	if ep.dst.Addr().Is6() {
-		s, other = b.v6.Load(), &b.v4
+	sockets := b.sockets.Load()
+	if sockets == nil {
+		return net.ErrClosed
 	}
-	switch {
-	case s != nil:
-		return s.send(bufs, ep)
-	case other.Load() != nil:
+	s := sockets.v4
+	if ep.is6() {
+		s = sockets.v6
+	}
+	if s == nil {
 		return fmt.Errorf("send to %v: %w", ep.dst, unix.EAFNOSUPPORT)
 	}
-	return net.ErrClosed
+	return s.send(bufs, ep)
 }
 
 // ParseEndpoint returns the endpoint of an address and port.
