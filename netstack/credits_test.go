@@ -59,6 +59,7 @@ func TestCreditsWait(t *testing.T) {
 			t.Fatalf("took %d while the device was sending", n)
 		default:
 		}
+		begin := time.Now()
 		want := errors.New("no route")
 		bind.Bind.(slowBind).let <- want
 		if got := <-sent; got != want {
@@ -66,6 +67,9 @@ func TestCreditsWait(t *testing.T) {
 		}
 		if got := <-took; got != 7 {
 			t.Errorf("took %d, want the 7 that were sent", got)
+		}
+		if got := time.Since(begin); got > 0 {
+			t.Errorf("took them %v after they were sent", got)
 		}
 	})
 }

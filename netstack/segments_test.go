@@ -352,13 +352,16 @@ func TestCloseWhileCutting(t *testing.T) {
 		t.Fatalf("got %d, %v", n, err)
 	}
 	l.ring.push(queued)
+	l.credits.take(maxInside)
+	l.credits.sending.Store(1) // for ever
+	read := make(chan error, 1)
+	go func() {
+		_, err := (tunDevice{l}).Read(one, make([]int, 1), 16)
+		read <- err
+	}()
 	(tunDevice{l}).Close()
-	for {
-		if _, err := (tunDevice{l}).Read(one, make([]int, 1), 16); err == os.ErrClosed {
-			break
-		} else if err != nil {
-			t.Fatal(err)
-		}
+	if err := within(t, "read", func() error { return <-read }); err != os.ErrClosed {
+		t.Errorf("got %v, want os.ErrClosed", err)
 	}
 	for name, p := range map[string]*stack.PacketBuffer{"cutting": cutting, "waiting": waiting, "queued": queued} {
 		if got := p.ReadRefs(); got != 1 {
