@@ -34,3 +34,18 @@ func TestGoals(t *testing.T) {
 		})
 	}
 }
+
+// What a way adds is told from the direct one's figure of the same turn.
+func TestAdded(t *testing.T) {
+	got := turns{
+		viaDirect: {"latency.p50": {100, 50, 70}},
+		us:        {"latency.p50": {150, 60, 100}},
+	}
+	got.addAdded()
+	if got, want := median(got[us]["latency.added.p50"]), 30.0; got != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got[viaDirect]["latency.added.p50"] != nil {
+		t.Error("the direct way adds something to itself")
+	}
+}
