@@ -32,6 +32,7 @@ type section struct {
 var sections = []section{
 	{"tunnel", benchTunnel},
 	{"road", benchRoad},
+	{"memory", benchMemory},
 }
 
 func main() {

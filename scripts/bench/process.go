@@ -74,3 +74,23 @@ func cpu(pids []int) (time.Duration, error) {
 	}
 	return sum, nil
 }
+
+// resident returns how much memory the families of pids have, in KiB. A page that
+// several processes share counts by its share of each (PSS).
+func resident(pids []int) (float64, error) {
+	var sum float64
+	for _, pid := range family(pids...) {
+		file := fmt.Sprintf("/proc/%d/smaps_rollup", pid)
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return 0, err
+		}
+		_, after, _ := bytes.Cut(data, []byte("\nPss:"))
+		var kib float64
+		if _, err := fmt.Sscanf(string(after), "%f kB", &kib); err != nil {
+			return 0, fmt.Errorf("%s: %w", file, err)
+		}
+		sum += kib
+	}
+	return sum, nil
+}

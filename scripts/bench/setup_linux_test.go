@@ -55,7 +55,7 @@ func TestSetups(t *testing.T) {
 	}
 }
 
-// What a process started is of its family, and its time is counted.
+// What a process started is of its family, and its memory and time are counted.
 func TestFamily(t *testing.T) {
 	c, err := newChildren()
 	if err != nil {
@@ -74,6 +74,13 @@ func TestFamily(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	one, err := resident([]int{family(pid)[1]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if both, err := resident([]int{pid}); err != nil || both <= one || one <= 0 {
+		t.Errorf("resident: got %v KiB of both, %v of one, %v", both, one, err)
 	}
 	if took, err := cpu([]int{os.Getpid()}); err != nil || took < 0 {
 		t.Errorf("cpu: got %v, %v", took, err)
