@@ -61,6 +61,7 @@ fuzz: ## each fuzz target for FUZZTIME, such as 20000x (inputs) or 5m
 
 .PHONY: bench
 bench: build ## what tunnel and road cost, as ratios; ARGS='-only tunnel' for a part
+	-scripts/install-bench
 	$(GO) run ./scripts/bench $(ARGS)
 
 .PHONY: bench-profile

@@ -32,6 +32,7 @@ type section struct {
 var sections = []section{
 	{"tunnel", benchTunnel},
 	{"road", benchRoad},
+	{"memory", benchMemory},
 }
 
 func main() {
@@ -51,7 +52,7 @@ func main() {
 	only := flag.String("only", "", "measure only these sections, separated by commas")
 	profiles := flag.String("profile", "", "leave CPU profiles of the tunnel in this directory, and measure nothing")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	var err error
 	if *profiles != "" {
