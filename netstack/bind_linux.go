@@ -116,14 +116,14 @@ func (b *bind) Close() error {
 }
 
 // SetMark gives every packet from here on the mark that routing rules and
-// filters see (SO_MARK, socket(7)).
+// filters see.
 func (b *bind) SetMark(mark uint32) error {
 	sockets := b.sockets.Load()
 	if sockets == nil {
 		return net.ErrClosed
 	}
 	for s := range sockets.each {
-		if err := s.setOption(unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
+		if err := s.setMark(mark); err != nil {
 			return fmt.Errorf("mark packets from %v: %w", s.conn.LocalAddr(), err)
 		}
 	}

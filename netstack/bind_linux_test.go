@@ -10,9 +10,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
@@ -31,16 +33,20 @@ type port struct {
 
 func openPort(t testing.TB, b conn.Bind) *port {
 	t.Helper()
-	p := &port{Bind: b, sizes: make([]int, batchSize), eps: make([]conn.Endpoint, batchSize)}
-	for range batchSize {
-		p.bufs = append(p.bufs, make([]byte, 1<<16-1))
-	}
+	p := &port{Bind: b, bufs: newBufs(), sizes: make([]int, batchSize), eps: make([]conn.Endpoint, batchSize)}
 	var err error
 	if p.receive, p.number, err = b.Open(0); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
 	return p
+}
+
+func newBufs() (bufs [][]byte) {
+	for range batchSize {
+		bufs = append(bufs, make([]byte, 1<<16-1))
+	}
+	return bufs
 }
 
 // at returns the endpoint of p at an address of this machine.
@@ -455,11 +461,92 @@ func TestBindAnswersFromTheAddressItWasCalledBy(t *testing.T) {
 	}
 }
 
+// TestBindLeavesADeadEnd has the way to a peer move to another interface than its
+// packets came by.
+func TestBindLeavesADeadEnd(t *testing.T) {
+	var way uint32
+	var refused error
+	k := linux
+	k.route = func(dst, src netip.Addr, mark uint32) (uint32, error) {
+		if dst.String() != "127.0.0.1" || src.String() != "127.0.0.2" || mark != 7 {
+			t.Errorf("asked for the way from %v to %v with mark %d", src, dst, mark)
+		}
+		return way, refused
+	}
+	k.setOption = func(fd, level, option, value int) error {
+		if option == unix.SO_MARK {
+			return nil
+		}
+		return linux.setOption(fd, level, option, value)
+	}
+	a, b := openPort(t, newTestBind(linux)), openPort(t, newTestBind(k))
+	if err := b.SetMark(7); err != nil {
+		t.Fatal(err)
+	}
+	lo, err := net.InterfaceByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		name    string
+		way     int
+		refused error
+		old     bool // what the kernel said last
+		want    string
+	}{
+		{"another interface", lo.Index + 1, nil, true, "127.0.0.1"},
+		{"asked just before", lo.Index, nil, false, "127.0.0.1"},
+		{"the interface it came by", lo.Index, nil, true, "127.0.0.2"},
+		{"asked just before", 0, nil, false, "127.0.0.2"},
+		{"no answer", 0, unix.EAFNOSUPPORT, true, "127.0.0.2"},
+		{"no way", 0, nil, true, "127.0.0.1"},
+	} {
+		if err := a.Send(burst(10, 10), b.at(t, a, "127.0.0.2")); err != nil {
+			t.Fatal(err)
+		}
+		_, from := b.mustReceive(t, b.receive[0], 2)
+		way, refused = uint32(step.way), step.refused
+		if step.old {
+			from.(*endpoint).checked.Store(0)
+		}
+		if err := b.Send(burst(10, 10), from); err != nil {
+			t.Fatal(err)
+		}
+		_, answered := a.mustReceive(t, a.receive[0], 2)
+		if got := answered.DstIP().String(); got != step.want {
+			t.Errorf("%s: the answer came from %v, want %v", step.name, got, step.want)
+		}
+	}
+}
+
+func TestRouteTo(t *testing.T) {
+	lo, err := net.InterfaceByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		dst, src string
+		want     int
+	}{
+		{"127.0.0.1", "127.0.0.1", lo.Index},
+		{"127.0.0.1", "127.0.0.2", lo.Index},
+		{"::1", "::1", lo.Index},
+		{"127.0.0.1", "192.0.2.1", 0},
+	} {
+		got, err := routeTo(netip.MustParseAddr(test.dst), netip.MustParseAddr(test.src), 0)
+		if err != nil || got != uint32(test.want) {
+			t.Errorf("from %v to %v: got %d, %v, want %d", test.src, test.dst, got, err, test.want)
+		}
+	}
+}
+
 // TestBindLosesItsAddress has the address that a peer reaches taken away.
 func TestBindLosesItsAddress(t *testing.T) {
 	for i, address := range []string{"127.0.0.1", "::1"} {
 		t.Run(address, func(t *testing.T) {
-			a, b := openPort(t, newTestBind(linux)), openPort(t, newTestBind(linux))
+			k := linux
+			k.route = func(_, _ netip.Addr, _ uint32) (uint32, error) { return 0, unix.EACCES }
+			a, b := openPort(t, newTestBind(k)), openPort(t, newTestBind(linux))
 			ep := b.at(t, a, address).(*endpoint)
 			if i == 0 {
 				copy(ep.pin[:], unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: [4]byte{192, 0, 2, 1}}))
@@ -481,6 +568,25 @@ func TestBindLosesItsAddress(t *testing.T) {
 				t.Error("segments are held to be what was refused")
 			}
 		})
+	}
+}
+
+func TestEndpointsAreBounded(t *testing.T) {
+	m := endpoints{}
+	var key endpointKey
+	binary.NativeEndian.PutUint16(key.name[:], unix.AF_INET)
+	first := m.of(key)
+	if m.of(key) != first {
+		t.Error("the same sender has another endpoint")
+	}
+	for i := range 3 * maxEndpoints {
+		binary.BigEndian.PutUint32(key.name[4:], uint32(i))
+		if got := m.of(key).DstIP().As4(); binary.BigEndian.Uint32(got[:]) != uint32(i) {
+			t.Fatalf("sender %d has the endpoint of %v", i, got)
+		}
+	}
+	if len(m) > maxEndpoints {
+		t.Errorf("%d endpoints are remembered, want at most %d", len(m), maxEndpoints)
 	}
 }
 
@@ -631,16 +737,8 @@ func TestBindMarks(t *testing.T) {
 
 func TestBindAllocatesNothing(t *testing.T) {
 	for _, sizes := range [][]int{{112}, repeat(112, 128), repeat(1452, 128)} {
-		a, b := openPort(t, newTestBind(linux)), openPort(t, newTestBind(linux))
-		packets := burst(sizes...)
-		to := b.at(t, a, "127.0.0.1")
-		allocs := testing.AllocsPerRun(200, func() {
-			if err := a.Send(packets, to); err != nil {
-				t.Fatal(err)
-			}
-			b.drain(t, b.receive[0], len(packets))
-		})
-		if allocs != 0 {
+		r := newRoad(t, func() conn.Bind { return newTestBind(linux) }, 3, sizes)
+		if allocs := testing.AllocsPerRun(200, func() { r.pass(t) }); allocs != 0 {
 			t.Errorf("%d datagrams of %d bytes: %v allocations, want none", len(sizes), sizes[0], allocs)
 		}
 	}
@@ -661,56 +759,87 @@ func (p *port) drain(t testing.TB, receive conn.ReceiveFunc, n int) {
 	}
 }
 
-// BenchmarkBind sends a batch and receives it, over our bind and WireGuard's; x-std
-// is how many times as fast ours is, in this run.
+// BenchmarkBind sends a batch and receives it, in turns over WireGuard's standard
+// bind and ours; x-std is how many times the CPU time of ours the standard one takes.
 func BenchmarkBind(b *testing.B) {
 	for _, test := range []struct {
-		name  string
-		sizes []int
+		name    string
+		senders int
+		sizes   []int
 	}{
-		{"full", repeat(1452, 128)},
-		{"acks", repeat(112, 128)},
-		{"mixed", join(repeat(1452, 20), repeat(1312, 20), repeat(112, 20), repeat(1452, 20))},
-		{"one", []int{112}},
+		{"full", 1, repeat(1452, 128)},
+		{"acks", 1, repeat(112, 128)},
+		{"mixed", 1, join(repeat(1452, 20), repeat(1312, 20), repeat(112, 20), repeat(1452, 20))},
+		{"one", 1, []int{112}},
+		{"one of each of 32", 32, []int{112}},
 	} {
 		b.Run(test.name, func(b *testing.B) {
-			var std float64
-			for _, way := range []struct {
-				name string
-				bind func() conn.Bind
-			}{
-				{"std", conn.NewStdNetBind},
-				{"ours", func() conn.Bind { return newTestBind(linux) }},
-			} {
-				b.Run(way.name, func(b *testing.B) {
-					from, to := openPort(b, way.bind()), openPort(b, way.bind())
-					// As WireGuard's: the standard bind gathers datagrams behind
-					// the first one in its buffer.
-					packets := burst(test.sizes...)
-					n := 0
-					for i, p := range packets {
-						packets[i] = append(make([]byte, 0, 1<<16-1), p...)
-						n += len(p)
-					}
-					ep := to.at(b, from, "127.0.0.1")
-					b.SetBytes(int64(n))
-					b.ReportAllocs()
-					for b.Loop() {
-						if err := from.Send(packets, ep); err != nil {
-							b.Fatal(err)
-						}
-						to.drain(b, to.receive[0], len(packets))
-					}
-					perOp := b.Elapsed().Seconds() / float64(b.N)
-					if way.name == "std" {
-						std = perOp
-						return
-					}
-					if std != 0 {
-						b.ReportMetric(std/perOp, "x-std")
-					}
-				})
+			std := newRoad(b, conn.NewStdNetBind, test.senders, test.sizes)
+			ours := newRoad(b, func() conn.Bind { return newTestBind(linux) }, test.senders, test.sizes)
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			var stdTook, oursTook time.Duration
+			for b.Loop() {
+				start := cpuTime(b)
+				std.pass(b)
+				between := cpuTime(b)
+				ours.pass(b)
+				stdTook += between - start
+				oursTook += cpuTime(b) - between
 			}
+			b.ReportMetric(float64(oursTook.Nanoseconds())/float64(b.N), "ours-cpu-ns/op")
+			b.ReportMetric(float64(stdTook.Nanoseconds())/float64(b.N), "std-cpu-ns/op")
+			b.ReportMetric(float64(stdTook)/float64(oursTook), "x-std")
+			b.ReportMetric(testing.AllocsPerRun(100, func() { ours.pass(b) }), "ours-allocs/op")
+			b.ReportMetric(testing.AllocsPerRun(100, func() { std.pass(b) }), "std-allocs/op")
 		})
 	}
+}
+
+// cpuTime is what this thread has used.
+func cpuTime(t testing.TB) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// A road is many that send to one. The buffers take turns, as those in WireGuard's
+// pool do, each of which has room for the largest datagram.
+type road struct {
+	from []*port
+	to   *port
+	ep   conn.Endpoint
+
+	packets [8][][]byte // the same ones in other buffers
+	bufs    [8][][]byte
+	turn    int
+}
+
+func newRoad(t testing.TB, newBind func() conn.Bind, senders int, sizes []int) *road {
+	t.Helper()
+	r := &road{to: openPort(t, newBind())}
+	for range senders {
+		r.from = append(r.from, openPort(t, newBind()))
+	}
+	r.ep = r.to.at(t, r.from[0], "127.0.0.1")
+	for i := range r.packets {
+		for _, p := range burst(sizes...) {
+			r.packets[i] = append(r.packets[i], append(make([]byte, 0, 1<<16-1), p...))
+		}
+		r.bufs[i] = newBufs()
+	}
+	return r
+}
+
+func (r *road) pass(t testing.TB) {
+	r.turn = (r.turn + 1) % len(r.bufs)
+	for _, from := range r.from {
+		if err := from.Send(r.packets[r.turn], r.ep); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.to.bufs = r.bufs[r.turn]
+	r.to.drain(t, r.to.receive[0], len(r.from)*len(r.packets[0]))
 }

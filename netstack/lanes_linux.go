@@ -21,11 +21,14 @@ const (
 	usualStride = 1420 + 32
 	// bulk is how many bytes in one make their datagrams' size the stride.
 	bulk = 8 << 10
+	// minWidth lets small packets come 32 at a time, and bounds what has to be
+	// held when large ones come to such narrow lanes.
+	minWidth = 4
 	// maxQuiet is how many receives narrow a lane that is twice too wide.
 	maxQuiet = 64
 )
 
-func newShape() shape { return shape{stride: usualStride, width: 1} }
+func newShape() shape { return shape{stride: usualStride, width: minWidth} }
 
 // datagrams returns how many datagrams of size bytes total is; the last may be
 // shorter.
@@ -77,7 +80,7 @@ func (s *shape) adapt(seen traffic) {
 	if seen.size > 0 {
 		s.stride = seen.size
 	}
-	switch most := min(max(seen.most, 1), batchSize); {
+	switch most := min(max(seen.most, minWidth), batchSize); {
 	case most > s.width:
 		s.width = 1 << bits.Len(uint(most-1))
 		s.quiet = 0

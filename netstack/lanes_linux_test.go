@@ -65,17 +65,18 @@ func TestShapeAdapts(t *testing.T) {
 		most, times int
 		want        int
 	}{
-		{1, 10, 1},
+		{1, 2 * maxQuiet, 4},
 		{45, 1, 64},
 		{20, maxQuiet - 1, 64},
 		{45, 1, 64},
 		{20, maxQuiet, 32},
 		{1, maxQuiet, 16},
-		{1, 4 * maxQuiet, 1},
-		{1, 4 * maxQuiet, 1},
-		{2, 1, 2},
+		{1, 4 * maxQuiet, 4},
+		{1, 4 * maxQuiet, 4},
+		{5, 1, 8},
 		{128, 1, 128},
 		{1000, 1, 128},
+		{0, 10 * maxQuiet, 4},
 	} {
 		for range step.times {
 			s.adapt(traffic{most: step.most})

@@ -2,7 +2,6 @@ package netstack
 
 import (
 	"fmt"
-	"hash/maphash"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -45,7 +44,7 @@ type coalesced struct {
 }
 
 func newReceiver(s *socket) *receiver {
-	r := &receiver{socket: s, shape: newShape(), known: endpoints{seed: maphash.MakeSeed()}}
+	r := &receiver{socket: s, shape: newShape(), known: endpoints{}}
 	r.fill = r.tryFill
 	return r
 }
@@ -181,5 +180,5 @@ func (r *receiver) parse(i int) (total, size int, from *endpoint) {
 	if size <= 0 || size > total {
 		size = total
 	}
-	return total, size, r.known.of(&key)
+	return total, size, r.known.of(key)
 }

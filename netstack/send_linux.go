@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,6 +72,7 @@ func (s *socket) send(bufs [][]byte, to *endpoint) error {
 		to.plain.Add(-1)
 		segments = false
 	}
+	to.check(time.Now(), s.route)
 	b.arrange(segments, to.source())
 	// Many may push at once; only those who wait queue up.
 	err := s.raw.Control(b.tryPush)
