@@ -18,7 +18,7 @@ import (
 // A bind is WireGuard's UDP sockets, one for each family of addresses, on the
 // same port. Where the kernel can, many datagrams of one size pass as a single
 // large one: it cuts what we send (UDP_SEGMENT) and glues what we receive
-// (UDP_GRO), and both point into WireGuard's own buffers.
+// (UDP_GRO). What a kernel, a card or a path refuses is done without.
 //
 // The way out is send_linux.go, the way in receive_linux.go.
 type bind struct {

@@ -53,3 +53,8 @@ func recvmsg(fd uintptr, msgs []unix.Mmsghdr) (int, unix.Errno) {
 	msgs[0].Len = uint32(n)
 	return 1, errno
 }
+
+func setIovec(v *unix.Iovec, b []byte) {
+	v.Base = unsafe.SliceData(b)
+	v.SetLen(len(b))
+}
