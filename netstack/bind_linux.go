@@ -18,7 +18,7 @@ import (
 // A bind is WireGuard's UDP sockets, one for each family of addresses, on the
 // same port. Where the kernel can, many datagrams of one size pass as a single
 // large one: it cuts what we send (UDP_SEGMENT) and glues what we receive
-// (UDP_GRO), and both point into WireGuard's own buffers.
+// (UDP_GRO). What a kernel, a card or a path refuses is done without.
 //
 // The way out is send_linux.go, the way in receive_linux.go.
 type bind struct {
@@ -116,14 +116,14 @@ func (b *bind) Close() error {
 }
 
 // SetMark gives every packet from here on the mark that routing rules and
-// filters see (SO_MARK, socket(7)).
+// filters see.
 func (b *bind) SetMark(mark uint32) error {
 	sockets := b.sockets.Load()
 	if sockets == nil {
 		return net.ErrClosed
 	}
 	for s := range sockets.each {
-		if err := s.setOption(unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
+		if err := s.setMark(mark); err != nil {
 			return fmt.Errorf("mark packets from %v: %w", s.conn.LocalAddr(), err)
 		}
 	}

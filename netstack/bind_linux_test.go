@@ -6,11 +6,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"testing"
 
@@ -31,16 +29,20 @@ type port struct {
 
 func openPort(t testing.TB, b conn.Bind) *port {
 	t.Helper()
-	p := &port{Bind: b, sizes: make([]int, batchSize), eps: make([]conn.Endpoint, batchSize)}
-	for range batchSize {
-		p.bufs = append(p.bufs, make([]byte, 1<<16-1))
-	}
+	p := &port{Bind: b, bufs: newBufs(), sizes: make([]int, batchSize), eps: make([]conn.Endpoint, batchSize)}
 	var err error
 	if p.receive, p.number, err = b.Open(0); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
 	return p
+}
+
+func newBufs() (bufs [][]byte) {
+	for range batchSize {
+		bufs = append(bufs, make([]byte, 1<<16-1))
+	}
+	return bufs
 }
 
 // at returns the endpoint of p at an address of this machine.
@@ -112,7 +114,7 @@ func checkBurst(t testing.TB, got, want [][]byte) {
 	}
 }
 
-// bursts are one after another what a tunnel sends: the lanes adapt in between.
+// bursts are what a tunnel sends, and what it does not.
 var bursts = [][]int{
 	{148},
 	repeat(1452, 128),
@@ -127,361 +129,10 @@ var bursts = [][]int{
 	repeat(32500, 5),
 }
 
-// kernels are the ways in which a kernel can be less than it should be.
-var kernels = []struct {
-	name string
-	make func() kernel
-}{
-	{"the one we run on", func() kernel { return linux }},
-	{"no segmentation", func() kernel { return refuseOption(unix.SOL_UDP, unix.UDP_SEGMENT, unix.ENOPROTOOPT) }},
-	{"no coalescing", func() kernel { return refuseOption(unix.SOL_UDP, unix.UDP_GRO, unix.ENOPROTOOPT) }},
-	{"neither", func() kernel {
-		k := refuseOption(unix.SOL_UDP, unix.UDP_SEGMENT, unix.ENOPROTOOPT)
-		k.setOption = refuseOption(unix.SOL_UDP, unix.UDP_GRO, unix.ENOPROTOOPT).setOption
-		return k
-	}},
-	{"a coalescing that cannot be asked back", func() kernel {
-		k := linux
-		k.option = refuseOption(unix.SOL_UDP, unix.UDP_GRO, unix.ENOPROTOOPT).option
-		return k
-	}},
-	{"segments refused by a card", func() kernel { return refuseSegments(unix.EIO) }},
-	{"segments refused as too large", func() kernel { return refuseSegments(unix.EMSGSIZE) }},
-	{"segments refused as invalid", func() kernel { return refuseSegments(unix.EINVAL) }},
-	{"one message at a time", func() kernel {
-		k := linux
-		none := func(uintptr, []unix.Mmsghdr) (int, unix.Errno) { return 0, unix.ENOSYS }
-		k.sendMany, k.receiveMany = none, none
-		return k
-	}},
-	{"one message at a time and no segments", func() kernel {
-		k := refuseSegments(unix.EIO)
-		k.sendMany = func(uintptr, []unix.Mmsghdr) (int, unix.Errno) { return 0, unix.ENOSYS }
-		return k
-	}},
-	{"small buffers", func() kernel { return refuseOption(unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, unix.EPERM) }},
-	{"three messages at most", func() kernel {
-		k := linux
-		k.sendMany = func(fd uintptr, msgs []unix.Mmsghdr) (int, unix.Errno) {
-			return linux.sendMany(fd, msgs[:min(3, len(msgs))])
-		}
-		return k
-	}},
-	{"interrupted and full every other time", func() kernel {
-		k := linux
-		var calls int
-		k.sendMany = func(fd uintptr, msgs []unix.Mmsghdr) (int, unix.Errno) {
-			switch calls++; calls % 3 {
-			case 1:
-				return 0, unix.EINTR
-			case 2:
-				return 0, unix.EAGAIN
-			}
-			return linux.sendMany(fd, msgs[:1])
-		}
-		return k
-	}},
-	{"told of ICMP errors", func() kernel {
-		k := linux
-		var calls int
-		k.receiveMany = func(fd uintptr, msgs []unix.Mmsghdr) (int, unix.Errno) {
-			if calls++; calls%2 == 1 {
-				return 0, unix.ECONNREFUSED
-			}
-			return linux.receiveMany(fd, msgs)
-		}
-		return k
-	}},
-}
-
-func refuseOption(level, option int, err error) kernel {
-	k := linux
-	k.setOption = func(fd, l, o, value int) error {
-		if l == level && o == option && value != 0 {
-			return err
-		}
-		return linux.setOption(fd, l, o, value)
-	}
-	k.option = func(fd, l, o int) (int, error) {
-		if l == level && o == option {
-			return 0, err
-		}
-		return linux.option(fd, l, o)
-	}
-	return k
-}
-
-// refuseSegments refuses the first segmented message that it sees, as the kernel
-// does: it counts those before it.
-func refuseSegments(errno unix.Errno) kernel {
-	k := linux
-	k.sendMany = func(fd uintptr, msgs []unix.Mmsghdr) (int, unix.Errno) {
-		for i := range msgs {
-			if msgs[i].Hdr.Iovlen > 1 {
-				if i == 0 {
-					return 0, errno
-				}
-				return linux.sendMany(fd, msgs[:i])
-			}
-		}
-		return linux.sendMany(fd, msgs)
-	}
-	k.sendOne = func(fd uintptr, msgs []unix.Mmsghdr) (int, unix.Errno) {
-		if msgs[0].Hdr.Iovlen > 1 {
-			return 0, errno
-		}
-		return linux.sendOne(fd, msgs)
-	}
-	return k
-}
-
 func newTestBind(k kernel) *bind {
 	b := newBind(slog.New(slog.DiscardHandler)).(*bind)
 	b.kernel = k
 	return b
-}
-
-func TestBindCarries(t *testing.T) {
-	for _, k := range kernels {
-		for i, address := range []string{"127.0.0.1", "::1"} {
-			t.Run(k.name+"/"+address, func(t *testing.T) {
-				a, b := openPort(t, newTestBind(k.make())), openPort(t, newTestBind(k.make()))
-				to := b.at(t, a, address)
-				for _, sizes := range bursts {
-					want := burst(sizes...)
-					if err := a.Send(want, to); err != nil {
-						t.Fatal(err)
-					}
-					got, from := b.mustReceive(t, b.receive[i], len(want))
-					checkBurst(t, got, want)
-					if want := a.at(t, b, address).DstToString(); from.DstToString() != want {
-						t.Fatalf("got datagrams from %v, want %v", from.DstToString(), want)
-					}
-					if from.SrcToString() != address {
-						t.Fatalf("got datagrams to %v, want %v", from.SrcToString(), address)
-					}
-					if err := b.Send(want, from); err != nil {
-						t.Fatal(err)
-					}
-					got, _ = a.mustReceive(t, a.receive[i], len(want))
-					checkBurst(t, got, want)
-				}
-			})
-		}
-	}
-}
-
-// TestBindRemembers counts how often what was refused is tried again.
-func TestBindRemembers(t *testing.T) {
-	for _, test := range []struct {
-		errno  unix.Errno
-		others int // how often for another endpoint
-		logged int
-	}{
-		{unix.EIO, 0, 1},
-		{unix.EMSGSIZE, 1, 0},
-		{unix.EINVAL, 1, 0},
-	} {
-		t.Run(test.errno.Error(), func(t *testing.T) {
-			tries := 0
-			k := refuseSegments(test.errno)
-			refusing := k.sendMany
-			k.sendMany = func(fd uintptr, msgs []unix.Mmsghdr) (int, unix.Errno) {
-				n, errno := refusing(fd, msgs)
-				if errno == test.errno {
-					tries++
-				}
-				return n, errno
-			}
-			var log strings.Builder
-			sending := newTestBind(k)
-			sending.logger = slog.New(slog.NewTextHandler(&log, nil))
-			a, b := openPort(t, sending), openPort(t, newTestBind(linux))
-			for i, want := range []int{1, 1 + test.others} {
-				to := b.at(t, a, fmt.Sprintf("127.0.0.%d", 1+i))
-				for range 3 {
-					packets := burst(repeat(1000, 10)...)
-					if err := a.Send(packets, to); err != nil {
-						t.Fatal(err)
-					}
-					got, _ := b.mustReceive(t, b.receive[0], len(packets))
-					checkBurst(t, got, packets)
-				}
-				if tries != want {
-					t.Errorf("endpoint %d: segments were tried %d times, want %d", i, tries, want)
-				}
-			}
-			if got := strings.Count(log.String(), "udp segmentation refused"); got != test.logged {
-				t.Errorf("logged %d times, want %d: %s", got, test.logged, log.String())
-			}
-		})
-	}
-}
-
-// TestBindCoalesces shows that the kernel was asked for what it is there for: a
-// burst is few messages.
-func TestBindCoalesces(t *testing.T) {
-	var sent, received int
-	k := linux
-	k.sendMany = func(fd uintptr, msgs []unix.Mmsghdr) (int, unix.Errno) {
-		n, errno := linux.sendMany(fd, msgs)
-		sent += n
-		return n, errno
-	}
-	k.receiveMany = func(fd uintptr, msgs []unix.Mmsghdr) (int, unix.Errno) {
-		n, errno := linux.receiveMany(fd, msgs)
-		if errno == 0 {
-			received += n
-		}
-		return n, errno
-	}
-	a, b := openPort(t, newTestBind(k)), openPort(t, newTestBind(k))
-	want := burst(repeat(1452, 128)...)
-	if err := a.Send(want, b.at(t, a, "127.0.0.1")); err != nil {
-		t.Fatal(err)
-	}
-	got, _ := b.mustReceive(t, b.receive[0], len(want))
-	checkBurst(t, got, want)
-	if sent != 3 || received != 3 {
-		t.Errorf("128 datagrams of 1452 bytes were %d messages sent and %d received, want 3", sent, received)
-	}
-}
-
-// TestBindErrors has single datagrams refused.
-func TestBindErrors(t *testing.T) {
-	for _, test := range []struct {
-		errno unix.Errno
-		want  error
-	}{
-		{unix.EPERM, unix.EPERM},
-		{unix.ENOBUFS, nil},
-		{unix.ECONNREFUSED, unix.ECONNREFUSED},
-		{unix.ENETUNREACH, unix.ENETUNREACH},
-	} {
-		t.Run(test.errno.Error(), func(t *testing.T) {
-			calls := 0
-			k := refuseOption(unix.SOL_UDP, unix.UDP_SEGMENT, unix.ENOPROTOOPT)
-			k.sendMany = func(fd uintptr, msgs []unix.Mmsghdr) (int, unix.Errno) {
-				if calls++; calls == 2 {
-					return 0, test.errno
-				}
-				return linux.sendMany(fd, msgs[:min(2, len(msgs))])
-			}
-			a, b := openPort(t, newTestBind(k)), openPort(t, newTestBind(linux))
-			packets := burst(repeat(100, 6)...)
-			if err := a.Send(packets, b.at(t, a, "127.0.0.1")); !errors.Is(err, test.want) {
-				t.Errorf("got %v, want %v", err, test.want)
-			}
-			got, _ := b.mustReceive(t, b.receive[0], 5)
-			checkBurst(t, got, append(packets[:2:2], packets[3:]...))
-		})
-	}
-	t.Run("too large", func(t *testing.T) {
-		a, b := openPort(t, newTestBind(linux)), openPort(t, newTestBind(linux))
-		packets := burst(100, 65530, 100)
-		if err := a.Send(packets, b.at(t, a, "127.0.0.1")); !errors.Is(err, unix.EMSGSIZE) {
-			t.Errorf("got %v, want %v", err, unix.EMSGSIZE)
-		}
-		got, _ := b.mustReceive(t, b.receive[0], 2)
-		checkBurst(t, got, [][]byte{packets[0], packets[2]})
-	})
-}
-
-// TestBindReceiveErrors has the kernel fail for a while. The device would end a
-// receiver at once on a net.Error that is not temporary, and after ten errors in
-// a row.
-func TestBindReceiveErrors(t *testing.T) {
-	failures := 30
-	k := linux
-	k.receiveMany = func(fd uintptr, msgs []unix.Mmsghdr) (int, unix.Errno) {
-		if failures--; failures > 0 {
-			return 0, unix.ENOMEM
-		}
-		return linux.receiveMany(fd, msgs)
-	}
-	a, b := openPort(t, newTestBind(linux)), openPort(t, newTestBind(k))
-	want := burst(100)
-	if err := a.Send(want, b.at(t, a, "127.0.0.1")); err != nil {
-		t.Fatal(err)
-	}
-	failed := false
-	for failures > 1 {
-		_, err := b.receive[0](b.bufs, b.sizes, b.eps)
-		if _, ok := err.(net.Error); ok {
-			t.Fatalf("got %v, which ends the receiver", err)
-		}
-		if failed && err != nil {
-			t.Fatal("got two errors in a row")
-		}
-		failed = err != nil
-	}
-	got, _ := b.mustReceive(t, b.receive[0], 1)
-	checkBurst(t, got, want)
-}
-
-// TestBindAnswersFromTheAddressItWasCalledBy has a machine with two addresses.
-func TestBindAnswersFromTheAddressItWasCalledBy(t *testing.T) {
-	a, b := openPort(t, newTestBind(linux)), openPort(t, newTestBind(linux))
-	if err := a.Send(burst(10, 10), b.at(t, a, "127.0.0.2")); err != nil {
-		t.Fatal(err)
-	}
-	_, from := b.mustReceive(t, b.receive[0], 2)
-	if from.SrcToString() != "127.0.0.2" {
-		t.Fatalf("called by %v, want 127.0.0.2", from.SrcToString())
-	}
-	answersFrom := func(ep conn.Endpoint) string {
-		t.Helper()
-		if err := b.Send(burst(10, 10), ep); err != nil {
-			t.Fatal(err)
-		}
-		_, answered := a.mustReceive(t, a.receive[0], 2)
-		return answered.DstIP().String()
-	}
-	if got := answersFrom(from); got != "127.0.0.2" {
-		t.Errorf("answers came from %v, want 127.0.0.2", got)
-	}
-	// As WireGuard does when answers do not arrive.
-	from.ClearSrc()
-	if got := answersFrom(from); got != "127.0.0.1" {
-		t.Errorf("with any address, answers came from %v, want 127.0.0.1", got)
-	}
-	// It keeps to the address again when the peer has called it again.
-	if err := a.Send(burst(10, 10), b.at(t, a, "127.0.0.2")); err != nil {
-		t.Fatal(err)
-	}
-	_, from = b.mustReceive(t, b.receive[0], 2)
-	if got := answersFrom(from); got != "127.0.0.2" {
-		t.Errorf("answers came from %v, want 127.0.0.2", got)
-	}
-}
-
-// TestBindLosesItsAddress has the address that a peer reaches taken away.
-func TestBindLosesItsAddress(t *testing.T) {
-	for i, address := range []string{"127.0.0.1", "::1"} {
-		t.Run(address, func(t *testing.T) {
-			a, b := openPort(t, newTestBind(linux)), openPort(t, newTestBind(linux))
-			ep := b.at(t, a, address).(*endpoint)
-			if i == 0 {
-				copy(ep.pin[:], unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: [4]byte{192, 0, 2, 1}}))
-			} else {
-				copy(ep.pin[:], unix.PktInfo6(&unix.Inet6Pktinfo{Addr: [16]byte{0x20, 1, 0xd, 0xb8, 15: 1}}))
-			}
-			for range 2 {
-				want := burst(repeat(1000, 20)...)
-				if err := a.Send(want, ep); err != nil {
-					t.Fatal(err)
-				}
-				got, _ := b.mustReceive(t, b.receive[i], len(want))
-				checkBurst(t, got, want)
-			}
-			if ep.SrcIP().IsValid() {
-				t.Error("the address is still to be sent from")
-			}
-			if ep.plain.Load() != 0 {
-				t.Error("segments are held to be what was refused")
-			}
-		})
-	}
 }
 
 func TestBindWithoutAFamily(t *testing.T) {
@@ -626,91 +277,5 @@ func TestBindMarks(t *testing.T) {
 		if mark != 42 {
 			t.Errorf("socket %d has mark %d, want 42", fd, mark)
 		}
-	}
-}
-
-func TestBindAllocatesNothing(t *testing.T) {
-	for _, sizes := range [][]int{{112}, repeat(112, 128), repeat(1452, 128)} {
-		a, b := openPort(t, newTestBind(linux)), openPort(t, newTestBind(linux))
-		packets := burst(sizes...)
-		to := b.at(t, a, "127.0.0.1")
-		allocs := testing.AllocsPerRun(200, func() {
-			if err := a.Send(packets, to); err != nil {
-				t.Fatal(err)
-			}
-			b.drain(t, b.receive[0], len(packets))
-		})
-		if allocs != 0 {
-			t.Errorf("%d datagrams of %d bytes: %v allocations, want none", len(sizes), sizes[0], allocs)
-		}
-	}
-}
-
-// drain receives n datagrams.
-func (p *port) drain(t testing.TB, receive conn.ReceiveFunc, n int) {
-	for n > 0 {
-		count, err := receive(p.bufs, p.sizes, p.eps)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, size := range p.sizes[:count] {
-			if size > 0 {
-				n--
-			}
-		}
-	}
-}
-
-// BenchmarkBind sends a batch and receives it, over our bind and WireGuard's; x-std
-// is how many times as fast ours is, in this run.
-func BenchmarkBind(b *testing.B) {
-	for _, test := range []struct {
-		name  string
-		sizes []int
-	}{
-		{"full", repeat(1452, 128)},
-		{"acks", repeat(112, 128)},
-		{"mixed", join(repeat(1452, 20), repeat(1312, 20), repeat(112, 20), repeat(1452, 20))},
-		{"one", []int{112}},
-	} {
-		b.Run(test.name, func(b *testing.B) {
-			var std float64
-			for _, way := range []struct {
-				name string
-				bind func() conn.Bind
-			}{
-				{"std", conn.NewStdNetBind},
-				{"ours", func() conn.Bind { return newTestBind(linux) }},
-			} {
-				b.Run(way.name, func(b *testing.B) {
-					from, to := openPort(b, way.bind()), openPort(b, way.bind())
-					// As WireGuard's: the standard bind gathers datagrams behind
-					// the first one in its buffer.
-					packets := burst(test.sizes...)
-					n := 0
-					for i, p := range packets {
-						packets[i] = append(make([]byte, 0, 1<<16-1), p...)
-						n += len(p)
-					}
-					ep := to.at(b, from, "127.0.0.1")
-					b.SetBytes(int64(n))
-					b.ReportAllocs()
-					for b.Loop() {
-						if err := from.Send(packets, ep); err != nil {
-							b.Fatal(err)
-						}
-						to.drain(b, to.receive[0], len(packets))
-					}
-					perOp := b.Elapsed().Seconds() / float64(b.N)
-					if way.name == "std" {
-						std = perOp
-						return
-					}
-					if std != 0 {
-						b.ReportMetric(std/perOp, "x-std")
-					}
-				})
-			}
-		})
 	}
 }

@@ -3,27 +3,32 @@ package netstack
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/maphash"
 	"net"
 	"net/netip"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
 )
 
 // An endpoint is where a peer is, and which address of ours it reaches: what we
-// send leaves from that one and by the same interface, for as long as the kernel
-// lets it. WireGuard shares endpoints and keeps them, so only their two atomics
-// ever change.
+// send leaves from that one, by the interface that the peer's packets came by, for
+// as long as that is the way to the peer. WireGuard keeps endpoints and shares
+// them, so only their atomics ever change.
 type endpoint struct {
 	endpointKey
 	dst netip.AddrPort
 
 	cleared atomic.Bool  // the address of ours does not count any more
+	astray  atomic.Bool  // it does not count now: the way is by another interface
+	checked atomic.Int64 // when that was asked, in Unix nanoseconds
 	plain   atomic.Int32 // batches left to send without segments
 }
+
+// routeAge is how long the kernel's word on the way to a peer is believed.
+const routeAge = 10 * time.Second
 
 // An endpointKey is an endpoint in the kernel's words.
 type endpointKey struct {
@@ -101,8 +106,30 @@ func (k *endpointKey) sockaddr() []byte {
 	return k.name[:unix.SizeofSockaddrInet4]
 }
 
+// check asks, now and then, whether the way to the peer is by the interface that
+// its packets came by. If the way changed, our address there may be a dead end.
+func (e *endpoint) check(now time.Time, route func(dst, src netip.Addr) (ifindex uint32, err error)) {
+	checked := e.checked.Load()
+	src := e.SrcIP()
+	if !src.IsValid() || e.dst.Addr().Zone() != "" || now.UnixNano()-checked < int64(routeAge) ||
+		!e.checked.CompareAndSwap(checked, now.UnixNano()) {
+		return
+	}
+	if ifindex, err := route(e.dst.Addr(), src); err == nil {
+		e.astray.Store(ifindex != e.ifindex())
+	}
+}
+
 // source is the control message that picks our address; empty if any will do.
 func (e *endpoint) source() []byte {
+	if e.astray.Load() {
+		return nil
+	}
+	return e.pinned()
+}
+
+// pinned is source, even if that is astray.
+func (e *endpoint) pinned() []byte {
 	switch {
 	case e.cleared.Load() || e.pin == pin{}:
 		return nil
@@ -119,12 +146,21 @@ func (e *endpoint) ClearSrc() { e.cleared.Store(true) }
 func (e *endpoint) SrcIP() netip.Addr {
 	at := unix.CmsgLen(0)
 	switch {
-	case len(e.source()) == 0:
+	case len(e.pinned()) == 0:
 		return netip.Addr{}
 	case e.is6():
 		return netip.AddrFrom16([16]byte(e.pin[at:])) // ipi6_addr
 	}
 	return netip.AddrFrom4([4]byte(e.pin[at+4:])) // ipi_spec_dst
+}
+
+// ifindex is the interface by which the peer's packets came.
+func (e *endpoint) ifindex() uint32 {
+	at := unix.CmsgLen(0)
+	if e.is6() {
+		at += 16 // ipi6_ifindex follows the address
+	}
+	return binary.NativeEndian.Uint32(e.pin[at:])
 }
 
 func (e *endpoint) SrcToString() string { return e.SrcIP().String() }
@@ -137,18 +173,22 @@ func (e *endpoint) DstToBytes() []byte {
 	return b
 }
 
-// endpoints remembers the endpoints of late, so that a packet needs none made.
-type endpoints struct {
-	seed  maphash.Seed
-	table [1024]*endpoint // by hash, the last one stays
-}
+// endpoints remembers those heard from, so that a packet needs none made.
+type endpoints map[endpointKey]*endpoint
+
+// maxEndpoints bounds what strangers can have us remember.
+const maxEndpoints = 1 << 14
 
 // of returns the endpoint that a packet came from.
-func (c *endpoints) of(key *endpointKey) *endpoint {
-	e := &c.table[maphash.Bytes(c.seed, key.name[:])%uint64(len(c.table))]
+func (m endpoints) of(key endpointKey) *endpoint {
+	e := m[key]
 	// One that was cleared has been heard from again, and counts anew.
-	if *e == nil || (*e).endpointKey != *key || (*e).cleared.Load() {
-		*e = heardFrom(*key)
+	if e == nil || e.cleared.Load() {
+		if len(m) >= maxEndpoints {
+			clear(m)
+		}
+		e = heardFrom(key)
+		m[key] = e
 	}
-	return *e
+	return e
 }

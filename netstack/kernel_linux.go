@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"net/netip"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +13,9 @@ type kernel struct {
 	setOption func(fd, level, option, value int) error
 	option    func(fd, level, option int) (int, error)
 
+	// route says by which interface packets go, 0 for none.
+	route func(dst, src netip.Addr, mark uint32) (ifindex uint32, err error)
+
 	// These move messages without waiting, and return how many, at least one, or
 	// an error. The latter two move the first one only.
 	sendMany, receiveMany func(fd uintptr, msgs []unix.Mmsghdr) (int, unix.Errno)
@@ -21,6 +25,7 @@ type kernel struct {
 var linux = kernel{
 	setOption:   unix.SetsockoptInt,
 	option:      unix.GetsockoptInt,
+	route:       routeTo,
 	sendMany:    sendmmsg,
 	receiveMany: recvmmsg,
 	sendOne:     sendmsg,
@@ -47,4 +52,9 @@ func recvmsg(fd uintptr, msgs []unix.Mmsghdr) (int, unix.Errno) {
 	n, _, errno := unix.Syscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&msgs[0].Hdr)), unix.MSG_DONTWAIT)
 	msgs[0].Len = uint32(n)
 	return 1, errno
+}
+
+func setIovec(v *unix.Iovec, b []byte) {
+	v.Base = unsafe.SliceData(b)
+	v.SetLen(len(b))
 }

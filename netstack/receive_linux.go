@@ -2,19 +2,22 @@ package netstack
 
 import (
 	"fmt"
-	"hash/maphash"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
 )
 
-// A receiver reads a socket into WireGuard's buffers. The way in:
+// A receiver reads a socket. The kernel glues datagrams of one sender and one
+// size into large ones (UDP_GRO); these are read into a stage of our own and
+// copied from there to WireGuard's buffers. The stage stays in the processor's
+// cache and its buffers do not, so that copying costs less than pointing the
+// kernel at as many buffers as there are datagrams. The way in:
 //
-//	receive      point messages to lanes, wait for the kernel to fill some
-//	parse        the sender of a message, and the size of its datagrams
-//	settle       each datagram where WireGuard looks for it
-//	deliverHeld  what had more datagrams than its lane has buffers goes first next time
+//	receive     unless something is left on the stage,
+//	clearStage  make room for some messages, and
+//	tryFill     wait for the kernel to have any
+//	deliver     cut what is there into WireGuard's buffers, as long as there are any
+//	parse       the sender of a message, and the size of its datagrams
 type receiver struct {
 	// Static after newReceiver.
 	socket *socket
@@ -22,19 +25,28 @@ type receiver struct {
 
 	// Owned by receive.
 	known  endpoints
-	shape  shape
-	held   []coalesced
-	flat   []byte // scratch
-	failed bool   // the last receive did
+	failed bool // the last receive did
+	most   int  // datagrams in one message, in the last fill
 
-	msgs     [batchSize]unix.Mmsghdr
-	iovs     [batchSize]unix.Iovec
-	names    [batchSize][unix.SizeofSockaddrInet6]byte
-	controls [batchSize][controlSize]byte
-	lanes    int
-	filled   int // of the lanes
+	msgs     [maxStaged]unix.Mmsghdr
+	iovs     [maxStaged]unix.Iovec
+	stage    [maxStaged][]byte
+	names    [maxStaged][unix.SizeofSockaddrInet6]byte
+	controls [maxStaged][controlSize]byte
+	asked    int // messages,
+	filled   int // of which so many are there,
+	next     int // and this one is next
+	left     coalesced
 	errno    unix.Errno
 }
+
+const (
+	// maxStaged is how many messages are read at a time: as many small ones as pay
+	// for the call.
+	maxStaged = 16
+	// maxDatagram is how many bytes a message has at most, one datagram or many.
+	maxDatagram = 1<<16 - 1
+)
 
 // coalesced is datagrams of one sender in a row, of size bytes each but for the
 // last, which may be shorter.
@@ -45,141 +57,106 @@ type coalesced struct {
 }
 
 func newReceiver(s *socket) *receiver {
-	r := &receiver{socket: s, shape: newShape(), known: endpoints{seed: maphash.MakeSeed()}}
+	r := &receiver{socket: s, known: endpoints{}, most: 1}
 	r.fill = r.tryFill
+	for i := range r.msgs {
+		r.stage[i] = make([]byte, maxDatagram)
+		setIovec(&r.iovs[i], r.stage[i])
+		h := &r.msgs[i].Hdr
+		h.Name = &r.names[i][0]
+		h.Iov = &r.iovs[i]
+		h.SetIovlen(1)
+		h.Control = &r.controls[i][0]
+	}
 	return r
 }
 
-// receive is a conn.ReceiveFunc. Each of bufs has room for any datagram.
+// receive is a conn.ReceiveFunc.
 func (r *receiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
-	switch {
-	case r.failed:
+	if r.failed {
 		// The device sleeps on an error and gives up after ten in a row; but as
 		// long as a socket is open it may recover.
 		r.failed = false
 		return 0, nil
-	case len(r.held) > 0:
-		return r.deliverHeld(bufs, sizes, eps), nil
 	}
-	width := min(r.shape.width, len(bufs))
-	r.point(bufs, width)
-	if err := r.socket.raw.Read(r.fill); err != nil {
-		return 0, err
-	}
-	if r.errno != 0 {
-		r.failed = true
-		return 0, fmt.Errorf("receive on %v: %w", r.socket.conn.LocalAddr(), r.errno)
-	}
-	n := 0
-	var seen traffic
-	for i := range r.filled {
-		total, size, from := r.parse(i)
-		if total == 0 {
-			continue
+	if len(r.left.bytes) == 0 && r.next == r.filled {
+		r.clearStage()
+		if err := r.socket.raw.Read(r.fill); err != nil {
+			return 0, err
 		}
-		count := datagrams(total, size)
-		seen.add(total, size, count)
-		first := i * width
-		lane := bufs[first : first+width]
-		if count > width || len(r.held) > 0 {
-			r.held = append(r.held, coalesced{r.shape.flatten(nil, lane, total), size, from})
-			continue
+		if r.errno != 0 {
+			r.failed = true
+			return 0, fmt.Errorf("receive on %v: %w", r.socket.conn.LocalAddr(), r.errno)
 		}
-		if !r.shape.fits(width, total, size) {
-			r.flat = r.shape.flatten(r.flat[:0], lane, total)
-			split(lane, r.flat, size)
-		}
-		clear(sizes[n:first])
-		n = first + settle(sizes[first:], eps[first:], total, size, from)
 	}
-	r.shape.adapt(seen)
-	return n, nil
+	return r.deliver(bufs, sizes, eps), nil
 }
 
-// settle writes down the sizes of total bytes of datagrams and their sender, and
-// returns how many they are.
-func settle(sizes []int, eps []conn.Endpoint, total, size int, from *endpoint) (n int) {
-	for ; total > 0; n++ {
-		sizes[n] = min(size, total)
-		eps[n] = from
-		total -= sizes[n]
+// clearStage makes room for as many messages as are enough for WireGuard, if they
+// are like the last ones: others would only take room in the cache.
+func (r *receiver) clearStage() {
+	r.asked = min((batchSize+r.most-1)/r.most, maxStaged)
+	for i := range r.msgs[:r.asked] {
+		r.msgs[i].Hdr.Namelen = uint32(len(r.names[i]))
+		r.msgs[i].Hdr.SetControllen(controlSize)
 	}
-	return n
-}
-
-// deliverHeld is receive for what is held.
-func (r *receiver) deliverHeld(bufs [][]byte, sizes []int, eps []conn.Endpoint) (n int) {
-	for n < len(bufs) && len(r.held) > 0 {
-		c := &r.held[0]
-		size := min(c.size*(len(bufs)-n), len(c.bytes))
-		split(bufs[n:], c.bytes[:size], c.size)
-		n += settle(sizes[n:], eps[n:], size, c.size, c.from)
-		if c.bytes = c.bytes[size:]; len(c.bytes) == 0 {
-			r.held = r.held[1:]
-		}
-	}
-	if len(r.held) == 0 {
-		r.held = nil
-	}
-	return n
-}
-
-// point points each message to width of bufs.
-func (r *receiver) point(bufs [][]byte, width int) {
-	r.lanes = len(bufs) / width
-	for lane := range r.lanes {
-		first, last := lane*width, lane*width+width-1
-		for i, buf := range bufs[first:last] {
-			setIovec(&r.iovs[first+i], buf[:r.shape.stride])
-		}
-		setIovec(&r.iovs[last], bufs[last])
-		h := &r.msgs[lane].Hdr
-		h.Name = &r.names[lane][0]
-		h.Namelen = uint32(len(r.names[lane]))
-		h.Iov = &r.iovs[first]
-		h.SetIovlen(width)
-		h.Control = &r.controls[lane][0]
-		h.SetControllen(len(r.controls[lane]))
-	}
-}
-
-func setIovec(v *unix.Iovec, b []byte) {
-	v.Base = unsafe.SliceData(b)
-	v.SetLen(len(b))
+	r.filled, r.next, r.most = 0, 0, 1
 }
 
 // tryFill reports whether the kernel had anything, be it an error.
 func (r *receiver) tryFill(fd uintptr) bool {
 	for {
-		r.filled, r.errno = r.socket.receive(fd, r.msgs[:r.lanes])
-		switch r.errno {
+		n, errno := r.socket.receive(fd, r.msgs[:r.asked])
+		switch errno {
 		case 0:
-			return true
+			r.filled = n
 		case unix.EAGAIN:
 			return false
 		case unix.EINTR:
 			continue
 		case unix.ECONNREFUSED, unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EMSGSIZE, unix.EPROTO, unix.ENOPROTOOPT:
 			// What ICMP says of a datagram that we sent.
-			r.errno = 0
+			errno = 0
 		}
-		r.filled = 0
+		r.errno = errno
 		return true
 	}
 }
 
-// parse returns how many bytes message i has, the size of its datagrams, and
-// who sent them.
-func (r *receiver) parse(i int) (total, size int, from *endpoint) {
+// deliver cuts what is on the stage into bufs, and returns how many it took.
+func (r *receiver) deliver(bufs [][]byte, sizes []int, eps []conn.Endpoint) (n int) {
+	for n < len(bufs) {
+		c := &r.left
+		if len(c.bytes) == 0 {
+			if r.next == r.filled {
+				break
+			}
+			*c = r.parse(r.next)
+			r.next++
+			continue
+		}
+		size := min(c.size, len(c.bytes))
+		sizes[n] = copy(bufs[n], c.bytes[:size])
+		eps[n] = c.from
+		c.bytes = c.bytes[size:]
+		n++
+	}
+	return n
+}
+
+// parse returns the datagrams of message i, none if it was too long.
+func (r *receiver) parse(i int) coalesced {
 	msg := &r.msgs[i]
-	total = int(msg.Len)
+	total := int(msg.Len)
 	if total == 0 || msg.Hdr.Flags&unix.MSG_TRUNC != 0 {
-		return 0, 0, nil
+		return coalesced{}
 	}
 	key := endpointKey{name: r.names[i]}
+	var size int
 	size, key.pin = parseControl(r.controls[i][:min(int(msg.Hdr.Controllen), controlSize)])
 	if size <= 0 || size > total {
 		size = total
 	}
-	return total, size, r.known.of(&key)
+	r.most = max(r.most, (total+size-1)/size)
+	return coalesced{r.stage[i][:total], size, r.known.of(key)}
 }

@@ -2,56 +2,65 @@ package netstack
 
 import (
 	"fmt"
+	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// An outBatch is one call of Send on its way out, in order:
+// An outBatch is one call of Send on its way out. Datagrams of one size in a row
+// are copied to a stage, as one large one that the kernel cuts (UDP_SEGMENT): that
+// costs less than having the kernel gather them from as many buffers. In order:
 //
-//	send     point to WireGuard's buffers
-//	arrange  as few messages as can be: datagrams of one size in a row are one
-//	         large one, which the kernel cuts
-//	push     give them to the kernel, wait if it is full
-//	refuse   the kernel would not have one: send it another way, or go on without
+//	send     until nothing is left:
+//	arrange  make messages of what is left, as long as the stage has room
+//	tryPush  give them to the kernel, wait while it is full
+//	refuse   it would not have one: send that another way, or go on without
 type outBatch struct {
 	// Static after newOutBatch.
-	socket    *socket
-	tryPush   func(fd uintptr)
-	retryPush func(fd uintptr) bool
+	socket *socket
+	push   func(fd uintptr)
+	wait   func(fd uintptr) bool
 
 	// Owned by send.
 	to       *endpoint
-	source   []byte // the pin in the messages
-	iovs     [batchSize]unix.Iovec
-	msgs     [batchSize]unix.Mmsghdr
-	controls [batchSize]outControl
-	bufs     int        // how many of iovs are to be sent,
-	done     int        // and how many of them were
-	count    int        // how many of msgs are to be sent,
-	sent     int        // and how many of them were
-	full     bool       // the kernel took no more
-	refused  bool       // nor segments, perhaps because of the path to this endpoint
+	bufs     [][]byte   // what is not sent yet
+	source   []byte     // the pin of the messages
+	segments bool       // may be made
+	refused  bool       // they were, perhaps because of the path to this endpoint
+	full     bool       // the kernel is, for now
 	err      unix.Errno // the first that cost a datagram
+
+	stage    []byte
+	msgs     [batchSize]unix.Mmsghdr
+	iovs     [batchSize]unix.Iovec
+	controls [batchSize]outControl
+	holds    [batchSize]int // datagrams in a message
+	count    int            // of the messages,
+	sent     int            // and how many of them were sent
 }
 
 const (
-	// maxSegments is how many segments the kernel cuts at most (UDP_MAX_SEGMENTS
-	// of old).
+	// maxSegments is how many segments the kernel cuts at most (udp(7)).
 	maxSegments = 64
-	// maxSegmented is how many bytes: what with all headers is a full IP packet
-	// and still less than the largest that network cards take.
+	// maxSegmented is how many bytes it cuts: what with all headers is less than
+	// the largest that network cards take.
 	maxSegmented = 65000
+	// stageSize lets a batch of full packets go out in one call.
+	stageSize = 3 * maxSegmented
 	// plainBatches is how many batches to an endpoint are sent plainly when its
 	// path did not take segments, before they are tried again.
 	plainBatches = 1 << 12
 )
 
 func newOutBatch(s *socket) *outBatch {
-	b := &outBatch{socket: s}
-	b.tryPush = func(fd uintptr) { b.full = !b.push(fd) }
-	b.retryPush = b.push
-	for i := range b.controls {
+	b := &outBatch{socket: s, stage: make([]byte, stageSize)}
+	b.push = func(fd uintptr) { b.full = !b.tryPush(fd) }
+	b.wait = b.tryPush
+	for i := range b.msgs {
 		b.controls[i].init()
+		b.msgs[i].Hdr.Iov = &b.iovs[i]
+		b.msgs[i].Hdr.SetIovlen(1)
 	}
 	return b
 }
@@ -61,21 +70,17 @@ func newOutBatch(s *socket) *outBatch {
 func (s *socket) send(bufs [][]byte, to *endpoint) error {
 	b := s.batches.Get().(*outBatch)
 	defer s.batches.Put(b)
-	defer clear(b.iovs[:len(bufs)])
-	b.to, b.bufs, b.sent, b.done, b.err, b.refused = to, len(bufs), 0, 0, 0, false
-	for i, buf := range bufs {
-		setIovec(&b.iovs[i], buf)
-	}
-	segments := s.segments.Load()
-	if segments && to.plain.Load() > 0 {
+	defer b.reset()
+	to.check(time.Now(), s.route)
+	b.to, b.bufs, b.source, b.segments = to, bufs, to.source(), s.segments.Load()
+	if b.segments && to.plain.Load() > 0 {
 		to.plain.Add(-1)
-		segments = false
+		b.segments = false
 	}
-	b.arrange(segments, to.source())
 	// Many may push at once; only those who wait queue up.
-	err := s.raw.Control(b.tryPush)
+	err := s.raw.Control(b.push)
 	if err == nil && b.full {
-		err = s.raw.Write(b.retryPush)
+		err = s.raw.Write(b.wait)
 	}
 	if err == nil && b.err != 0 {
 		err = b.err
@@ -86,52 +91,20 @@ func (s *socket) send(bufs [][]byte, to *endpoint) error {
 	return nil
 }
 
-// arrange makes messages of what is not sent yet.
-func (b *outBatch) arrange(segments bool, source []byte) {
-	name := b.to.sockaddr()
-	b.source, b.count, b.sent = source, 0, 0
-	for i := b.done; i < b.bufs; b.count++ {
-		n, size := 1, 0
-		if segments {
-			n = sameSize(b.iovs[i:b.bufs])
-		}
-		if n > 1 {
-			size = int(b.iovs[i].Len)
-		}
-		h := &b.msgs[b.count].Hdr
-		h.Name = &name[0]
-		h.Namelen = uint32(len(name))
-		h.Iov = &b.iovs[i]
-		h.SetIovlen(n)
-		control := b.controls[b.count].set(size, source)
-		h.Control = nil
-		if len(control) > 0 {
-			h.Control = &control[0]
-		}
-		h.SetControllen(len(control))
-		i += n
-	}
+// reset forgets the batch.
+func (b *outBatch) reset() {
+	b.to, b.bufs, b.source = nil, nil, nil
+	b.refused, b.full, b.err = false, false, 0
+	b.count, b.sent = 0, 0
+	clear(b.iovs[:])
 }
 
-// sameSize returns how many of the first datagrams can be sent as one: those of
-// the size of the first, and one that is smaller.
-func sameSize(iovs []unix.Iovec) int {
-	size := iovs[0].Len
-	total := size
-	n := 1
-	for ; n < min(len(iovs), maxSegments) && iovs[n-1].Len == size; n++ {
-		total += iovs[n].Len
-		if iovs[n].Len > size || iovs[n].Len == 0 || total > maxSegmented {
-			break
+// tryPush gives all to the kernel, or reports that it is full.
+func (b *outBatch) tryPush(fd uintptr) bool {
+	for len(b.bufs) > 0 {
+		if b.sent == b.count {
+			b.arrange()
 		}
-	}
-	return n
-}
-
-// push gives messages to the kernel and reports whether it has had all; if not,
-// it is full.
-func (b *outBatch) push(fd uintptr) bool {
-	for b.sent < b.count {
 		n, errno := b.socket.transmit(fd, b.msgs[b.sent:b.count])
 		switch errno {
 		case 0:
@@ -139,7 +112,7 @@ func (b *outBatch) push(fd uintptr) bool {
 				b.refused = false
 				b.to.plain.Store(plainBatches)
 			}
-			b.advance(n)
+			b.leave(n)
 		case unix.EINTR:
 		case unix.EAGAIN:
 			return false
@@ -150,42 +123,103 @@ func (b *outBatch) push(fd uintptr) bool {
 	return true
 }
 
-// advance leaves n messages behind.
-func (b *outBatch) advance(n int) {
-	for _, m := range b.msgs[b.sent : b.sent+n] {
-		b.done += int(m.Hdr.Iovlen)
+// arrange makes messages of what is not sent yet: of all of it, unless the stage
+// gets full.
+func (b *outBatch) arrange() {
+	b.count, b.sent = 0, 0
+	stage := b.stage
+	for bufs := b.bufs; len(bufs) > 0; {
+		n, total := 1, len(bufs[0])
+		if b.segments {
+			n, total = sameSize(bufs)
+		}
+		switch {
+		case n == 1:
+			b.add(bufs[0], 1, 0)
+		case total > len(stage):
+			return
+		default:
+			at := 0
+			for _, buf := range bufs[:n] {
+				at += copy(stage[at:], buf)
+			}
+			b.add(stage[:at], n, len(bufs[0]))
+			stage = stage[at:]
+		}
+		bufs = bufs[n:]
+	}
+}
+
+// add adds a message that holds n datagrams, of size bytes if they are several.
+func (b *outBatch) add(payload []byte, n, size int) {
+	i := b.count
+	b.count++
+	b.holds[i] = n
+	setIovec(&b.iovs[i], payload)
+	h := &b.msgs[i].Hdr
+	name := b.to.sockaddr()
+	h.Name = &name[0]
+	h.Namelen = uint32(len(name))
+	control := b.controls[i].set(size, b.source)
+	h.Control = unsafe.SliceData(control)
+	h.SetControllen(len(control))
+}
+
+// sameSize returns how many of the first bufs can be sent as one message: those as
+// long as the first, and one that is shorter. It also returns how long they are.
+func sameSize(bufs [][]byte) (n, total int) {
+	size := len(bufs[0])
+	for _, buf := range bufs[:min(len(bufs), maxSegments)] {
+		if n > 0 && (len(buf) > size || len(buf) == 0 || total+len(buf) > maxSegmented) {
+			break
+		}
+		n++
+		total += len(buf)
+		if len(buf) < size {
+			break
+		}
+	}
+	return n, total
+}
+
+// leave leaves n messages behind.
+func (b *outBatch) leave(n int) {
+	for _, held := range b.holds[b.sent : b.sent+n] {
+		b.bufs = b.bufs[held:]
 	}
 	b.sent += n
 }
 
-// refuse sends the next message another way, if there is one, or leaves it
-// behind.
+// refuse sends what is left another way, if there is one for the next message, or
+// else leaves that behind.
 func (b *outBatch) refuse(errno unix.Errno) {
-	segmented := b.msgs[b.sent].Hdr.Iovlen > 1
+	segmented := b.holds[b.sent] > 1
 	switch {
 	case segmented && errno == unix.EIO:
-		// Some network card or its driver cannot: udp(7), UDP_SEGMENT.
+		// Some network card or its driver cannot (udp(7), UDP_SEGMENT).
 		if b.socket.segments.Swap(false) {
 			b.socket.logger.Info("udp segmentation refused, packets are sent one by one", "err", errno)
 		}
-		b.arrange(false, b.source)
+		b.segments = false
 	case segmented && (errno == unix.EINVAL || errno == unix.EMSGSIZE || errno == unix.EOPNOTSUPP):
 		// They may be larger than the path's MTU, which plain ones may be.
-		b.refused = true
-		b.arrange(false, b.source)
+		b.segments, b.refused = false, true
 	case len(b.source) > 0 && lostSource(errno):
 		b.to.ClearSrc()
-		b.refused = false
-		b.arrange(b.socket.segments.Load(), nil)
+		b.source = nil
+		b.segments, b.refused = b.socket.segments.Load(), false
 	case errno == unix.ENOBUFS:
 		// A queue overflowed: loss as any other.
-		b.advance(1)
+		b.leave(1)
+		return
 	default:
 		if b.err == 0 {
 			b.err = errno
 		}
-		b.advance(1)
+		b.leave(1)
+		return
 	}
+	b.count, b.sent = 0, 0
 }
 
 // lostSource reports whether a packet may leave if it need not leave from a

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -26,7 +27,10 @@ type socket struct {
 	kernel kernel
 	logger *slog.Logger
 
+	route func(dst, src netip.Addr) (ifindex uint32, err error) // kernel.route, with the mark
+
 	batches sync.Pool // of *outBatch
+	mark    atomic.Uint32
 
 	segments atomic.Bool // the kernel cuts what we send
 	single   atomic.Bool // it takes one datagram at a time
@@ -37,6 +41,7 @@ type socket struct {
 func listen(network string, port uint16, k kernel, logger *slog.Logger) (*socket, error) {
 	s := &socket{kernel: k, logger: logger}
 	s.batches.New = func() any { return newOutBatch(s) }
+	s.route = func(dst, src netip.Addr) (uint32, error) { return k.route(dst, src, s.mark.Load()) }
 	config := net.ListenConfig{Control: func(network, _ string, raw syscall.RawConn) (err error) {
 		if e := raw.Control(func(fd uintptr) { err = s.prepare(network, int(fd)) }); e != nil {
 			return e
@@ -86,10 +91,15 @@ func (s *socket) prepare(network string, fd int) error {
 	return nil
 }
 
-// setOption sets an option of the open socket.
-func (s *socket) setOption(level, option, value int) (err error) {
-	if e := s.raw.Control(func(fd uintptr) { err = s.kernel.setOption(int(fd), level, option, value) }); e != nil {
+// setMark sets SO_MARK (socket(7)).
+func (s *socket) setMark(mark uint32) (err error) {
+	if e := s.raw.Control(func(fd uintptr) {
+		err = s.kernel.setOption(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark))
+	}); e != nil {
 		return e
+	}
+	if err == nil {
+		s.mark.Store(mark)
 	}
 	return err
 }
