@@ -12,7 +12,7 @@ REPORTS := build/reports
 
 .PHONY: help
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build/postern, the demo's build/ledger and the bench's build/line
@@ -60,8 +60,13 @@ fuzz: ## each fuzz target for FUZZTIME, such as 20000x (inputs) or 5m
 	done
 
 .PHONY: bench
-bench: build ## what the road costs, as ratios; see scripts/README.md
+bench: build ## what tunnel and road cost, as ratios; ARGS='-only tunnel' for a part
+	-scripts/install-bench
 	$(GO) run ./scripts/bench $(ARGS)
+
+.PHONY: bench-profile
+bench-profile: ## where the tunnel's CPU time goes, by package and function
+	$(GO) run ./scripts/bench -profile $(REPORTS)/profiles -span 5s $(ARGS)
 
 .PHONY: lint
 lint: ## formatting, vet, staticcheck

@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"postern/internal/proxyproto"
@@ -24,14 +25,17 @@ import (
 type client struct {
 	net.Conn
 	counters *counters
-	up, down int64 // bytes; up belongs to the reader, down to the writer
+	keep     func() bool // keeps the end of the context from closing the conn
+	up, down int64       // bytes; up belongs to the reader, down to the writer
 
 	start    time.Time
 	src, dst netip.AddrPort // the client's own and what it dialed
 	name     string         // server name
 	target   Target         // where it leads
 	node     Node           // that it reached
-	id       string         // the same in the gateway's and the node's logs
+	visit    *visit         // nil: not let in
+	flow     *flow
+	id       string // the same in the gateway's and the node's logs
 }
 
 func (c *client) Read(b []byte) (int, error) {
@@ -48,6 +52,15 @@ func (c *client) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// SyscallConn lets who splices wait for bytes without a buffer. It is not for
+// reading, which would not be counted.
+func (c *client) SyscallConn() (syscall.RawConn, error) {
+	if s, ok := c.Conn.(syscall.Conn); ok {
+		return s.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}
+
 // CloseWrite half-closes the conn, or closes it if it can only do that.
 func (c *client) CloseWrite() error {
 	if h, ok := c.Conn.(interface{ CloseWrite() error }); ok {
@@ -62,16 +75,21 @@ func (g *Gateway) serveConn(ctx context.Context, conn net.Conn) {
 	g.counters.open.Add(1)
 	defer g.counters.open.Add(-1)
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-
 	c := &client{Conn: conn, counters: &g.counters, start: time.Now(), id: newID()}
+	c.keep = context.AfterFunc(ctx, func() { conn.Close() })
+	defer c.keep()
 	err := g.route(ctx, c)
 	var r refusal
 	if errors.As(err, &r) {
 		g.counters.refused[r.reason].Add(1)
 		g.refuse(ctx, c, r)
 	}
+	g.logDone(ctx, c, err)
+}
+
+// logDone is apart from serveConn for the sake of its stack frame, which would
+// be there as long as the connection.
+func (g *Gateway) logDone(ctx context.Context, c *client, err error) {
 	g.log.LogAttrs(ctx, slog.LevelDebug, "connection done",
 		slog.String("id", c.id), slog.Any("remote", c.src), slog.String("server_name", c.name),
 		slog.String("tenant", c.target.Tenant), slog.String("service", c.target.Service),
@@ -89,26 +107,26 @@ func newID() string {
 // route takes c to where its server name leads, and returns when both sides are
 // done. A refusal means that the client has yet to be told.
 func (g *Gateway) route(ctx context.Context, c *client) error {
-	if err := g.clientAddrs(c); err != nil {
-		return err
-	}
-	v, err := g.limiter.enter(time.Now(), c.Conn, c.src.Addr())
-	if err != nil {
-		return err
-	}
-	defer g.limiter.leave(v)
-
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	f := &flow{client: c.Conn, cancel: cancel, src: c.src.Addr()}
-	defer func() { g.flows.remove(f, g.cfg.Now()) }()
-	node, err := g.connect(ctx, c, v, f)
+	c.flow = &flow{client: c.Conn, cancel: cancel}
+	defer g.leave(c)
+	node, err := g.connect(ctx, c)
 	if err != nil {
 		return err
 	}
 	g.counters.spliced.Add(1)
+	c.keep() // from here on, that is what splice.Conns does
 	_, _, err = splice.Conns(ctx, c, node)
 	return err
+}
+
+// leave forgets c, whatever it was counted among.
+func (g *Gateway) leave(c *client) {
+	g.flows.remove(c.flow, g.cfg.Now())
+	if c.visit != nil {
+		g.limiter.leave(c.visit)
+	}
 }
 
 // clientAddrs finds out between which addresses c really is.
@@ -145,8 +163,18 @@ func addrPort(a net.Addr) netip.AddrPort {
 // helloBuffers hold what was read of a hello. Few hellos are longer.
 var helloBuffers = sync.Pool{New: func() any { return new([4 << 10]byte) }}
 
-// connect reads c's hello, dials where it leads and says it there, as f.
-func (g *Gateway) connect(ctx context.Context, c *client, v *visit, f *flow) (net.Conn, error) {
+// connect lets c in, reads its hello, dials where it leads and says it there.
+func (g *Gateway) connect(ctx context.Context, c *client) (net.Conn, error) {
+	if err := g.clientAddrs(c); err != nil {
+		return nil, err
+	}
+	v, err := g.limiter.enter(time.Now(), c.Conn, c.src.Addr())
+	if err != nil {
+		return nil, err
+	}
+	f := c.flow
+	c.visit, f.src = v, c.src.Addr()
+
 	buf := helloBuffers.Get().(*[4 << 10]byte)
 	defer helloBuffers.Put(buf)
 

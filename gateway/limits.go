@@ -38,8 +38,8 @@ type Limits struct {
 	Conns int
 }
 
-// connBytes is about what an idle connection costs, its share of the netstack
-// included.
+// connBytes is set aside for a connection: several times what an idle one costs,
+// its share of the netstack included (see BenchmarkIdle), since some are busy.
 const connBytes = 96 << 10
 
 func (l Limits) withDefaults() Limits {

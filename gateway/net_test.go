@@ -12,11 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/net/nettest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A memConn is one end of a TCP-like connection in memory: half-close, resets
 // (also by a Close with unread bytes), buffers of memBuffer bytes. Its clock is

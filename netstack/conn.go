@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -18,35 +17,41 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// A tcpConn is a TCP connection: a net.Conn with CloseRead and CloseWrite. Its
-// errors are those of a net.TCPConn, and io.EOF is only ever the peer's FIN or
-// an own CloseRead: a connection that broke says so on every call.
+// A tcpConn is a TCP connection: a net.Conn with CloseRead, CloseWrite and
+// ReadReady. Its errors are those of a net.TCPConn, and io.EOF is only ever the
+// peer's FIN or an own CloseRead: a connection that broke says so on every call.
 type tcpConn struct {
 	// Static after newConn.
 	ep            tcpip.Endpoint
-	events        *waiter.Queue
 	local, remote *net.TCPAddr
 
-	closed        atomic.Bool
-	failure       atomic.Pointer[error] // the first error that ended the connection
-	readDeadline  deadline
-	writeDeadline deadline
+	closed  atomic.Bool
+	failure atomic.Pointer[error] // the first error that ended the connection
 
-	writing sync.Mutex // keeps the bytes of one Write together
+	in  half
+	dst tcpip.SliceWriter // of the Read whose turn it is
+	out half
+	src bytes.Reader // of the Write whose turn it is
 }
 
 // newConn takes over ep, which is connected or was.
 func newConn(ep tcpip.Endpoint, events *waiter.Queue) *tcpConn {
 	id := ep.Info().(*stack.TransportEndpointInfo).ID
-	return &tcpConn{
-		ep:            ep,
-		events:        events,
-		local:         tcpAddr(id.LocalAddress, id.LocalPort),
-		remote:        tcpAddr(id.RemoteAddress, id.RemotePort),
-		readDeadline:  newDeadline(),
-		writeDeadline: newDeadline(),
+	c := &tcpConn{
+		ep:     ep,
+		local:  tcpAddr(id.LocalAddress, id.LocalPort),
+		remote: tcpAddr(id.RemoteAddress, id.RemotePort),
 	}
+	c.in.open(events, readable)
+	c.out.open(events, writable)
+	return c
 }
+
+// What may change for who waits to read or to write.
+const (
+	readable = waiter.ReadableEvents | waiter.EventHUp
+	writable = waiter.WritableEvents | waiter.EventHUp
+)
 
 func (c *tcpConn) LocalAddr() net.Addr  { return c.local }
 func (c *tcpConn) RemoteAddr() net.Addr { return c.remote }
@@ -56,6 +61,8 @@ func (c *tcpConn) Read(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
+	c.in.turn.Lock()
+	defer c.in.turn.Unlock()
 	n, err := c.read(b)
 	if err == io.EOF {
 		return 0, err
@@ -64,34 +71,24 @@ func (c *tcpConn) Read(b []byte) (int, error) {
 }
 
 func (c *tcpConn) read(b []byte) (int, error) {
-	passed := c.readDeadline.passed()
-	if isDone(passed) {
-		return 0, os.ErrDeadlineExceeded
-	}
-	n, err := c.take(b)
-	if err != errWouldBlock {
-		return n, err
-	}
-	entry, ready := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp)
-	c.events.EventRegister(&entry)
-	defer c.events.EventUnregister(&entry)
 	for {
+		c.in.rest()
+		if c.in.late() {
+			return 0, os.ErrDeadlineExceeded
+		}
 		n, err := c.take(b)
 		if err != errWouldBlock {
 			return n, err
 		}
-		select {
-		case <-passed:
-			return 0, os.ErrDeadlineExceeded
-		case <-ready:
-		}
+		c.in.sleep()
 	}
 }
 
 // take reads what is there.
 func (c *tcpConn) take(b []byte) (int, error) {
-	w := tcpip.SliceWriter(b)
-	res, err := c.ep.Read(&w, tcpip.ReadOptions{})
+	c.dst = b
+	res, err := c.ep.Read(&c.dst, tcpip.ReadOptions{})
+	c.dst = nil
 	if err != nil {
 		return 0, c.explain(err)
 	}
@@ -99,47 +96,57 @@ func (c *tcpConn) take(b []byte) (int, error) {
 	return res.Count, nil
 }
 
-// Write implements net.Conn. Concurrent writes do not mix.
-func (c *tcpConn) Write(b []byte) (int, error) {
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	n, err := c.write(b)
-	return n, c.opError("write", err)
+// ReadReady reports whether Read would return at once. If not, f is called when
+// it would or might, once, by whoever brings that about: it must neither block nor
+// call a method of c. Who waits so needs neither a buffer nor a goroutine until
+// there is something to read. One at a time may wait so.
+func (c *tcpConn) ReadReady(f func()) bool {
+	c.in.watch(f)
+	if !c.closed.Load() && !c.in.late() && c.ep.Readiness(readable) == 0 {
+		return false
+	}
+	return c.in.unwatch() // else f was called just now
 }
 
-func (c *tcpConn) write(b []byte) (n int, err error) {
-	passed := c.writeDeadline.passed()
-	if isDone(passed) {
-		return 0, os.ErrDeadlineExceeded
-	}
-	var (
-		r     bytes.Reader
-		entry waiter.Entry
-		ready chan struct{}
-	)
-	for n < len(b) {
-		r.Reset(b[n:])
-		k, terr := c.ep.Write(&r, tcpip.WriteOptions{})
-		n += int(k)
-		if terr == nil {
-			continue
+// Write implements net.Conn. Concurrent writes do not mix.
+func (c *tcpConn) Write(b []byte) (int, error) {
+	c.out.turn.Lock()
+	defer c.out.turn.Unlock()
+	c.src.Reset(b)
+	defer c.src.Reset(nil)
+	err := c.write()
+	return len(b) - c.src.Len(), c.opError("write", err)
+}
+
+// write writes src.
+func (c *tcpConn) write() error {
+	for {
+		c.out.rest()
+		if c.out.late() {
+			return os.ErrDeadlineExceeded
 		}
-		if err := c.explain(terr); err != errWouldBlock {
-			return n, err
-		}
-		if ready == nil {
-			entry, ready = waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp)
-			c.events.EventRegister(&entry)
-			defer c.events.EventUnregister(&entry)
-			continue // there may have become room before we listened
-		}
-		select {
-		case <-passed:
-			return n, os.ErrDeadlineExceeded
-		case <-ready:
+		switch err := c.put(); {
+		case err == errWouldBlock:
+			c.out.sleep()
+		case err != nil || c.src.Len() == 0:
+			return err
 		}
 	}
-	return n, nil
+}
+
+// put writes what there is room for.
+func (c *tcpConn) put() error {
+	left := c.src.Len()
+	if left == 0 {
+		return nil
+	}
+	n, err := c.ep.Write(&c.src, tcpip.WriteOptions{})
+	// The endpoint may have read more of src than it found room for.
+	c.src.Seek(c.src.Size()-int64(left)+n, io.SeekStart)
+	if err != nil {
+		return c.explain(err)
+	}
+	return nil
 }
 
 // Close implements net.Conn. What was written is still sent, unless there is
@@ -152,6 +159,8 @@ func (c *tcpConn) Close() error {
 	timeout := tcpip.TCPUserTimeoutOption(closeTimeout)
 	c.ep.SetSockOpt(&timeout) // it cannot fail
 	c.ep.Close()
+	c.in.close()
+	c.out.close()
 	return nil
 }
 
@@ -173,20 +182,20 @@ func (c *tcpConn) shutdown(how tcpip.ShutdownFlags) error {
 
 // SetDeadline implements net.Conn.
 func (c *tcpConn) SetDeadline(t time.Time) error {
-	c.readDeadline.set(t)
-	c.writeDeadline.set(t)
+	c.in.setDeadline(t)
+	c.out.setDeadline(t)
 	return nil
 }
 
 // SetReadDeadline implements net.Conn.
 func (c *tcpConn) SetReadDeadline(t time.Time) error {
-	c.readDeadline.set(t)
+	c.in.setDeadline(t)
 	return nil
 }
 
 // SetWriteDeadline implements net.Conn.
 func (c *tcpConn) SetWriteDeadline(t time.Time) error {
-	c.writeDeadline.set(t)
+	c.out.setDeadline(t)
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/nettest"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 func TestConn(t *testing.T) {
@@ -242,5 +243,56 @@ func TestCloseSetsATimeLimit(t *testing.T) {
 	var timeout tcpip.TCPUserTimeoutOption
 	if err := c.ep.GetSockOpt(&timeout); err != nil || time.Duration(timeout) != closeTimeout {
 		t.Errorf("user timeout: got %v, %v, want %v", time.Duration(timeout), err, closeTimeout)
+	}
+}
+
+// What ReadReady says, and whom it tells.
+func TestReadReady(t *testing.T) {
+	node, gateway := newPair(t)
+	for _, tt := range []struct {
+		name string
+		do   func(c, peer *tcpConn) // something that Read would return for
+	}{
+		{"bytes", func(_, peer *tcpConn) { io.WriteString(peer, "x") }},
+		{"end", func(_, peer *tcpConn) { peer.CloseWrite() }},
+		{"own end", func(c, _ *tcpConn) { c.CloseRead() }},
+		{"reset", func(_, peer *tcpConn) { peer.ep.Abort() }},
+		{"close", func(c, _ *tcpConn) { c.Close() }},
+		{"deadline", func(c, _ *tcpConn) { c.SetReadDeadline(time.Now().Add(time.Millisecond)) }},
+		{"deadline in the past", func(c, _ *tcpConn) { c.SetReadDeadline(time.Now().Add(-time.Second)) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, peer := connect(t, gateway, node)
+			told := make(chan struct{}, 2)
+			tell := func() { told <- struct{}{} }
+			if c.ReadReady(tell) {
+				t.Fatal("ready with nothing to read")
+			}
+			tt.do(c, peer)
+			// It may be told in vain, and then asks again.
+			for within(t, "call", func() struct{} { return <-told }); !c.ReadReady(tell); {
+				within(t, "call", func() struct{} { return <-told })
+			}
+			if len(told) > 0 {
+				t.Error("told once more than asked")
+			}
+			within(t, "Read", func() error { _, err := c.Read(make([]byte, 1)); return err })
+		})
+	}
+}
+
+// Neither a Read that waits nor a Write allocates.
+func TestHalfAllocatesNothing(t *testing.T) {
+	var events waiter.Queue
+	var h half
+	h.open(&events, readable)
+	watcher := func() {}
+	if n := testing.AllocsPerRun(100, func() {
+		h.rest()
+		h.watch(watcher)
+		events.Notify(waiter.ReadableEvents)
+		h.sleep()
+	}); n != 0 {
+		t.Errorf("a half allocates %v times to wait, want 0", n)
 	}
 }

@@ -18,8 +18,9 @@ import (
 // DialContext connects to dst, an address of a peer, over TCP. It fails at once
 // if no peer has that address or the peer refuses, and otherwise when ctx is
 // done: a peer that is not there now may come while we wait. The caller closes
-// the connection, which has CloseRead and CloseWrite like a net.TCPConn; ctx has
-// no hold on it.
+// the connection, which has CloseRead and CloseWrite like a net.TCPConn, and
+// ReadReady for who would not have a goroutine wait for bytes; ctx has no hold on
+// it.
 func (n *Net) DialContext(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
 	c, err := n.dial(ctx, dst)
 	if err != nil {

@@ -1,13 +1,14 @@
 package netstack
 
 import (
+	"math"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/tun"
-	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -30,12 +31,18 @@ type link struct {
 	// device starts and after it has stopped.
 	dispatcher stack.NetworkDispatcher
 
-	// Owned by tunDevice.Read.
-	batch [batchSize]*stack.PacketBuffer
+	credits credits
+
+	// Owned by tunDevice.Read: what was taken from the ring and not sent yet.
+	batch   [8]*stack.PacketBuffer
+	waiting []*stack.PacketBuffer // a part of batch
+	cut     cutter
 }
 
 func newLink(address netip.Addr, mtu int) *link {
-	return &link{address: address.As16(), mtu: mtu, ring: newRing(), events: make(chan tun.Event)}
+	l := &link{address: address.As16(), mtu: mtu, ring: newRing(), events: make(chan tun.Event)}
+	l.credits.init()
+	return l
 }
 
 // admits reports whether packet, from a peer, may enter the host: plain TCP to
@@ -57,34 +64,71 @@ type tunDevice struct{ *link }
 
 var _ tun.Device = tunDevice{}
 
-// Read moves packets from the ring into bufs.
+// Read moves packets from the ring into bufs, long segments cut to the MTU. It
+// waits for the first, and for room in the device.
 func (t tunDevice) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	n := t.ring.pop(t.batch[:min(len(bufs), batchSize)])
-	if n == 0 {
+	if !t.fill(true) {
 		return 0, os.ErrClosed
 	}
-	for i, p := range t.batch[:n] {
-		size := 0
-		for _, part := range p.AsSlices() {
-			size += copy(bufs[i][offset+size:], part)
-		}
-		sizes[i] = size
-		p.DecRef()
-		t.batch[i] = nil
+	room := t.credits.take(min(len(bufs), batchSize))
+	if room == 0 {
+		t.drop()
+		return 0, os.ErrClosed
 	}
+	n := 0
+	for ; n < room && t.fill(false); n++ {
+		sizes[n] = t.next(bufs[n][offset:])
+	}
+	t.credits.release(room - n)
 	return n, nil
+}
+
+// fill sees to it that there is something to send, and reports whether there is:
+// if wait is set, unless the link is closed.
+func (t tunDevice) fill(wait bool) bool {
+	if !t.cut.done() || len(t.waiting) > 0 {
+		return true
+	}
+	t.waiting = t.batch[:t.ring.pop(t.batch[:], wait)]
+	return len(t.waiting) > 0
+}
+
+// next writes the next packet to dst and returns its length.
+func (t tunDevice) next(dst []byte) int {
+	if t.cut.done() {
+		p := t.waiting[0]
+		t.waiting[0] = nil
+		t.waiting = t.waiting[1:]
+		if !t.cut.start(p, t.mtu) {
+			defer p.DecRef()
+			r := newReader(p)
+			return r.read(dst)
+		}
+	}
+	return t.cut.next(dst)
+}
+
+// drop lets go of what was to be sent.
+func (t tunDevice) drop() {
+	t.cut.drop()
+	for _, p := range t.waiting {
+		p.DecRef()
+	}
+	t.waiting = nil
 }
 
 // Write hands the packets of one peer to the stack. It is called concurrently
 // for different peers.
 func (t tunDevice) Write(bufs [][]byte, offset int) (int, error) {
-	for _, b := range bufs {
-		if !t.admits(b[offset:]) {
-			continue
+	c := coalescers.Get().(*coalescer)
+	defer coalescers.Put(c)
+	for batch := range slices.Chunk(bufs, batchSize) {
+		for _, b := range batch {
+			if t.admits(b[offset:]) {
+				c.add(b[offset:])
+			}
 		}
-		p := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b[offset:])})
-		t.dispatcher.DeliverNetworkPacket(header.IPv6ProtocolNumber, p)
-		p.DecRef()
+		c.flush(t.dispatcher)
 	}
 	return len(bufs), nil
 }
@@ -92,6 +136,7 @@ func (t tunDevice) Write(bufs [][]byte, offset int) (int, error) {
 func (t tunDevice) Close() error {
 	t.close.Do(func() {
 		t.ring.close()
+		t.credits.close()
 		close(t.events)
 	})
 	return nil
@@ -106,7 +151,10 @@ func (t tunDevice) File() *os.File           { return nil }
 // linkEndpoint is the link as the TCP stack sees it.
 type linkEndpoint struct{ *link }
 
-var _ stack.LinkEndpoint = linkEndpoint{}
+var (
+	_ stack.LinkEndpoint = linkEndpoint{}
+	_ stack.GSOEndpoint  = linkEndpoint{}
+)
 
 // WritePackets queues packets for WireGuard. The stack keeps its own references.
 func (e linkEndpoint) WritePackets(packets stack.PacketBufferList) (int, tcpip.Error) {
@@ -116,6 +164,18 @@ func (e linkEndpoint) WritePackets(packets stack.PacketBufferList) (int, tcpip.E
 		}
 	}
 	return packets.Len(), nil
+}
+
+// SupportedGSO says that segments may be longer than the MTU.
+func (e linkEndpoint) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
+
+// GSOMaxSize bounds a segment with its headers, such that the longest is cut into
+// full packets: TCP leaves room for the longest headers, and one byte, and its
+// packets carry what remains of the MTU beside the longest options.
+func (e linkEndpoint) GSOMaxSize() uint32 {
+	const spare = header.TCPTotalHeaderMaximumSize + 1
+	payload := e.mtu - header.IPv6MinimumSize - header.TCPHeaderMaximumSize
+	return uint32((math.MaxUint16-spare)/payload*payload + spare)
 }
 
 // Capabilities says that checksums of what comes in are good: each packet was
@@ -137,3 +197,18 @@ func (e linkEndpoint) ParseHeader(*stack.PacketBuffer) bool    { return true }
 func (e linkEndpoint) SetOnCloseAction(func())                 {}
 func (e linkEndpoint) Wait()                                   {}
 func (e linkEndpoint) Close()                                  {}
+
+// A queue is the ring as the stack's queueing discipline: there is none.
+type queue struct{ *link }
+
+var _ stack.QueueingDiscipline = queue{}
+
+// WritePacket queues p for WireGuard. The stack keeps its own reference.
+func (q queue) WritePacket(p *stack.PacketBuffer) tcpip.Error {
+	if !q.ring.push(p) {
+		return &tcpip.ErrClosedForSend{}
+	}
+	return nil
+}
+
+func (q queue) Close() {}

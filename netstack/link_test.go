@@ -62,7 +62,7 @@ func FuzzInbound(f *testing.F) {
 	f.Add([]byte{0x60})
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		l := newLink(hereAddr, 1420)
-		s, err := newStack(l, hereAddr)
+		s, err := newStack(linkEndpoint{l}, queue{l}, hereAddr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -135,7 +135,7 @@ func TestRingKeepsOrder(t *testing.T) {
 	}()
 	dst := make([]*stack.PacketBuffer, 100)
 	for next := 0; next < packets; {
-		n := within(t, "pop", func() int { return r.pop(dst) })
+		n := within(t, "pop", func() int { return r.pop(dst, true) })
 		if n == 0 || n > len(dst) {
 			t.Fatalf("popped %d", n)
 		}
@@ -158,7 +158,7 @@ func TestFullRing(t *testing.T) {
 		accepted bool // what the waiting push returns
 		waiting  int  // in the ring after it
 	}{
-		{"pop", func(r *ring) { p := make([]*stack.PacketBuffer, 1); r.pop(p); p[0].DecRef() }, true, ringSize},
+		{"pop", func(r *ring) { p := make([]*stack.PacketBuffer, 1); r.pop(p, true); p[0].DecRef() }, true, ringSize},
 		{"lossy", func(r *ring) { r.setLossy(true) }, true, ringSize},
 		{"close", func(r *ring) { r.close() }, false, 0},
 	} {
@@ -189,7 +189,7 @@ func TestFullRing(t *testing.T) {
 func TestClosedRing(t *testing.T) {
 	r := newRing()
 	popped := make(chan int, 1)
-	go func() { popped <- r.pop(make([]*stack.PacketBuffer, 1)) }()
+	go func() { popped <- r.pop(make([]*stack.PacketBuffer, 1), true) }()
 	r.close()
 	if got := within(t, "pop", func() int { return <-popped }); got != 0 {
 		t.Errorf("popped %d from a closed ring", got)

@@ -6,19 +6,29 @@
 // The host has one IPv6 address, speaks TCP and nothing else, and forwards
 // nothing: what a peer sends reaches a listener on that address or is refused.
 //
+// What it costs is handing over: to another goroutine, to the kernel, to TCP. So
+// everything on the way moves in batches of up to batchSize packets, TCP deals in
+// segments of up to 64 KiB (GSO and GRO), and the kernel in datagrams as large
+// (UDP_SEGMENT and UDP_GRO). Nothing on the way is allocated for each packet.
+//
 // A packet's way out, in order:
 //
-//	conn.Write                 bytes into a TCP endpoint
-//	linkEndpoint.WritePackets  an IPv6 packet by reference into the ring; waits while it is full
-//	tunDevice.Read             up to batchSize packets from the ring into WireGuard's buffers
-//	wireguard-go               peer by destination address, encrypt, send over UDP
+//	conn.Write        bytes into a TCP endpoint
+//	queue             a segment of up to 64 KiB by reference into the ring; waits while it is full
+//	tunDevice.Read    takes credits, of which there are 256: that many packets are inside WireGuard
+//	cutter            cuts segments to the MTU, into WireGuard's buffers
+//	wireguard-go      peer by destination address, encrypt
+//	creditedBind      gives the credits back
+//	bind              datagrams of one size in a row are one large one to the kernel
 //
 // and in:
 //
-//	wireguard-go               receive over UDP, decrypt, check the source address against the peer
-//	tunDevice.Write            drop what link.admits does not admit
-//	gVisor                     DeliverNetworkPacket, to the TCP endpoint of the 4-tuple or a listener's queue
-//	conn.Read                  bytes out of the endpoint
+//	bind              the kernel's large datagrams, each into as many of WireGuard's buffers
+//	wireguard-go      decrypt, check the source address against the peer
+//	tunDevice.Write   drop what link.admits does not admit
+//	coalescer         joins a flow's consecutive segments to one of up to 64 KiB
+//	gVisor            DeliverNetworkPacket, to the TCP endpoint of the 4-tuple or a listener's queue
+//	conn.Read         bytes out of the endpoint
 package netstack
 
 import (
@@ -33,7 +43,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -119,7 +128,7 @@ func New(cfg Config) (*Net, error) {
 		return nil, fmt.Errorf("netstack config: %w", err)
 	}
 	link := newLink(cfg.Address, cfg.MTU)
-	stack, err := newStack(link, cfg.Address)
+	stack, err := newStack(linkEndpoint{link}, queue{link}, cfg.Address)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +138,7 @@ func New(cfg Config) (*Net, error) {
 		anyPort: cfg.Port == 0,
 		link:    link,
 		stack:   stack,
-		device:  device.NewDevice(tunDevice{link}, conn.NewDefaultBind(), newDeviceLogger(cfg.Logger)),
+		device:  device.NewDevice(tunDevice{link}, creditedBind{newBind(cfg.Logger), &link.credits}, newDeviceLogger(cfg.Logger)),
 		peers:   map[Key]Peer{},
 	}
 	n.routes.Store(&map[netip.Addr]bool{})

@@ -6,9 +6,13 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// ringSize bounds the packets between TCP and WireGuard. It is short, since a
-// packet that waits here is latency; TCP keeps its own queue behind it.
-const ringSize = 512
+// The packets between TCP and WireGuard are few and small, since what waits here
+// is latency; TCP keeps its own queue behind it. One more packet may enter until
+// ringBytes is reached.
+const (
+	ringSize  = 512
+	ringBytes = 512 << 10
+)
 
 // A ring is the queue of packets on their way from TCP to WireGuard. It holds a
 // reference to each. A full ring holds its writers back rather than drop the
@@ -20,6 +24,7 @@ type ring struct {
 	packets  [ringSize]*stack.PacketBuffer
 	first    int
 	count    int
+	bytes    int
 	lossy    bool
 	closed   bool
 }
@@ -35,15 +40,16 @@ func newRing() *ring {
 // or, if it is lossy, drops p. It reports false once the ring is closed.
 func (r *ring) push(p *stack.PacketBuffer) bool {
 	r.mu.Lock()
-	for r.count == ringSize && !r.lossy && !r.closed {
+	for r.full() && !r.lossy && !r.closed {
 		r.notFull.Wait()
 	}
-	if r.closed || r.count == ringSize {
+	if r.closed || r.full() {
 		defer r.mu.Unlock()
 		return !r.closed
 	}
 	r.packets[(r.first+r.count)%ringSize] = p.IncRef()
 	r.count++
+	r.bytes += p.Size()
 	first := r.count == 1
 	r.mu.Unlock()
 	if first { // unlocked, or who wakes up waits again, for the lock
@@ -52,19 +58,23 @@ func (r *ring) push(p *stack.PacketBuffer) bool {
 	return true
 }
 
-// pop moves packets, with their references, into dst: at least one, for which it
-// waits, and at most len(dst). It returns 0 once the ring is closed. It has one
-// caller at a time.
-func (r *ring) pop(dst []*stack.PacketBuffer) int {
+// full reports whether writers have to wait. The lock is held.
+func (r *ring) full() bool { return r.count == ringSize || r.bytes >= ringBytes }
+
+// pop moves packets, with their references, into dst: at most len(dst), and none
+// if there are none or the ring is closed. If wait is set it waits for the first;
+// none then means that the ring is closed. It has one caller at a time.
+func (r *ring) pop(dst []*stack.PacketBuffer, wait bool) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for r.count == 0 && !r.closed {
+	for wait && r.count == 0 && !r.closed {
 		r.notEmpty.Wait()
 	}
-	full := r.count == ringSize
+	full := r.full()
 	n := min(r.count, len(dst))
 	for i := range n {
 		dst[i] = r.packets[r.first]
+		r.bytes -= dst[i].Size()
 		r.packets[r.first] = nil
 		r.first = (r.first + 1) % ringSize
 	}

@@ -49,22 +49,23 @@ const (
 	closeTimeout = 60 * time.Second
 )
 
-// newStack returns a TCP stack with one address on one interface, the link. It
-// forwards nothing, and neither sends from nor receives for another address.
-func newStack(l *link, address netip.Addr) (*stack.Stack, error) {
+// newStack returns a TCP stack with one address on one interface, nic, to which it
+// writes through q. It forwards nothing, and neither sends from nor receives for
+// another address.
+func newStack(nic stack.LinkEndpoint, q stack.QueueingDiscipline, address netip.Addr) (*stack.Stack, error) {
 	muteStack()
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol},
 	})
-	if err := configure(s, l, address); err != nil {
+	if err := configure(s, nic, q, address); err != nil {
 		s.Destroy()
 		return nil, fmt.Errorf("configure tcp stack: %v", err)
 	}
 	return s, nil
 }
 
-func configure(s *stack.Stack, l *link, address netip.Addr) tcpip.Error {
+func configure(s *stack.Stack, nic stack.LinkEndpoint, q stack.QueueingDiscipline, address netip.Addr) tcpip.Error {
 	sack := tcpip.TCPSACKEnabled(true)
 	recovery := tcpip.TCPRecovery(0) // no RACK: slower, and it collapses on a drop-tail queue
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
@@ -78,7 +79,7 @@ func configure(s *stack.Stack, l *link, address netip.Addr) tcpip.Error {
 			return err
 		}
 	}
-	if err := s.CreateNIC(nicID, linkEndpoint{l}); err != nil {
+	if err := s.CreateNICWithOptions(nicID, nic, stack.NICOptions{QDisc: q}); err != nil {
 		return err
 	}
 	if err := s.AddProtocolAddress(nicID, tcpip.ProtocolAddress{

@@ -9,7 +9,7 @@ import (
 )
 
 // Conns copies a into b and b into a until both have ended, and returns how
-// many bytes went each way. One goroutine works besides the caller's.
+// many bytes went each way.
 //
 // The end of one side's bytes is passed on with the other side's CloseWrite
 // method, and bytes keep coming back; a conn without that method cannot be half
@@ -17,31 +17,56 @@ import (
 // does the end of ctx. The error is the first failure or ctx's cause, and nil
 // when both sides ended by themselves.
 //
+// While nothing comes, conns with a method ReadReady (see readier) cost nothing.
+// The others cost a goroutine each, of which a's is the caller's: without a
+// buffer if the conn has a method SyscallConn and the system is a Unix one, and
+// else with a small one.
+//
 // Conns owns a and b: they are closed when it returns.
 func Conns(ctx context.Context, a, b net.Conn) (aToB, bToA int64, err error) {
-	p := &pair{a: a, b: b}
-	aborted := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		p.abort(context.Cause(ctx))
-		close(aborted)
-	})
-	var up sync.WaitGroup
-	up.Go(func() { aToB = p.copy(b, a) })
-	bToA = p.copy(a, b)
-	up.Wait()
-	if !stop() {
-		<-aborted
+	// What is not needed while bytes are awaited is in begin and end, and not on
+	// the stack.
+	p := begin(ctx, a, b)
+	if !p.up.watch() {
+		p.up.copy()
 	}
-	p.close()
-	return aToB, bToA, p.err
+	return p.end()
 }
 
 // A pair is two conns that end together.
 type pair struct {
-	a, b net.Conn
+	up, down way
+	ways     sync.WaitGroup
+
+	stop    func() bool   // keeps ctx from aborting the pair, unless it has
+	aborted chan struct{} // closed when it has
 
 	once sync.Once
 	err  error // written in once, read when all that may write it are done
+}
+
+// begin starts the way from b to a, and waiting for the end of ctx.
+func begin(ctx context.Context, a, b net.Conn) *pair {
+	p := &pair{up: way{src: a, dst: b}, down: way{src: b, dst: a}, aborted: make(chan struct{})}
+	p.up.pair, p.down.pair = p, p
+	p.stop = context.AfterFunc(ctx, func() {
+		p.abort(context.Cause(ctx))
+		close(p.aborted)
+	})
+	if !p.down.watch() {
+		p.ways.Go(p.down.copy)
+	}
+	return p
+}
+
+// end returns when all is done what has come of it.
+func (p *pair) end() (aToB, bToA int64, err error) {
+	p.ways.Wait()
+	if !p.stop() {
+		<-p.aborted
+	}
+	p.close()
+	return p.up.n, p.down.n, p.err
 }
 
 // abort closes both conns, for the reason err.
@@ -53,21 +78,67 @@ func (p *pair) abort(err error) {
 }
 
 func (p *pair) close() {
-	p.a.Close()
-	p.b.Close()
+	p.up.src.Close()
+	p.up.dst.Close()
 }
 
-// copy copies src into dst until src ends, passes the end on, and returns the
-// number of bytes copied. If anything fails it aborts the pair.
-func (p *pair) copy(dst, src net.Conn) int64 {
-	n, err := copyBytes(dst, src)
-	if err == nil {
-		err = closeWrite(dst)
+// A way is one direction of a pair.
+type way struct {
+	pair     *pair
+	src, dst net.Conn
+	n        int64 // bytes copied
+
+	pumping func() // starts a goroutine that pumps
+}
+
+// A readier tells of bytes to who does not wait. ReadReady reports whether Read
+// would return at once; if not, f is called once when it would or might, and must
+// not block.
+type readier interface {
+	ReadReady(f func()) bool
+}
+
+// watch copies src into dst until src ends, in goroutines that are there only while
+// there is something to copy. It reports whether src can tell when that is.
+func (w *way) watch() bool {
+	if _, ok := w.src.(readier); !ok {
+		return false
+	}
+	w.pair.ways.Add(1) // until src has ended
+	w.pumping = func() { w.pair.ways.Go(w.pump) }
+	w.pumping()
+	return true
+}
+
+// pump copies what src has, and has itself called again when there is more.
+func (w *way) pump() {
+	for w.src.(readier).ReadReady(w.pumping) {
+		n, _, err := move(w.dst, w.src, true)
+		w.n += int64(n)
+		if err != nil {
+			w.end(err)
+			w.pair.ways.Done()
+			return
+		}
+	}
+}
+
+// copy copies src into dst until src ends.
+func (w *way) copy() {
+	var err error
+	w.n, err = copyBytes(w.dst, w.src)
+	w.end(err)
+}
+
+// end passes src's end on. If that is not why it ended, or that fails, it aborts
+// the pair.
+func (w *way) end(err error) {
+	if err == io.EOF {
+		err = closeWrite(w.dst)
 	}
 	if err != nil {
-		p.abort(err)
+		w.pair.abort(err)
 	}
-	return n
 }
 
 func closeWrite(c net.Conn) error {
@@ -75,51 +146,4 @@ func closeWrite(c net.Conn) error {
 		return c.CloseWrite()
 	}
 	return c.Close()
-}
-
-// Most spliced conns wait most of the time, so what waits is small: a large
-// buffer is held only while the small one keeps being filled.
-const (
-	smallSize = 2 << 10
-	largeSize = 64 << 10
-)
-
-var (
-	small = sync.Pool{New: func() any { return new([smallSize]byte) }}
-	large = sync.Pool{New: func() any { return new([largeSize]byte) }}
-)
-
-// copyBytes copies src into dst until src ends (nil) or either fails.
-func copyBytes(dst io.Writer, src io.Reader) (n int64, err error) {
-	waiting := small.Get().(*[smallSize]byte)
-	defer small.Put(waiting)
-	var burst *[largeSize]byte // nil while waiting
-	defer func() {
-		if burst != nil {
-			large.Put(burst)
-		}
-	}()
-	buf := waiting[:]
-	for {
-		nr, readErr := src.Read(buf)
-		if nr > 0 {
-			nw, err := dst.Write(buf[:nr])
-			n += int64(nw)
-			if err != nil {
-				return n, err
-			}
-		}
-		switch {
-		case readErr == io.EOF:
-			return n, nil
-		case readErr != nil:
-			return n, readErr
-		case burst == nil && nr == smallSize:
-			burst = large.Get().(*[largeSize]byte)
-			buf = burst[:]
-		case burst != nil && nr <= smallSize:
-			large.Put(burst)
-			burst, buf = nil, waiting[:]
-		}
-	}
 }

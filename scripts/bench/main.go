@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"postern/scripts/bench/longline"
@@ -32,14 +33,16 @@ type section struct {
 
 // Sections are all parts, in the order in which they are measured.
 var sections = []section{
+	{"tunnel", benchTunnel},
 	{"road", benchRoad},
+	{"memory", benchMemory},
 	{"lossy", benchLossy},
 }
 
 func main() {
-	if os.Getenv(originEnv) != "" {
-		if err := origin(); err != nil {
-			fmt.Fprintln(os.Stderr, "bench: origin:", err)
+	if role := os.Getenv(roleEnv); role != "" {
+		if err := play(role); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}
 		return
@@ -59,10 +62,21 @@ func main() {
 	flag.Int64Var(&o.bulk, "bulk", 256<<20, "bytes of one bulk transfer")
 	report := flag.String("report", "build/reports/bench.json", "where the figures go")
 	only := flag.String("only", "", "measure only these sections, separated by commas")
+	profiles := flag.String("profile", "", "leave CPU profiles of the tunnel in this directory, and measure nothing")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := run(ctx, o, *only, *report); err != nil {
+	var err error
+	if *profiles != "" {
+		err = profileTunnel(ctx, o.span, *profiles, os.Stdout)
+	} else {
+		err = run(ctx, o, *only, *report)
+	}
+	if ctx.Err() != nil {
+		fmt.Fprintln(os.Stderr, "bench: interrupted")
+		os.Exit(1)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

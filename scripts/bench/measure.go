@@ -2,158 +2,131 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"io"
-	"net/http"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
-// A target is where requests go: the origin itself, or its route.
-type target struct {
-	url    string
-	client func(keepAlive bool) *http.Client // HTTP/1.1 over TLS 1.3
-}
+// bulkBuffer is how many bytes a client reads or writes at a time.
+const bulkBuffer = 64 << 10
 
-// A measure is one figure, taken from one target at a time.
-type measure struct {
-	name, unit string
-	better     string
-	run        func(ctx context.Context, to target) (float64, error)
-}
-
-func measures(span time.Duration, bulk int64) []measure {
-	return []measure{
-		{"road.connections", "new TLS connections/s", more, func(ctx context.Context, to target) (float64, error) {
-			return rate(ctx, to, to.client(false), 16, span)
-		}},
-		{"road.requests", "keep-alive requests/s", more, func(ctx context.Context, to target) (float64, error) {
-			return rate(ctx, to, to.client(true), 32, span)
-		}},
-		{"road.download", "MB/s, 1 connection", more, func(ctx context.Context, to target) (float64, error) {
-			return transfer(ctx, to, bulk, http.MethodGet)
-		}},
-		{"road.upload", "MB/s, 1 connection", more, func(ctx context.Context, to target) (float64, error) {
-			return transfer(ctx, to, bulk, http.MethodPost)
-		}},
-		{"road.latency.p50", "µs, 1 request at a time", less, func(ctx context.Context, to target) (float64, error) {
-			return latency(ctx, to, span, 0.50)
-		}},
-		{"road.latency.p99", "µs, 1 request at a time", less, func(ctx context.Context, to target) (float64, error) {
-			return latency(ctx, to, span, 0.99)
-		}},
-	}
-}
-
-// rate returns how many requests a second workers get answered.
-func rate(ctx context.Context, to target, c *http.Client, workers int, span time.Duration) (float64, error) {
-	defer c.CloseIdleConnections()
-	if err := small(ctx, to, c); err != nil {
+// transfer has clients move size bytes in all, by download or upload, at the same time.
+// It returns megabytes (10⁶) a second until the last has ended.
+func transfer(ctx context.Context, addr string, clients int, size int64, move func(c *client, size int64, buf []byte) error) (float64, error) {
+	all, err := dialAll(ctx, addr, clients)
+	if err != nil {
 		return 0, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, span)
-	defer cancel()
-	var done atomic.Int64
-	var failed atomic.Pointer[error]
-	var wg sync.WaitGroup
+	defer closeAll(all)
+	share := size / int64(clients)
+	var moving errgroup.Group
 	start := time.Now()
-	for range workers {
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				err := small(ctx, to, c)
-				if err == nil {
-					done.Add(1)
-				} else if ctx.Err() == nil {
-					failed.Store(&err)
-					cancel()
+	for _, c := range all {
+		moving.Go(func() error { return move(c, share, make([]byte, bulkBuffer)) })
+	}
+	if err := moving.Wait(); err != nil {
+		return 0, err
+	}
+	return float64(share*int64(clients)) / 1e6 / time.Since(start).Seconds(), nil
+}
+
+// requests has clients ask for one small answer after the other, each on its one
+// connection. It returns how many there were, and in what time.
+func requests(ctx context.Context, addr string, clients int, span time.Duration) (count int64, took time.Duration, err error) {
+	all, err := dialAll(ctx, addr, clients)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer closeAll(all)
+	var answered atomic.Int64
+	var asking errgroup.Group
+	start := time.Now()
+	for _, c := range all {
+		asking.Go(func() error {
+			for time.Since(start) < span {
+				if err := c.small(); err != nil {
+					return err
 				}
+				answered.Add(1)
 			}
+			return nil
 		})
 	}
-	wg.Wait()
-	if err := failed.Load(); err != nil {
-		return 0, *err
-	}
-	return float64(done.Load()) / time.Since(start).Seconds(), nil
+	err = asking.Wait()
+	return answered.Load(), time.Since(start), err
 }
 
-// latency returns the p-quantile of single requests, in microseconds.
-func latency(ctx context.Context, to target, span time.Duration, p float64) (float64, error) {
-	c := to.client(true)
-	defer c.CloseIdleConnections()
-	if err := small(ctx, to, c); err != nil {
-		return 0, err
+// latencies returns how long each of rate small answers a second took, from clients
+// that take turns, each on its one connection. A request that was meant to be sent
+// while its client still waited for the last answer counts from when it was meant
+// to be, so that a way that stalls is not asked less; one whose client was only
+// woken late counts from when it was sent.
+func latencies(ctx context.Context, addr string, clients int, rate float64, span time.Duration) ([]time.Duration, error) {
+	all, err := dialAll(ctx, addr, clients)
+	if err != nil {
+		return nil, err
 	}
-	var took []time.Duration
-	for end := time.Now().Add(span); time.Now().Before(end); {
-		start := time.Now()
-		if err := small(ctx, to, c); err != nil {
-			return 0, err
-		}
-		took = append(took, time.Since(start))
-	}
-	slices.Sort(took)
-	return float64(took[int(p*float64(len(took)-1))]) / 1e3, nil
-}
-
-// transfer moves size bytes and returns megabytes (10⁶) a second.
-func transfer(ctx context.Context, to target, size int64, method string) (float64, error) {
-	c := to.client(true)
-	defer c.CloseIdleConnections()
-	if err := small(ctx, to, c); err != nil {
-		return 0, err
-	}
-	var body io.Reader
-	url := fmt.Sprintf("%s/bulk?size=%d", to.url, size)
-	if method == http.MethodPost {
-		body = io.LimitReader(zeros{}, size)
-	}
+	defer closeAll(all)
+	every := time.Duration(float64(time.Second) / rate)
+	took := make([][]time.Duration, clients)
+	var asking errgroup.Group
 	start := time.Now()
-	req, err := http.NewRequestWithContext(ctx, method, url, body)
-	if err != nil {
-		return 0, err
+	for i, c := range all {
+		asking.Go(func() error {
+			for meant := time.Duration(i) * every; meant < span; meant += time.Duration(clients) * every {
+				from := start.Add(meant)
+				if wait := time.Until(from); wait > 0 {
+					if err := pause(ctx, wait); err != nil {
+						return err
+					}
+					from = time.Now()
+				}
+				if err := c.small(); err != nil {
+					return err
+				}
+				took[i] = append(took[i], time.Since(from))
+			}
+			return nil
+		})
 	}
-	resp, err := c.Do(req)
-	if err != nil {
-		return 0, err
+	if err := asking.Wait(); err != nil {
+		return nil, err
 	}
-	defer resp.Body.Close()
-	n, err := io.Copy(io.Discard, resp.Body)
-	if err != nil {
-		return 0, err
-	}
-	if resp.StatusCode != http.StatusOK || method == http.MethodGet && n != size {
-		return 0, fmt.Errorf("%s %s: %s with %d bytes", method, url, resp.Status, n)
-	}
-	return float64(size) / 1e6 / time.Since(start).Seconds(), nil
+	return slices.Concat(took...), nil
 }
 
-// small asks for a few bytes.
-func small(ctx context.Context, to target, c *http.Client) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, to.url+"/small", nil)
-	if err != nil {
-		return err
+// connections has so many workers make one connection after the other, each for one
+// small answer. It returns how long each took, until it had that answer.
+func connections(ctx context.Context, addr string, workers int, span time.Duration) (took []time.Duration, all time.Duration, err error) {
+	each := make([][]time.Duration, workers)
+	var connecting errgroup.Group
+	start := time.Now()
+	for i := range workers {
+		connecting.Go(func() error {
+			for time.Since(start) < span {
+				from := time.Now()
+				c, err := dial(ctx, addr)
+				if err != nil {
+					return err
+				}
+				err = c.small()
+				each[i] = append(each[i], time.Since(from))
+				c.close()
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	}
-	resp, err := c.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answered %s", to.url, resp.Status)
-	}
-	return nil
+	err = connecting.Wait()
+	return slices.Concat(each...), time.Since(start), err
 }
 
-// zeros is an endless body.
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) {
-	clear(p)
-	return len(p), nil
+// quantile returns the p-quantile of took in microseconds. It sorts took.
+func quantile(took []time.Duration, p float64) float64 {
+	slices.Sort(took)
+	return float64(took[int(p*float64(len(took)-1))]) / 1e3
 }

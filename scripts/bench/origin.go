@@ -12,19 +12,47 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
 	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 )
 
-// originEnv makes this program the origin instead of the bench. It runs as a
-// process of its own, so that its work is not the bench's.
-const originEnv = "POSTERN_BENCH_ORIGIN"
+// An upstream is an origin, running.
+type upstream struct {
+	pid           int
+	plain, secure string // where it serves HTTP, and HTTP over TLS
+}
 
-// origin serves the same answers over TLS, for the direct way, and in plain HTTP,
-// as the node's upstream. It prints both addresses and runs until it is killed.
+// startOrigin starts an origin on host, by the command that wrap makes of its own,
+// and returns once it serves.
+func startOrigin(c *children, wrap func(*exec.Cmd) *exec.Cmd, host string) (u upstream, err error) {
+	cmd, err := roleCommand("origin")
+	if err != nil {
+		return u, err
+	}
+	cmd.Args = append(cmd.Args, host)
+	cmd = wrap(cmd)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return u, err
+	}
+	if u.pid, err = c.start("origin", cmd); err != nil {
+		return u, err
+	}
+	if _, err := fmt.Fscanln(out, &u.plain, &u.secure); err != nil {
+		return u, fmt.Errorf("origin: %w", err)
+	}
+	return u, nil
+}
+
+// origin serves the same answers over TLS, where it ends here, and in plain HTTP, as
+// the node's upstream, both on the host that is its argument. It prints both
+// addresses and runs until it is killed.
 func origin() error {
+	host := os.Args[1]
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /small", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "a few bytes\n") })
 	mux.HandleFunc("GET /bulk", serveBulk)
@@ -34,11 +62,11 @@ func origin() error {
 	if err != nil {
 		return err
 	}
-	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	plain, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return err
 	}
-	secure, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+	secure, err := tls.Listen("tcp", net.JoinHostPort(host, "0"), &tls.Config{
 		Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"},
 	})
 	if err != nil {
@@ -62,8 +90,17 @@ func serveBulk(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
-	io.Copy(w, io.LimitReader(zeros{}, size))
+	for size > 0 {
+		n, err := w.Write(zeros[:min(size, int64(len(zeros)))])
+		if err != nil {
+			return
+		}
+		size -= int64(n)
+	}
 }
+
+// zeros are what bulk answers consist of. Only the origin reads them.
+var zeros [64 << 10]byte
 
 // selfSigned makes a certificate of the kind that nodes have: ECDSA P-256.
 func selfSigned() (tls.Certificate, error) {

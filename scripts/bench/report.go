@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -62,29 +63,48 @@ type Result struct {
 	Baseline     string    `json:"baseline"` // what Value is compared with
 	Other        float64   `json:"baseline_value"`
 	BaselineRuns []float64 `json:"baseline_runs"` // in order
-	Ratio        float64   `json:"ratio"`         // Value / Other
+	Ratio        float64   `json:"ratio"`         // Value / Other, or 0 if there is no such thing
 
 	// Goal is the ratio that is wanted: at least, or at most where less is
 	// better. Zero if none was set.
 	Goal float64 `json:"goal,omitempty"`
-	Met  bool    `json:"met"` // the goal, or there is none
+	// Limit is the value that is wanted instead: at least, or at most.
+	Limit float64 `json:"limit,omitempty"`
+	Met   bool    `json:"met"` // the goal and the limit, or there is none
 }
 
 // compare returns the figure called figure of the way us beside that of the way
-// other, as a Result called name. A goal of 0 is none.
+// other, as a Result called name. A goal of 0 is none, and so is an empty other,
+// for a figure that stands alone.
 func (t turns) compare(name, figure, unit, better, us, other string, goal float64) Result {
 	r := Result{
 		Name: name, Unit: unit, Better: better, Baseline: other, Goal: goal,
 		Runs: t[us][figure], BaselineRuns: t[other][figure],
 	}
 	r.Value, r.Other = median(r.Runs), median(r.BaselineRuns)
-	r.Ratio = r.Value / r.Other
-	r.Met = goal == 0 || better == more && r.Ratio >= goal || better == less && r.Ratio <= goal
+	if r.Other > 0 {
+		r.Ratio = r.Value / r.Other
+	}
+	r.Met = goal == 0 || reaches(r.Ratio, better, goal)
 	return r
 }
 
-// median returns the middle one of an odd number of values.
+// within returns r with a limit to its value.
+func (r Result) within(limit float64) Result {
+	r.Limit = limit
+	r.Met = r.Met && reaches(r.Value, r.Better, limit)
+	return r
+}
+
+func reaches(value float64, better string, goal float64) bool {
+	return better == more && value >= goal || better == less && value <= goal
+}
+
+// median returns the middle one of an odd number of values, or 0 of none.
 func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
 	sorted := slices.Sorted(slices.Values(values))
 	return sorted[len(sorted)/2]
 }
@@ -95,19 +115,31 @@ func print(w io.Writer, results []Result) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "NAME\tPOSTERN\tOTHER\tRATIO\tGOAL\tUNIT\tAGAINST")
 	for _, r := range results {
-		fmt.Fprintf(table, "%s\t%.4g\t%.4g\t%.2f\t%s\t%s\t%s\n", r.Name, r.Value, r.Other, r.Ratio, r.goal(), r.Unit, r.Baseline)
+		other, ratio := "-", "-"
+		if r.Baseline != "" {
+			other = fmt.Sprintf("%.4g", r.Other)
+		}
+		if r.Ratio != 0 {
+			ratio = fmt.Sprintf("%.2f", r.Ratio)
+		}
+		fmt.Fprintf(table, "%s\t%.4g\t%s\t%s\t%s\t%s\t%s\n", r.Name, r.Value, other, ratio, r.goal(), r.Unit, cmp.Or(r.Baseline, "-"))
 	}
 	return table.Flush()
 }
 
+// goal says what is wanted of r, and whether it is met.
 func (r Result) goal() string {
-	switch {
-	case r.Goal == 0:
-		return "-"
-	case r.Better == more:
-		return fmt.Sprintf("≥ %g %s", r.Goal, verdict[r.Met])
+	sign := "≥"
+	if r.Better == less {
+		sign = "≤"
 	}
-	return fmt.Sprintf("≤ %g %s", r.Goal, verdict[r.Met])
+	switch {
+	case r.Limit != 0:
+		return fmt.Sprintf("%s %.4g %s %s", sign, r.Limit, r.Unit, verdict[r.Met])
+	case r.Goal != 0:
+		return fmt.Sprintf("%s %g %s", sign, r.Goal, verdict[r.Met])
+	}
+	return "-"
 }
 
 var verdict = map[bool]string{true: "met", false: "MISSED"}

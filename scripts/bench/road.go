@@ -1,247 +1,212 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
 )
 
-// benchHost is the one host name of the road under test.
-const benchHost = "bench.postern.localhost"
+// How hard the road is worked.
+const (
+	bulkClients    = 8   // where bulk is not one connection's
+	requestClients = 32  // kept connections
+	latencyRate    = 500 // requests a second that every way can carry
+	connectWorkers = 16  // new connections at a time
+)
 
-// A road is a coordinator, a gateway, a node and an origin, each a process on
-// loopback, with all their state in one temporary directory.
-type road struct {
-	dir      string
-	program  string
-	children []*exec.Cmd
-
-	direct, through target
+// A roadFigure is one figure that every way has, and what is wanted of Postern's as
+// a ratio to that of other ways.
+type roadFigure struct {
+	name, unit, better string
+	goals              map[string]float64
 }
 
-// benchRoad measures the road beside requests straight to the origin.
+var (
+	bulkGoals   = map[string]float64{viaWireGuard: 2, viaOpenSSH: 1}
+	roadFigures = []roadFigure{
+		{"bulk1.down", "MB/s", more, bulkGoals},
+		{"bulk1.up", "MB/s", more, bulkGoals},
+		{"bulk8.down", "MB/s", more, bulkGoals},
+		{"bulk8.up", "MB/s", more, bulkGoals},
+		{"requests", "requests/s", more, map[string]float64{viaOpenSSH: 1}},
+		{"latency.p50", "µs", less, nil},
+		{"latency.p99", "µs", less, nil},
+		{"latency.added.p50", "µs", less, nil},
+		{"connections", "connections/s", more, map[string]float64{viaDirect: 0.6}},
+		{"connections.p50", "µs", less, nil},
+		{"connections.p99", "µs", less, nil},
+		{"cpu.bulk", "CPU s/GB", less, nil},
+		{"cpu.bulk.total", "CPU s/GB", less, nil},
+		{"cpu.request", "CPU µs/request", less, nil},
+		{"cpu.request.total", "CPU µs/request", less, nil},
+	}
+)
+
+// benchRoad measures the way through Postern beside the others, all of them set up
+// at the same time and taking turns.
 func benchRoad(ctx context.Context, o options) ([]Result, error) {
-	r, err := openRoad(ctx, o.postern)
+	if err := raiseFileLimit(); err != nil {
+		return nil, err
+	}
+	all, s, err := openSite(o)
 	if err != nil {
 		return nil, err
 	}
-	defer r.close()
-	const us, other = "postern", "direct"
-	all := measures(o.span, o.bulk)
-	take := func(to target) func(ctx context.Context) (figures, error) {
-		return func(ctx context.Context) (figures, error) {
-			f := figures{}
-			for _, m := range all {
-				v, err := m.run(ctx, to)
-				if err != nil {
-					return nil, fmt.Errorf("%s: %w", m.name, err)
-				}
-				f[m.name] = v
-			}
-			return f, nil
-		}
-	}
-	got, err := interleave(ctx, o.runs, way{other, take(r.direct)}, way{us, take(r.through)})
+	defer all.close()
+	setups, err := openAll(ctx, recipes, s)
 	if err != nil {
 		return nil, err
 	}
-	var results []Result
-	for _, m := range all {
-		results = append(results, got.compare(m.name, m.name, m.unit, m.better, us, other, 0))
+	defer closeSetups(setups)
+	var ways []way
+	for _, s := range setups {
+		ways = append(ways, way{s.recipe.name, func(ctx context.Context) (figures, error) {
+			fmt.Fprintf(os.Stderr, "bench: road: %s\n", s.recipe.name)
+			return s.measure(ctx, o)
+		}})
 	}
-	return results, nil
+	got, err := interleave(ctx, o.runs, ways...)
+	if err != nil {
+		return nil, err
+	}
+	got.addAdded()
+	return got.roadResults(), nil
 }
 
-// openRoad starts everything and returns once a request passes all the way.
-func openRoad(ctx context.Context, program string) (r *road, err error) {
-	dir, err := os.MkdirTemp("", "postern-bench-")
+// openSite starts the origin that most ways lead to.
+func openSite(o options) (*children, site, error) {
+	c, err := newChildren()
 	if err != nil {
-		return nil, err
+		return nil, site{}, err
 	}
-	r = &road{dir: dir, program: program}
-	defer func() {
-		if err != nil {
-			r.close()
-		}
-	}()
-	plain, secure, err := r.startOrigin()
+	origin, err := startOrigin(c, func(cmd *exec.Cmd) *exec.Cmd { return cmd }, "127.0.0.1")
 	if err != nil {
-		return nil, fmt.Errorf("start the origin: %w", err)
+		err = c.explain(err)
+		c.close()
 	}
-	ports, err := freePorts(3)
-	if err != nil {
-		return nil, err
-	}
-	control, https, udp := ports[0], ports[1], ports[2]
-	_, port, err := net.SplitHostPort(https)
-	if err != nil {
-		return nil, err
-	}
-	coordinator := filepath.Join(dir, "coordinator")
-	if err := r.start("coordinator", "run", "--data", coordinator, "--domain", "postern.localhost",
-		"--listen", control, "--https-port", port); err != nil {
-		return nil, err
-	}
-	if err := r.join(ctx, coordinator, "gateway", []string{"--gateway"}, []string{"--coordinator", "https://" + control}); err != nil {
-		return nil, err
-	}
-	// One client stands for many, so that no limit per source or tenant applies.
-	if err := r.start("gateway", "run", "--data", filepath.Join(dir, "gateway"), "--listen", https,
-		"--http", "", "--udp", udp[len("127.0.0.1"):], "--advertise", udp, "--public", https,
-		"--source-rate", "-1", "--source-conns", "-1", "--tenant-rate", "-1", "--tenant-conns", "-1"); err != nil {
-		return nil, err
-	}
-	if _, err := r.admin(ctx, coordinator, "tenants", "add", "bench", "--no-token"); err != nil {
-		return nil, err
-	}
-	if err := r.join(ctx, coordinator, "node", []string{"--tenant", "bench"},
-		[]string{"--no-run", "--publish", "http://" + plain, "--access", "public"}); err != nil {
-		return nil, err
-	}
-	if err := r.start("node", "run", "--data", filepath.Join(dir, "node")); err != nil {
-		return nil, err
-	}
-	r.direct = newTarget("https://localhost", secure)
-	r.through = newTarget("https://"+benchHost+":"+port, https)
-	return r, poll(ctx, func() error { return small(ctx, r.through, r.through.client(false)) })
+	return c, site{postern: o.postern, origin: origin}, err
 }
 
-// newTarget dials addr whatever the host name. It does not verify certificates:
-// the bench is no client of anybody's data.
-func newTarget(url, addr string) target {
-	client := func(keepAlive bool) *http.Client {
-		return &http.Client{Timeout: time.Minute, Transport: &http.Transport{
-			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, network, addr)
-			},
-			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13},
-			DisableKeepAlives: !keepAlive, MaxIdleConnsPerHost: 64,
-			WriteBufferSize: 64 << 10, ReadBufferSize: 64 << 10,
-		}}
+// measure takes all figures of a way once.
+func (s *setup) measure(ctx context.Context, o options) (figures, error) {
+	f := figures{}
+	if err := s.measureBulk(ctx, o.bulk, f); err != nil {
+		return nil, fmt.Errorf("bulk: %w", err)
 	}
-	return target{url: url, client: client}
+	if err := s.measureRequests(ctx, o.span, f); err != nil {
+		return nil, fmt.Errorf("requests: %w", err)
+	}
+	took, err := latencies(ctx, s.addr, requestClients, latencyRate, o.span)
+	if err != nil {
+		return nil, fmt.Errorf("latency: %w", err)
+	}
+	f["latency.p50"], f["latency.p99"] = quantile(took, 0.50), quantile(took, 0.99)
+	took, all, err := connections(ctx, s.addr, connectWorkers, o.span)
+	if err != nil {
+		return nil, fmt.Errorf("connections: %w", err)
+	}
+	f["connections"] = float64(len(took)) / all.Seconds()
+	f["connections.p50"], f["connections.p99"] = quantile(took, 0.50), quantile(took, 0.99)
+	return f, nil
 }
 
-func (r *road) startOrigin() (plain, secure string, err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", "", err
-	}
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), originEnv+"=1")
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return "", "", err
-	}
-	if err := cmd.Start(); err != nil {
-		return "", "", err
-	}
-	r.children = append(r.children, cmd)
-	_, err = fmt.Fscanln(out, &plain, &secure)
-	return plain, secure, err
-}
-
-// start runs a role; what it logs goes to a file in the road's directory.
-func (r *road) start(args ...string) error {
-	log, err := os.Create(filepath.Join(r.dir, args[0]+".log"))
+func (s *setup) measureBulk(ctx context.Context, size int64, f figures) error {
+	meter, err := s.meter()
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	cmd := exec.Command(r.program, args...)
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", args[0], err)
-	}
-	r.children = append(r.children, cmd)
-	return nil
-}
-
-// join makes a token of the given kind and has role join with it, as soon as the
-// coordinator answers.
-func (r *road) join(ctx context.Context, coordinator, role string, kind, more []string) error {
-	var created struct{ Secret string }
-	err := poll(ctx, func() error {
-		out, err := r.admin(ctx, coordinator, append([]string{"tokens", "create"}, kind...)...)
-		if err != nil {
-			return err
+	var moved int64
+	for _, b := range []struct {
+		name    string
+		clients int
+		move    func(*client, int64, []byte) error
+	}{
+		{"bulk1.down", 1, (*client).download},
+		{"bulk1.up", 1, (*client).upload},
+		{"bulk8.down", bulkClients, (*client).download},
+		{"bulk8.up", bulkClients, (*client).upload},
+	} {
+		if f[b.name], err = transfer(ctx, s.addr, b.clients, size, b.move); err != nil {
+			return fmt.Errorf("%s: %w", b.name, err)
 		}
-		return json.Unmarshal(out, &created)
+		moved += size
+	}
+	return meter.read(f, "cpu.bulk", func(took time.Duration) float64 {
+		return took.Seconds() / (float64(moved) / 1e9)
 	})
+}
+
+func (s *setup) measureRequests(ctx context.Context, span time.Duration, f figures) error {
+	meter, err := s.meter()
 	if err != nil {
 		return err
 	}
-	args := append([]string{role, "join", "--data", filepath.Join(r.dir, role), "--token-file", "-"}, more...)
-	cmd := exec.CommandContext(ctx, r.program, args...)
-	cmd.Stdin = strings.NewReader(created.Secret)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s join: %w\n%s", role, err, out)
+	count, took, err := requests(ctx, s.addr, requestClients, span)
+	if err != nil {
+		return err
 	}
+	f["requests"] = float64(count) / took.Seconds()
+	return meter.read(f, "cpu.request", func(took time.Duration) float64 {
+		return float64(took.Microseconds()) / float64(count)
+	})
+}
+
+// A meter tells what CPU time a setup takes from when it was made.
+type meter struct {
+	*setup
+	own, total time.Duration // before
+}
+
+func (s *setup) meter() (m meter, err error) {
+	m.setup = s
+	m.own, m.total, err = s.spent()
+	return m, err
+}
+
+// read adds to f the figure called name, of the setup's own processes if it has
+// any, and name.total, with the origin's.
+func (m meter) read(f figures, name string, figure func(time.Duration) float64) error {
+	own, total, err := m.spent()
+	if err != nil {
+		return err
+	}
+	if own > m.own {
+		f[name] = figure(own - m.own)
+	}
+	f[name+".total"] = figure(total - m.total)
 	return nil
 }
 
-func (r *road) admin(ctx context.Context, coordinator string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, r.program, append([]string{"--data", coordinator}, append(args, "--json")...)...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, stderr.Bytes())
-	}
-	return out, nil
-}
-
-// close ends all children, last started first, and removes their state.
-func (r *road) close() {
-	for i := len(r.children) - 1; i >= 0; i-- {
-		r.children[i].Process.Signal(syscall.SIGKILL)
-		r.children[i].Wait()
-	}
-	os.RemoveAll(r.dir)
-}
-
-// poll repeats try until it succeeds, for half a minute.
-func poll(ctx context.Context, try func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := try()
-		if err == nil {
-			return nil
+// addAdded adds to all ways but the direct one by how much their latency exceeds
+// that of the direct one in the same turn.
+func (t turns) addAdded() {
+	direct := t[viaDirect]["latency.p50"]
+	for name, way := range t {
+		if name == viaDirect {
+			continue
 		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(errors.New("not ready in time"), err)
-		case <-tick.C:
+		for i, v := range way["latency.p50"] {
+			way["latency.added.p50"] = append(way["latency.added.p50"], v-direct[i])
 		}
 	}
 }
 
-// freePorts returns n loopback addresses that were free a moment ago.
-func freePorts(n int) ([]string, error) {
-	var addrs []string
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
+// roadResults compares Postern with every way that has the same figure.
+func (t turns) roadResults() []Result {
+	var results []Result
+	for _, f := range roadFigures {
+		for _, r := range recipes {
+			if r.name == us || t[r.name][f.name] == nil {
+				continue
+			}
+			result := t.compare("road."+f.name, f.name, f.unit, f.better, us, r.name, f.goals[r.name])
+			if f.name == "latency.added.p50" && r.name == viaHAProxy {
+				result = result.within(1.5*max(0, result.Other) + 150)
+			}
+			results = append(results, result)
 		}
-		defer ln.Close()
-		addrs = append(addrs, "127.0.0.1:"+strconv.Itoa(ln.Addr().(*net.TCPAddr).Port))
 	}
-	return addrs, nil
+	return results
 }
