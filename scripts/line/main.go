@@ -24,8 +24,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -66,10 +64,6 @@ func hold(ctx context.Context, c conditions, command []string) (err error) {
 	defer func() { err = errors.Join(err, far.remove()) }()
 	there, back := newPipe(c, 0), newPipe(c, 1)
 
-	// A wire does not get slower when the machine is busy.
-	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, -20); err != nil {
-		return os.NewSyscallError("setpriority", err)
-	}
 	fmt.Println(near.name, pairs[0].near, pairs[1].near)
 	fmt.Println(far.name, pairs[0].far, pairs[1].far)
 	ctx, cancel := context.WithCancel(ctx)
