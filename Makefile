@@ -15,8 +15,8 @@ help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## build/postern and the demo's build/ledger
-	$(GO) build -tags $(TAGS) -ldflags '$(LDFLAGS)' -o build/ ./cli/postern ./scripts/ledger
+build: ## build/postern, the demo's build/ledger and the bench's build/line
+	$(GO) build -tags $(TAGS) -ldflags '$(LDFLAGS)' -o build/ ./cli/postern ./scripts/ledger $(if $(filter linux,$(shell $(GO) env GOOS)),./scripts/line)
 
 .PHONY: demo
 demo: build ## everything on this machine, until Ctrl-C; ARGS=--check tries it once

@@ -12,11 +12,14 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"postern/scripts/bench/longline"
 )
 
 // Options are what was asked for.
 type options struct {
 	postern string        // the program to measure
+	line    string        // the program that is a long and lossy line
 	runs    int           // how often each is measured, an odd number
 	span    time.Duration // how long one measurement of a rate takes
 	bulk    int64         // bytes of one bulk transfer
@@ -33,6 +36,7 @@ var sections = []section{
 	{"tunnel", benchTunnel},
 	{"road", benchRoad},
 	{"memory", benchMemory},
+	{"lossy", benchLossy},
 }
 
 func main() {
@@ -43,8 +47,16 @@ func main() {
 		}
 		return
 	}
+	if ours, err := longline.Child(); ours {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench: longline:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	var o options
 	flag.StringVar(&o.postern, "postern", "build/postern", "the program to measure")
+	flag.StringVar(&o.line, "line", "build/line", "the program that is a long and lossy line")
 	flag.IntVar(&o.runs, "runs", 3, "how often each is measured, an odd number")
 	flag.DurationVar(&o.span, "span", 2*time.Second, "how long one measurement of a rate takes")
 	flag.Int64Var(&o.bulk, "bulk", 256<<20, "bytes of one bulk transfer")

@@ -1,0 +1,225 @@
+package longline
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Ways from the cloud to the origin in the office.
+const (
+	Direct    = "direct"     // the kernel's TCP by CUBIC
+	DirectBBR = "direct+bbr" // the kernel's TCP by BBR
+	RelayBBR  = "relay+bbr"  // TCP that ends in the cloud, and TLS over the kernel's TCP by BBR to the office
+	Postern   = "postern"
+)
+
+// Config says what a lab is made of.
+type Config struct {
+	Line    string   // the program that is the line
+	Args    []string // its arguments, such as --loss 1%
+	Postern string   // the program that is coordinator, gateway and node
+}
+
+// Ports in the namespaces, where nobody else is.
+const (
+	portControl = "8443"
+	portGateway = "443"
+	portTunnel  = "51820"
+	portPlain   = "8000"
+	portSecure  = "8001"
+	portRelay   = "8002"
+)
+
+// host is the name at which the node is reached.
+const host = "bench.postern.localhost"
+
+// A Lab is a line with all ways over it. Its owner closes it.
+type Lab struct {
+	dir           string
+	config        Config
+	line          *exec.Cmd
+	children      []*exec.Cmd
+	cloud, office end
+}
+
+// Open makes the line and starts everything. It returns once each way leads to
+// the origin.
+func Open(ctx context.Context, c Config) (l *Lab, err error) {
+	dir, err := os.MkdirTemp("", "postern-bench-")
+	if err != nil {
+		return nil, err
+	}
+	l = &Lab{dir: dir, config: c}
+	defer func() {
+		if err != nil {
+			err = errors.Join(l.explain(err), l.Close())
+		}
+	}()
+	if err := l.openLine(); err != nil {
+		return nil, fmt.Errorf("open the line: %w", err)
+	}
+	for name, place := range map[string]struct {
+		at end
+		job
+	}{
+		"origin":       {l.office, job{Origin: &origin{Plain: "127.0.0.1:" + portPlain, Secure: ":" + portSecure}}},
+		"relay-office": {l.office, job{Relay: &relay{Listen: ":" + portRelay, ListenTLS: true, Dial: "127.0.0.1:" + portSecure}}},
+		"relay-cloud":  {l.cloud, job{Relay: &relay{Listen: ":" + portRelay, Dial: net.JoinHostPort(l.office.bbr, portRelay), DialTLS: true}}},
+	} {
+		cmd, err := place.at.child(place.job)
+		if err != nil {
+			return nil, err
+		}
+		if err := l.start(name, cmd); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.startPostern(ctx); err != nil {
+		return nil, err
+	}
+	for _, way := range []string{Direct, DirectBBR, RelayBBR, Postern} {
+		if err := poll(ctx, func() error { _, err := l.Measure(ctx, way, 0); return err }); err != nil {
+			return nil, fmt.Errorf("%s: %w", way, err)
+		}
+	}
+	return l, nil
+}
+
+// openLine starts the line and learns where its ends are.
+func (l *Lab) openLine() error {
+	cmd := exec.Command(l.config.Line, l.config.Args...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	log, err := os.Create(l.path("line.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd.Stderr = log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	l.line = cmd
+	for _, e := range []*end{&l.cloud, &l.office} {
+		if _, err := fmt.Fscanln(out, &e.namespace, &e.cubic, &e.bbr); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Measure takes turns on one way: all that is wanted, each for about span. With
+// nothing wanted it asks for one small answer.
+func (l *Lab) Measure(ctx context.Context, way string, span time.Duration, wanted ...string) (Figures, error) {
+	v := visit{URL: "https://localhost", Wanted: wanted, Span: span}
+	switch way {
+	case Direct:
+		v.Addr = net.JoinHostPort(l.office.cubic, portSecure)
+	case DirectBBR:
+		v.Addr = net.JoinHostPort(l.office.bbr, portSecure)
+	case RelayBBR:
+		v.Addr = "127.0.0.1:" + portRelay
+	case Postern:
+		v.URL, v.Addr = "https://"+host, "127.0.0.1:"+portGateway
+	}
+	cmd, err := l.cloud.child(job{Visit: &v})
+	if err != nil {
+		return nil, err
+	}
+	out, err := output(ctx, cmd)
+	if err != nil {
+		return nil, err
+	}
+	var f Figures
+	return f, json.Unmarshal(out, &f)
+}
+
+// start runs cmd until the lab is closed; what it says goes to a file.
+func (l *Lab) start(name string, cmd *exec.Cmd) error {
+	log, err := os.Create(l.path(name + ".log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	l.children = append(l.children, cmd)
+	return nil
+}
+
+func (l *Lab) path(name string) string { return filepath.Join(l.dir, name) }
+
+// explain adds to err how the logs end.
+func (l *Lab) explain(err error) error {
+	logs, _ := filepath.Glob(l.path("*.log"))
+	for _, file := range logs {
+		text, _ := os.ReadFile(file)
+		if text = bytes.TrimSpace(text); len(text) > 0 {
+			err = fmt.Errorf("%w\n%s: %s", err, filepath.Base(file), text[max(0, len(text)-500):])
+		}
+	}
+	return err
+}
+
+// Close ends everything, the line last, and removes all state.
+func (l *Lab) Close() error {
+	for i := len(l.children) - 1; i >= 0; i-- {
+		l.children[i].Process.Kill()
+		l.children[i].Wait()
+	}
+	var err error
+	if l.line != nil {
+		l.line.Process.Signal(syscall.SIGTERM)
+		err = l.line.Wait()
+	}
+	return errors.Join(err, os.RemoveAll(l.dir))
+}
+
+// output runs cmd to its end, or ctx's, and returns what it wrote.
+func output(ctx context.Context, cmd *exec.Cmd) ([]byte, error) {
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	defer context.AfterFunc(ctx, func() { cmd.Process.Kill() })()
+	if err := cmd.Wait(); err != nil {
+		return nil, fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, stderr.Bytes())
+	}
+	return stdout.Bytes(), nil
+}
+
+// poll repeats try until it succeeds, for half a minute.
+func poll(ctx context.Context, try func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(errors.New("not ready in time"), err)
+		case <-tick.C:
+		}
+	}
+}
