@@ -213,7 +213,7 @@ func (g *Gateway) connect(ctx context.Context, c *client) (net.Conn, error) {
 	}
 	defer a.free()
 	c.node = a.node
-	if a.first != nil { // so little that the kernel takes it without waiting
+	if len(a.first) > 0 { // so little that the kernel takes it without waiting
 		if _, err := c.Write(a.first); err != nil {
 			a.conn.Close()
 			return nil, err
@@ -262,7 +262,7 @@ func (c *client) opening(raw []byte) ([]byte, error) {
 
 // greet says opening to who answered, unless it was said.
 func (g *Gateway) greet(a answer, opening []byte) (answer, error) {
-	if a.first != nil {
+	if a.said {
 		return a, nil
 	}
 	a.conn.SetWriteDeadline(time.Now().Add(g.cfg.DialTimeout))

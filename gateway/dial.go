@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -15,6 +16,10 @@ const (
 	// dialStagger is how long one node is waited for before the next of the
 	// same route is tried beside it.
 	dialStagger = 300 * time.Millisecond
+
+	// askInterval is how often one looks whether a node has heard what was said on
+	// a spare.
+	askInterval = dialStagger / 3
 
 	// dialRetry is how long after all nodes failed they are tried again.
 	dialRetry = 200 * time.Millisecond
@@ -70,15 +75,13 @@ func (g *Gateway) lookup(name string) (Target, bool) {
 
 // An answer is what came of trying one node.
 type answer struct {
-	conn  net.Conn
-	node  Node
-	again bool // it was the second attempt to dial
-	err   error
+	conn net.Conn
+	node Node
+	err  error
 
-	// What conn answered to the opening; nil if that was not said yet. The buffer
-	// is one of helloBuffers.
-	first  []byte
-	buffer *[4 << 10]byte
+	said   bool           // the opening was said on conn
+	first  []byte         // what conn answered to it so far
+	buffer *[4 << 10]byte // of helloBuffers, that first is in
 }
 
 func (a *answer) close() {
@@ -97,8 +100,8 @@ func (a *answer) free() {
 // dialTarget tries a target's nodes: the next when one has failed or takes long,
 // those again that were dialed and take long, and the first to answer is it. The
 // second attempt is for a SYN that was lost: TCP sends it again after a second.
-// To a spare, which is taken where there is one, the opening is said, and an
-// answer is an answer to that.
+// On a spare, which is taken where there is one, the opening is said, and an
+// answer is one to that.
 func (g *Gateway) dialTarget(ctx context.Context, t Target, opening []byte) answer {
 	if t.Tenant == "" {
 		c, err := g.cfg.DialCoordinator(ctx)
@@ -166,20 +169,17 @@ func (g *Gateway) dialNode(ctx context.Context, n Node, again bool) answer {
 	case !again && !errors.Is(context.Cause(ctx), context.Canceled): // no other node was quicker
 		g.failing.failed(time.Now(), n.Addr)
 	}
-	return answer{conn: c, node: n, again: again, err: err}
+	return answer{conn: c, node: n, err: err}
 }
 
-// ask says opening to n on a spare and waits for what n says to that. If the spare
-// turns out to be dead, it dials n.
-func (g *Gateway) ask(ctx context.Context, n Node, spare net.Conn, opening []byte) answer {
-	a := answer{conn: spare, node: n, buffer: helloBuffers.Get().(*[4 << 10]byte)}
+// ask says opening to n on a spare and waits for what n says to that, or for a sign
+// that n has heard it: a node with much to do is not a dead one, nor in need of more
+// to do. If the spare turns out to be dead, it dials n.
+func (g *Gateway) ask(ctx context.Context, n Node, spare reserve, opening []byte) answer {
 	keep := context.AfterFunc(ctx, func() { spare.Close() })
-	_, err := spare.Write(opening)
-	if err == nil {
-		var k int
-		k, err = spare.Read(a.buffer[:])
-		a.first = a.buffer[:k]
-	}
+	a := answer{conn: spare, node: n, said: true, buffer: helloBuffers.Get().(*[4 << 10]byte)}
+	var err error
+	a.first, err = converse(spare, opening, a.buffer[:])
 	if keep() && err == nil {
 		g.failing.answered(n.Addr)
 		return a
@@ -195,6 +195,30 @@ func (g *Gateway) ask(ctx context.Context, n Node, spare net.Conn, opening []byt
 		fallthrough
 	default:
 		return answer{node: n, err: cause}
+	}
+}
+
+// converse says opening and returns what comes first, in buf. It is nil if after
+// askInterval or a multiple of that nothing came but packets: the opening arrived.
+func converse(c reserve, opening, buf []byte) (first []byte, err error) {
+	defer c.SetReadDeadline(time.Time{})
+	before := c.Heard()
+	if _, err := c.Write(opening); err != nil {
+		return nil, err
+	}
+	for {
+		c.SetReadDeadline(time.Now().Add(askInterval))
+		k, err := c.Read(buf)
+		switch {
+		case k > 0:
+			return buf[:k], nil
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, err
+		}
+		c.SetReadDeadline(time.Time{})
+		if c.Heard() > before && !c.ReadReady(func() {}) {
+			return nil, nil
+		}
 	}
 }
 

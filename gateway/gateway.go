@@ -32,8 +32,9 @@ import (
 // Config is what a Gateway needs. The zero Config works: it knows no names.
 type Config struct {
 	// Dial connects to a node's address in the overlay. It must return soon
-	// after ctx ends. If its conns have a method ReadReady (see splice.Conns), some
-	// are dialed before a client needs them. If nil, all nodes are offline.
+	// after ctx ends. If its conns have the methods ReadReady and Heard, as those of
+	// a netstack, some are dialed before a client needs them. If nil, all nodes are
+	// offline.
 	Dial func(ctx context.Context, dst netip.AddrPort) (net.Conn, error)
 
 	// DialCoordinator opens an edge pipe (postern.EdgeProtocol) for a

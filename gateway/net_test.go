@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -177,8 +178,13 @@ func (s *stream) tell() {
 // readable reports whether there is something to read, or no more. The lock is held.
 func (s *stream) readable() bool { return s.readErr != nil || s.ended != nil || len(s.buf) > 0 }
 
-// A tellingConn is a memConn that tells when there is something to read.
-type tellingConn struct{ *memConn }
+// A tellingConn is a memConn that can be a spare.
+type tellingConn struct {
+	*memConn
+	heard *atomic.Uint64
+}
+
+func (c tellingConn) Heard() uint64 { return c.heard.Load() }
 
 func (c tellingConn) ReadReady(f func()) bool {
 	c.in.mu.Lock()

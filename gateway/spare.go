@@ -58,15 +58,21 @@ type stock struct {
 }
 
 type spare struct {
-	net.Conn
+	reserve
 	since   time.Time
 	stirred atomic.Bool // something may have come since we looked, its end that is
 }
 
-// A readier is a conn that tells when there is something to read, see
-// splice.Conns: such as its end.
-type readier interface {
+// A reserve is a conn that can be a spare: one that tells what becomes of it.
+type reserve interface {
+	net.Conn
+
+	// ReadReady reports whether Read would return at once. If not, f is called
+	// once when it would or might, and must not block.
 	ReadReady(f func()) bool
+
+	// Heard returns how many packets came from the other end.
+	Heard() uint64
 }
 
 // dialSpare dials n, for as long as a client would be made to wait.
@@ -178,14 +184,14 @@ func (s *spares) add(ctx context.Context, l lack) {
 		s.total--
 		c.Close()
 	default:
-		sp := &spare{Conn: c, since: now}
+		sp := &spare{reserve: c.(reserve), since: now}
 		k.idle = append(k.idle, sp)
 		s.stir(sp)
 	}
 }
 
 // take returns a spare of n's, nil if there is none. The caller closes it.
-func (s *spares) take(n Node) net.Conn {
+func (s *spares) take(n Node) reserve {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.stocks[n]
@@ -199,18 +205,18 @@ func (s *spares) take(n Node) net.Conn {
 	last := len(k.idle) - 1
 	sp := k.idle[last]
 	k.idle = k.idle[:last]
-	if sp.Conn.(readier).ReadReady(func() {}) { // it is ours no more to be told of
+	if sp.ReadReady(func() {}) { // it is ours no more to be told of
 		s.drop(sp)
 		return nil
 	}
 	s.total--
-	return sp.Conn
+	return sp.reserve
 }
 
 // came counts that a client got c, a connection to n.
 func (s *spares) came(n Node, c net.Conn) {
-	if _, ok := c.(readier); !ok {
-		return // spares would end unnoticed
+	if _, ok := c.(reserve); !ok {
+		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -264,7 +270,7 @@ func (s *spares) count() (n int64) {
 func (s *spares) sift(k *stock, now time.Time) {
 	k.idle = slices.DeleteFunc(k.idle, func(sp *spare) bool {
 		old := now.Sub(sp.since) >= spareAge
-		ended := sp.stirred.Swap(false) && sp.Conn.(readier).ReadReady(func() { s.stir(sp) })
+		ended := sp.stirred.Swap(false) && sp.ReadReady(func() { s.stir(sp) })
 		if ended && !old {
 			k.none = now.Add(spareBackoff)
 		}

@@ -221,7 +221,7 @@ func TestSparesAreBounded(t *testing.T) {
 			defer mu.Unlock()
 			dialed[n]++
 			near, _ := memPipe(addr443("fd00::9"), n.Addr)
-			return tellingConn{near}, nil
+			return tellingConn{memConn: near}, nil
 		})
 		ctx, stop := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
@@ -396,6 +396,28 @@ func TestSilentSpareOfTheOnlyNode(t *testing.T) {
 		_, others := used(spares)
 		mustEnd(t, others)
 		w.settle(0)
+	})
+}
+
+// A node that acknowledges the hello and takes long to answer is waited for, and
+// nobody else is asked.
+func TestSlowAnswerOnASpare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := spareWorld(t, "fd00::1", "fd00::2")
+		first, second := w.node("fd00::1"), w.node("fd00::2")
+		spares := w.stock(first, 2)
+		c := w.say(helloFor("a.example"))
+		node, _ := used(spares)
+		first.heard.Add(1)
+		<-time.After(10 * time.Second)
+		if got := second.timesDialed(); got != 0 {
+			t.Errorf("the second node was dialed %d times", got)
+		}
+		if _, err := proxyproto.Read(node); err != nil {
+			t.Fatal(err)
+		}
+		w.expect(node, string(helloFor("a.example")))
+		w.talk(c, node)
 	})
 }
 

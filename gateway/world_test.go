@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -34,7 +35,8 @@ type memNode struct {
 	conns chan *memConn
 	delay time.Duration // before it answers, if it does
 	down  bool          // it never answers
-	tells bool          // its conns have ReadReady
+	tells bool          // its conns can be spares
+	heard atomic.Uint64 // packets that it sent on one of those
 
 	mu     sync.Mutex
 	lost   int // dials that are yet to get no answer
@@ -132,7 +134,7 @@ func (n *memNode) dial(ctx context.Context, dst netip.AddrPort) (net.Conn, error
 	n.mu.Unlock()
 	n.conns <- far
 	if n.tells {
-		return tellingConn{near}, nil
+		return tellingConn{near, &n.heard}, nil
 	}
 	return near, nil
 }
