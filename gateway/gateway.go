@@ -11,8 +11,8 @@
 //	Table.Lookup     whose name that is
 //	flows.admitted   is it let in from there?
 //	limiter.beginDial  too many to there?
-//	dial             a node that answers, within a few seconds
-//	greet            PROXY v2 header, then the hello's bytes
+//	dial             a node that answers, within a few seconds: on a spare that was
+//	                 dialed before, if there is one; PROXY v2 header, then the hello's bytes
 //	splice.Conns     until both sides are done, or the route is gone
 package gateway
 
@@ -32,7 +32,9 @@ import (
 // Config is what a Gateway needs. The zero Config works: it knows no names.
 type Config struct {
 	// Dial connects to a node's address in the overlay. It must return soon
-	// after ctx ends. If nil, all nodes are offline.
+	// after ctx ends. If its conns have the methods ReadReady and Heard, as those of
+	// a netstack, some are dialed before a client needs them. If nil, all nodes are
+	// offline.
 	Dial func(ctx context.Context, dst netip.AddrPort) (net.Conn, error)
 
 	// DialCoordinator opens an edge pipe (postern.EdgeProtocol) for a
@@ -77,6 +79,7 @@ type Gateway struct {
 	room      chan struct{} // holds one for every open connection
 	flows     flows
 	failing   failing
+	spares    *spares
 	counters  counters
 
 	reportMu sync.Mutex
@@ -104,6 +107,7 @@ func New(cfg Config) *Gateway {
 		stop:    make(chan struct{}),
 		limiter: newLimiter(cfg.Limits),
 	}
+	g.spares = newSpares(g.dialSpare)
 	g.room = make(chan struct{}, g.limiter.limits.Conns)
 	g.routes.Store(&Table{})
 	return g
@@ -116,6 +120,8 @@ func (g *Gateway) SetRoutes(t *Table) {
 	g.routes.Store(t)
 	g.flows.cut(&g.routes, g.cfg.Now())
 	g.failing.forget(time.Now())
+	nodes := t.nodes()
+	g.spares.keep(func(n Node) bool { return nodes[n] })
 	tenants := t.tenants()
 	g.limiter.retain(func(name string) bool { return tenants[name] })
 }
@@ -144,6 +150,8 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	watch.Go(func() { g.watch(connCtx, func() { stopAccepting(); kill(net.ErrClosed) }) })
 	defer watch.Wait()
 	defer kill(nil)
+
+	watch.Go(func() { g.spares.run(ctx) })
 
 	closeListener := context.AfterFunc(ctx, func() { ln.Close() })
 	err := g.accept(ctx, ln, func(c net.Conn) {
