@@ -113,6 +113,19 @@ func (c *Coordinator) RemovePasskey(ctx context.Context, actor, user, id string)
 	})
 }
 
+func (ch *change) dropPasskeys(u User) error {
+	all, err := ch.Passkeys().Of(u.ID)
+	if err != nil {
+		return err
+	}
+	for _, k := range all {
+		if err := ch.Passkeys().Delete(k.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // canSignIn reports whether u has a password, a passkey or an external issuer.
 func canSignIn(tx Tx, u User) (bool, error) {
 	if u.Password != "" {

@@ -136,14 +136,8 @@ func (ch *change) removeUser(u User) error {
 
 // dropCredentials deletes all by which u could sign in or is signed in.
 func (ch *change) dropCredentials(u User) error {
-	passkeys, err := ch.Passkeys().Of(u.ID)
-	if err != nil {
+	if err := ch.dropPasskeys(u); err != nil {
 		return err
-	}
-	for _, k := range passkeys {
-		if err := ch.Passkeys().Delete(k.ID); err != nil {
-			return err
-		}
 	}
 	links, err := ch.Links().Of(u.ID)
 	if err != nil {
