@@ -81,16 +81,25 @@ func (ch *change) homeOf(id string) (string, error) {
 
 // refused records that somebody was refused, as often as limits allow.
 func (c *Coordinator) refused(ctx context.Context, actor, action, tenant, target string, remote netip.Addr, why error) {
-	c.noteRefused(ctx, actor, action, tenant, target, fmt.Sprintf("%v: %v", remote, why))
+	c.Note(ctx, actor, action, tenant, target, fmt.Sprintf("%v: %v", remote, why))
 }
 
-func (c *Coordinator) noteRefused(ctx context.Context, actor, action, tenant, target, detail string) {
-	skipped, ok := c.limits.refusal.pass()
-	if !ok {
+// Note records in the audit log what became of an attempt to sign in or to open
+// something. It is limited: for strangers' refusals, whose actions end in .refused, all
+// in all, and for the rest by actor. So no stranger keeps anybody else's from it.
+func (c *Coordinator) Note(ctx context.Context, actor, action, tenant, target, detail string) {
+	switch refused := strings.HasSuffix(action, ".refused"); {
+	case refused && actor == actorStranger:
+		skipped, ok := c.limits.strangers.pass()
+		if !ok {
+			return
+		}
+		if skipped > 0 {
+			detail = fmt.Sprintf("%s (and %d more refusals, not recorded)", cut(detail), skipped)
+		}
+	case refused && !c.limits.refused.allow(actor), !refused && !c.limits.record.allow(actor):
+		c.log.Warn("not recorded in the audit log: too many entries of one actor", "actor", actor, "action", action)
 		return
-	}
-	if skipped > 0 {
-		detail = fmt.Sprintf("%s (and %d more refusals, not recorded)", cut(detail), skipped)
 	}
 	c.note(ctx, actor, action, tenant, target, detail)
 }
@@ -108,19 +117,5 @@ func (c *Coordinator) note(ctx context.Context, actor, action, tenant, target, d
 	})
 	if err != nil {
 		c.log.Error("not recorded in the audit log", "err", err)
-	}
-}
-
-// Note records in the audit log what became of an attempt to sign in or to open
-// something. It is limited: for refusals, whose actions end in .refused, all in all,
-// and by actor for the rest.
-func (c *Coordinator) Note(ctx context.Context, actor, action, tenant, target, detail string) {
-	switch {
-	case strings.HasSuffix(action, ".refused"):
-		c.noteRefused(ctx, actor, action, tenant, target, detail)
-	case c.limits.record.allow(actor):
-		c.note(ctx, actor, action, tenant, target, detail)
-	default:
-		c.log.Warn("not recorded in the audit log: too many entries of one actor", "actor", actor, "action", action)
 	}
 }
