@@ -294,10 +294,11 @@ func (c *Coordinator) sweepSources(ctx context.Context) {
 	}
 }
 
-// renewSource stores that a source was seen again, if it is still there.
+// renewSource stores that a source was seen again, if it is still there and was not
+// stored anew since.
 func (ch *change) renewSource(key SourceKey, seen time.Time) error {
 	s, err := ch.Sources().Get(key)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ErrNotFound) || err == nil && !seen.After(s.Seen) {
 		return nil
 	}
 	if err != nil {
