@@ -37,6 +37,9 @@ func (o *Operator) AddMember(ctx context.Context, tenant string, req postern.Use
 		if err == nil {
 			err = o.checkRole(ch, u, Grant{}, tenant, grant.Role)
 		}
+		if err == nil {
+			err = o.charge()
+		}
 		if err != nil {
 			return err
 		}
@@ -94,6 +97,9 @@ func (o *Operator) Grant(ctx context.Context, user, tenant string, req postern.G
 			return err
 		}
 		if err := o.checkRole(ch, u, old, tenant, req.Role); err != nil {
+			return err
+		}
+		if err := o.charge(); err != nil {
 			return err
 		}
 		_, err = ch.putGrant(u, tenant, req, "")

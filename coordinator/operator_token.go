@@ -38,6 +38,9 @@ func (o *Operator) CreateToken(ctx context.Context, req postern.TokenRequest) (p
 		if err == nil && row.Tenant == "" {
 			err = o.whole()
 		}
+		if err == nil {
+			err = o.charge()
+		}
 		if err != nil {
 			return err
 		}

@@ -211,6 +211,9 @@ func (o *Operator) InviteUser(ctx context.Context, user string) (postern.Invite,
 		if err := o.checkAccount(u, grants); err != nil {
 			return err
 		}
+		if err := o.charge(); err != nil {
+			return err
+		}
 		secret, i, err := ch.invite(u)
 		invite.URL, invite.Expires = o.c.PortalURL()+"/invite/"+secret, i.Expires
 		return err
@@ -236,6 +239,9 @@ func (o *Operator) DisableUser(ctx context.Context, user string) (postern.UserSt
 func (o *Operator) EnableUser(ctx context.Context, user string) (postern.UserState, error) {
 	return o.changeUser(ctx, user, func(ch *change, u User, grants []Grant) error {
 		if err := o.checkAccount(u, grants); err != nil {
+			return err
+		}
+		if err := o.charge(); err != nil {
 			return err
 		}
 		return ch.enableUser(u)

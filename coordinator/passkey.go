@@ -40,9 +40,15 @@ func (c *Coordinator) Passkey(ctx context.Context, id string) (Passkey, User, er
 }
 
 // PutPasskey adds a passkey, or replaces it after it was used: a k with a time of
-// use has to be there already.
+// use has to be there already. Passkeys are added as often as is recorded of one actor;
+// so none of them has to be limited in being removed, or used.
 func (c *Coordinator) PutPasskey(ctx context.Context, actor string, k Passkey) error {
-	return c.update(ctx, actor, func(ch *change) error { return ch.putPasskey(k) })
+	return c.update(ctx, actor, func(ch *change) error {
+		if k.Used.IsZero() && !c.limits.record.allow(actor) {
+			return tooMany()
+		}
+		return ch.putPasskey(k)
+	})
 }
 
 func (ch *change) putPasskey(k Passkey) error {

@@ -34,7 +34,7 @@ func activeUser(tx Tx, id string) (User, error) {
 	return u, err
 }
 
-// SetName changes what a user is called.
+// SetName changes what a user is called, as often as is recorded of one actor.
 func (c *Coordinator) SetName(ctx context.Context, actor, user, name string) error {
 	return c.update(ctx, actor, func(ch *change) error {
 		u, err := activeUser(ch, user)
@@ -46,6 +46,9 @@ func (c *Coordinator) SetName(ctx context.Context, actor, user, name string) err
 		}
 		if u.Name == name {
 			return nil
+		}
+		if !c.limits.record.allow(actor) {
+			return tooMany()
 		}
 		u.Name = name
 		return errors.Join(ch.Users().Put(u), ch.touchUser(u), ch.auditUser("user.name", u, name))
