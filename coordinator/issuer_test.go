@@ -252,7 +252,11 @@ func TestExternalOnly(t *testing.T) {
 	r := openRegistry(t)
 	r.issuer("login", "acme")
 	u := r.external("login", "1", "anna")
-	must(t, r.PutPasskey(t.Context(), "local", passkey(u, "k")))
+	wantProblem(t, r.PutPasskey(t.Context(), "local", passkey(u, "k")), 403, postern.CodeForbidden)
+	wantProblem(t, r.SetPassword(t.Context(), "local", u.ID, goodPassword, ""), 403, postern.CodeForbidden)
+	if all, err := r.Passkeys(t.Context(), u.ID); err != nil || len(all) > 0 || r.fresh(u).Password != "" {
+		t.Errorf("there is a password, or passkeys %+v, %v", all, err)
+	}
 	start := func(method string) (string, error) {
 		secret, _, err := r.StartSession(t.Context(), coordinator.SignIn{User: u.ID, Methods: []string{method}})
 		return secret, err
@@ -273,6 +277,7 @@ func TestExternalOnly(t *testing.T) {
 	if all := must2(r.Grants(t.Context(), u.ID)); len(all) != 0 {
 		t.Errorf("left: %+v", all)
 	}
+	must(t, r.PutPasskey(t.Context(), "local", passkey(u, "k")))
 	if _, err := start("hwk"); err != nil {
 		t.Errorf("without the issuer: %v", err)
 	}

@@ -77,6 +77,9 @@ func (ch *change) putPasskey(k Passkey) error {
 		// It was removed while it was being used. That it is gone stands.
 		return notFound(err, "passkey", k.Name, "it was removed")
 	}
+	if err := ch.checkLocal(u); err != nil {
+		return err
+	}
 	all, err := ch.Passkeys().Of(u.ID)
 	if err != nil {
 		return err

@@ -187,6 +187,9 @@ func (c *Coordinator) SetPassword(ctx context.Context, actor, user, password, ke
 		if err != nil {
 			return noUser(err, user)
 		}
+		if err := ch.checkLocal(u); err != nil {
+			return err
+		}
 		if !c.limits.record.allow(actor) {
 			return tooMany()
 		}
