@@ -79,7 +79,7 @@ func (ch *change) snapshot(prev *snapshot) (*snapshot, error) {
 const maxSection = postern.MaxMapLine / 4
 
 // maxPeople bounds what a tenant's nodes are told of its people, in bytes of JSON,
-// with all ended sessions that there may ever be of them: signing out is never
+// with all that there may ever be of ends of their sessions: signing out is never
 // refused.
 const maxPeople = postern.MaxMapLine / 2
 
@@ -111,7 +111,11 @@ func (t *tenantMap) peopleSize() int {
 		return 0
 	}
 	const ended = maxEnded * len(`"0123456789abcdef",`)
-	return jsonSize(t.people) + ended*len(t.people)
+	signedOut := slices.Clone(t.people)
+	for i := range signedOut {
+		signedOut[i].NotBefore = 9_999_999_999 // as long as it gets until the year 2286
+	}
+	return jsonSize(signedOut) + ended*len(t.people)
 }
 
 func jsonSize(v any) int {
