@@ -229,11 +229,14 @@ func (c *Coordinator) update(ctx context.Context, actor string, fn func(*change)
 		shown = ch.shown
 		return err
 	})
-	if err != nil || next == nil {
+	if err != nil {
+		return err
+	}
+	if next == nil {
 		if shown {
 			c.changed.ring()
 		}
-		return err
+		return nil
 	}
 	old := c.snapshot.Swap(next)
 	close(old.superseded)
