@@ -253,7 +253,7 @@ type Person struct {
 	ID        string   `json:"id"`    // the subject of ID tokens
 	Login     string   `json:"login"` // what they sign in with
 	Name      string   `json:"name,omitempty"`
-	Role      string   `json:"role"`                 // one of TenantRoles
+	Role      string   `json:"role"`                 // one of TenantRoles; one that is not known opens what is public
 	Groups    []string `json:"groups,omitempty"`     // labels
 	Services  []string `json:"services,omitzero"`    // names; nil: all that members may open
 	NotBefore int64    `json:"not_before,omitempty"` // Unix seconds: sign-ins before it count no longer
