@@ -32,7 +32,7 @@ func (o *Operator) CreateToken(ctx context.Context, req postern.TokenRequest) (p
 	var created postern.CreatedToken
 	err := o.update(ctx, req.Tenant, func(ch *change) error {
 		if req.Tenant != "" && !o.sees(req.Tenant) {
-			return nobodyJoins(ErrNotFound, req.Tenant)
+			return noTenant(ErrNotFound, req.Tenant)
 		}
 		row, err := ch.checkTokenRequest(req)
 		if err == nil && row.Tenant == "" {
@@ -59,7 +59,7 @@ func (o *Operator) RevokeToken(ctx context.Context, id postern.TokenID) error {
 			err = ErrNotFound
 		}
 		if err != nil {
-			return notFound(err, "token", id.String(), "postern tokens list shows all")
+			return notFound(err, "token", id.String(), "")
 		}
 		return ch.revokeToken(t)
 	})

@@ -57,7 +57,7 @@ func (c *Coordinator) SetName(ctx context.Context, actor, user, name string) err
 
 // noUser is notFound for users.
 func noUser(err error, user string) error {
-	return notFound(err, "user", user, "postern users list shows all")
+	return notFound(err, "user", user, "")
 }
 
 // parseLogin returns the login that somebody typed: trimmed and in lower case.
