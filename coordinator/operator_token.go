@@ -11,10 +11,11 @@ import (
 func (o *Operator) Tokens(ctx context.Context, tenant string) ([]postern.IssuedToken, error) {
 	all := []postern.IssuedToken{}
 	err := o.c.cfg.Store.View(ctx, func(tx Tx) error {
-		rows, err := tx.Tokens().All()
-		if tenant != "" && err == nil {
-			rows, err = tx.Tokens().In(tenant)
+		read := tx.Tokens().All
+		if tenant != "" {
+			read = func() ([]Token, error) { return tx.Tokens().In(tenant) }
 		}
+		rows, err := read()
 		for _, t := range rows {
 			if o.sees(t.Tenant) {
 				all = append(all, issuedToken(t, o.c.cfg.Now()))
