@@ -191,7 +191,7 @@ func (c *Coordinator) FirstInvitation(ctx context.Context) (secret string, ok bo
 		if first.ID == "" || !first.Disabled.IsZero() {
 			return nil
 		}
-		if can, err := canSignIn(ch, first); err != nil || can {
+		if of, err := ch.Users().Credentials(first.ID); err != nil || first.canSignIn(of[first.ID]) {
 			return err
 		}
 		secret, _, err = ch.invite(first)

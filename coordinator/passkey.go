@@ -110,11 +110,11 @@ func (c *Coordinator) RemovePasskey(ctx context.Context, actor, user, id string)
 		if err := ch.Passkeys().Delete(id); err != nil {
 			return err
 		}
-		can, err := canSignIn(ch, u)
+		left, err := ch.Users().Credentials(u.ID)
 		if err != nil {
 			return err
 		}
-		if !can {
+		if !u.canSignIn(left[u.ID]) {
 			return postern.NewProblem(http.StatusConflict, postern.CodeForbidden,
 				"this passkey is the only way to sign in", "set a password or add another passkey first")
 		}
@@ -136,14 +136,4 @@ func (ch *change) dropPasskeys(u User) error {
 }
 
 // canSignIn reports whether u has a password, a passkey or an external issuer.
-func canSignIn(tx Tx, u User) (bool, error) {
-	if u.Password != "" {
-		return true, nil
-	}
-	passkeys, err := tx.Passkeys().Of(u.ID)
-	if err != nil || len(passkeys) > 0 {
-		return true, err
-	}
-	links, err := tx.Links().Of(u.ID)
-	return len(links) > 0, err
-}
+func (u *User) canSignIn(c Credentials) bool { return u.Password != "" || c.Passkeys+c.Links > 0 }
