@@ -29,8 +29,8 @@ type snapshot struct {
 // A tenantMap is one tenant's part of a snapshot.
 type tenantMap struct {
 	Tenant
-	section *postern.Section // with all nodes and routes
-	gates   *postern.Section // the same with who is admitted, as gateways are told
+	section *postern.Section // with all nodes and routes, of the version that nodes are told
+	gates   *postern.Section // the same with who is admitted, as gateways are told, of a version of its own
 	people  []postern.Person // only nodes are told of
 	ended   []string         // the same
 	nodes   []*Member        // by name
@@ -154,7 +154,7 @@ func (ch *change) build(prev *snapshot, d Deployment) (*snapshot, error) {
 			continue // removed, with sources left in the store
 		}
 		moved := *t
-		if err := moved.buildGates(ch, next.version); err != nil {
+		if err := moved.buildGates(ch, next.version, t.gates); err != nil {
 			return nil, err
 		}
 		next.tenants[tenant] = &moved
@@ -182,7 +182,9 @@ func (s *snapshot) buildDeployment(ch *change) error {
 }
 
 func (s *snapshot) buildTenant(ch *change, name string) error {
+	var told *postern.Section // gateways
 	if old := s.tenants[name]; old != nil {
+		told = old.gates
 		s.drop(old.nodes)
 		delete(s.tenants, name)
 	}
@@ -230,7 +232,7 @@ func (s *snapshot) buildTenant(ch *change, name string) error {
 		return err
 	}
 	s.tenants[name] = t
-	return t.buildGates(ch, s.version)
+	return t.buildGates(ch, s.version, told)
 }
 
 // take reads the members of tenant, by name, into the index of all.
