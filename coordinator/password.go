@@ -171,8 +171,8 @@ func (c *Coordinator) rehash(ctx context.Context, u User, password string) {
 	}
 }
 
-// SetPassword sets a user's password, of 10 to 256 characters. All sessions of the user but
-// the one with id keep end.
+// SetPassword sets a user's password, of 10 to 256 characters, as often as is recorded of
+// one actor. All sessions of the user but the one with id keep end.
 func (c *Coordinator) SetPassword(ctx context.Context, actor, user, password, keep string) error {
 	u, err := c.User(ctx, user)
 	if err != nil {
@@ -186,6 +186,12 @@ func (c *Coordinator) SetPassword(ctx context.Context, actor, user, password, ke
 		u, err := activeUser(ch, user)
 		if err != nil {
 			return noUser(err, user)
+		}
+		if err := ch.checkLocal(u); err != nil {
+			return err
+		}
+		if !c.limits.record.allow(actor) {
+			return tooMany()
 		}
 		u.Password = hash
 		return errors.Join(ch.Users().Put(u), ch.endOthers(&u, keep), ch.auditUser("user.password", u, u.Login))

@@ -143,22 +143,22 @@ func (s *Session) goesOn(u *User, now time.Time) bool {
 // Session returns the session with that secret, and whose it is; ErrNotFound for one
 // that ended. It notes that the session is in use.
 func (c *Coordinator) Session(ctx context.Context, secret string) (Session, User, error) {
-	hash := hashSecret(secret)
-	s, u, err := c.session(ctx, func(tx Tx) (Session, error) { return tx.Sessions().Get(hash) })
+	get := func(tx Tx) (Session, error) { return tx.Sessions().Get(hashSecret(secret)) }
+	s, u, err := c.session(ctx, get)
 	if err != nil || c.cfg.Now().Sub(s.Seen) < noteUse {
 		return s, u, err
 	}
 	err = c.update(ctx, ActorUser(u.ID), func(ch *change) error {
-		now, err := ch.Sessions().Get(hash)
+		now, owner, err := goingOn(ch, get, ch.now) // it may have ended in between
 		if err != nil {
 			return err
 		}
-		if !now.goesOn(&u, ch.now) || ch.now.Sub(now.Seen) < noteUse {
-			return nil
+		if ch.now.Sub(now.Seen) >= noteUse {
+			now.Seen, now.Expires = ch.now, now.deadline(ch.now)
+			err = ch.Sessions().Put(now)
 		}
-		now.Seen, now.Expires = ch.now, now.deadline(ch.now)
-		s = now
-		return ch.Sessions().Put(now)
+		s, u = now, owner
+		return err
 	})
 	if errors.Is(err, ErrNotFound) {
 		return Session{}, User{}, err
@@ -177,17 +177,22 @@ func (c *Coordinator) SessionByID(ctx context.Context, id string) (Session, User
 
 func (c *Coordinator) session(ctx context.Context, get func(Tx) (Session, error)) (s Session, u User, err error) {
 	err = c.cfg.Store.View(ctx, func(tx Tx) (err error) {
-		if s, err = get(tx); err != nil {
-			return err
-		}
-		if u, err = activeUser(tx, s.User); err != nil {
-			return err
-		}
-		if !s.goesOn(&u, c.cfg.Now()) {
-			return fmt.Errorf("session %s has ended: %w", s.ID, ErrNotFound)
-		}
-		return nil
+		s, u, err = goingOn(tx, get, c.cfg.Now())
+		return err
 	})
+	return s, u, err
+}
+
+// goingOn returns the session that get does and whose it is, if it is good at now.
+func goingOn(tx Tx, get func(Tx) (Session, error), now time.Time) (Session, User, error) {
+	s, err := get(tx)
+	if err != nil {
+		return Session{}, User{}, err
+	}
+	u, err := activeUser(tx, s.User)
+	if err == nil && !s.goesOn(&u, now) {
+		err = fmt.Errorf("session %s has ended: %w", s.ID, ErrNotFound)
+	}
 	if err != nil {
 		return Session{}, User{}, err
 	}

@@ -14,7 +14,7 @@ const quarantine = 30 * 24 * time.Hour
 
 // noTenant is notFound for tenants.
 func noTenant(err error, tenant string) error {
-	return notFound(err, "tenant", tenant, "postern tenants list shows all")
+	return notFound(err, "tenant", tenant, "")
 }
 
 func (ch *change) addTenant(req postern.TenantRequest) (Tenant, error) {

@@ -229,6 +229,7 @@ func (p *Portal) signInCallback(w http.ResponseWriter, r *http.Request) {
 		p.refuseIssuer(w, r, i, err, answerProblem(i, err))
 		return
 	}
+	e.Remote = remoteOf(r)
 	u, err := p.c.SignInExternal(r.Context(), e)
 	if err == nil {
 		err = p.startSession(w, r, u.ID, byIssuer)
