@@ -149,6 +149,7 @@ var notices = map[string]string{
 	"everywhere": "You are signed out everywhere.",
 	"name":       "Your name was changed.",
 	"password":   "Your password was set. All your other sessions have ended.",
+	"sure":       "You confirmed that it is you. For five minutes you can change how you sign in.",
 	"passkey":    "The passkey was added. You can sign in with it from now on.",
 	"unkeyed":    "The passkey was removed.",
 	"session":    "The session has ended.",

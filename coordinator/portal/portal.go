@@ -39,6 +39,7 @@ type Portal struct {
 	external *external
 	streams  *streams
 	provider *provider
+	sure     *underWay[struct{}] // sessions whose users confirmed that it is them, by id
 }
 
 // New returns a portal. It starts nothing.
@@ -52,7 +53,7 @@ func New(cfg Config) (*Portal, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Portal{cfg: cfg, c: cfg.Coordinator, log: cfg.Logger, streams: newStreams()}
+	p := &Portal{cfg: cfg, c: cfg.Coordinator, log: cfg.Logger, streams: newStreams(), sure: newUnderWay[struct{}](cfg.Now)}
 	var err error
 	if p.logo, err = logoFile(cfg.Logo); err != nil {
 		return nil, fmt.Errorf("portal: %w", err)
@@ -104,6 +105,9 @@ func (p *Portal) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /account", p.signedIn(p.accountPage))
 	mux.HandleFunc("POST /account/name", p.signedIn(p.setName))
 	mux.HandleFunc("POST /account/password", p.signedIn(p.setPassword))
+	mux.HandleFunc("POST /account/confirm", p.signedIn(p.confirmPassword))
+	mux.HandleFunc("POST /account/confirm/passkey", p.signedIn(p.confirmPasskey))
+	mux.HandleFunc("POST /account/confirm/passkey/finish", p.signedIn(p.confirmPasskeyFinish))
 	mux.HandleFunc("POST /account/passkeys", p.signedIn(p.addPasskey))
 	mux.HandleFunc("POST /account/passkeys/finish", p.signedIn(p.addPasskeyFinish))
 	mux.HandleFunc("POST /account/passkeys/{id}/remove", p.signedIn(p.removePasskey))

@@ -51,6 +51,14 @@ func (u *underWay[T]) put(key string, browser [32]byte, what T) {
 	u.order = append(u.order, key)
 }
 
+// has reports whether something was put under key for browser, and leaves it there.
+func (u *underWay[T]) has(key string, browser [32]byte) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	b, ok := u.all[key]
+	return ok && b.browser == browser && u.now().Before(b.until)
+}
+
 // take returns what was put under key for browser, and forgets it.
 func (u *underWay[T]) take(key string, browser [32]byte) (what T, ok bool) {
 	u.mu.Lock()
