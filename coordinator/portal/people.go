@@ -104,8 +104,15 @@ type person struct {
 	postern.UserState
 	All     bool             // who looks operates the whole deployment
 	Self    bool             // who looks is the one
+	May     []personGrant    // the grants
 	Others  []postern.Tenant // without a grant
 	Problem *postern.Problem
+}
+
+// A personGrant is a grant as its person's page shows it.
+type personGrant struct {
+	postern.UserGrant
+	By string // title of the issuer that decides about it; empty: people do
 }
 
 func (p *Portal) personPage(w http.ResponseWriter, r *http.Request, me coordinator.User, o *coordinator.Operator) {
@@ -123,6 +130,20 @@ func (p *Portal) showPerson(w http.ResponseWriter, r *http.Request, me coordinat
 	if err != nil {
 		p.fail(w, r, err)
 		return
+	}
+	issuers, err := p.c.Issuers(r.Context())
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	for _, g := range u.Grants {
+		may := personGrant{UserGrant: g, By: g.Issuer}
+		for _, i := range issuers {
+			if i.Name == g.Issuer {
+				may.By = i.Title
+			}
+		}
+		v.May = append(v.May, may)
 	}
 	for _, t := range tenants {
 		if !slices.ContainsFunc(u.Grants, func(g postern.UserGrant) bool { return g.Tenant == t.Name }) {
