@@ -27,7 +27,8 @@ const (
 	deviceLife     = 10 * time.Minute // for the user to come by
 	deviceInterval = 5 * time.Second  // between two questions of a program
 	maxDevices     = 1024             // that wait
-	sourceDevices  = 16               // of them, from one address
+	sourceDevices  = 16               // of them, from one source, see coordinator.SourceOf
+	maxAgent       = 200              // bytes of what a program says that it is
 )
 
 // Answers of a user.
@@ -72,15 +73,15 @@ func (s *devices) put(d device) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d.Begun, d.interval = s.now(), deviceInterval
-	source := 0
+	source, same := coordinator.SourceOf(d.Remote), 0
 	for _, other := range s.byUser {
 		if d.Begun.Sub(other.Begun) >= deviceLife {
 			s.drop(other)
-		} else if other.Remote == d.Remote {
-			source++
+		} else if coordinator.SourceOf(other.Remote) == source {
+			same++
 		}
 	}
-	if len(s.byUser) >= maxDevices || source >= sourceDevices || s.byUser[d.UserCode] != nil {
+	if len(s.byUser) >= maxDevices || same >= sourceDevices || s.byUser[d.UserCode] != nil {
 		return false
 	}
 	s.byUser[d.UserCode], s.byCode[d.hash] = &d, &d
@@ -163,8 +164,9 @@ func (v *provider) DeviceAuthorization(ctx context.Context, r *op.ClientRequest[
 	if err != nil {
 		return nil, v.fail(ctx, err)
 	}
+	agent := r.Header.Get("User-Agent")
 	d := device{
-		UserCode: userCode, Host: host, Agent: r.Header.Get("User-Agent"), Remote: a.remote, hash: sha256.Sum256([]byte(deviceCode)),
+		UserCode: userCode, Host: host, Agent: agent[:min(len(agent), maxAgent)], Remote: a.remote, hash: sha256.Sum256([]byte(deviceCode)),
 	}
 	if !v.devices.put(d) {
 		v.note(ctx, a, "token.refused", v.p.c.TenantAt(host), host, "too many programs wait to be let in")

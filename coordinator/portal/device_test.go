@@ -156,6 +156,15 @@ func TestDeviceFlow(t *testing.T) {
 	d.wantLog("session.end", "user:"+d.ann.ID, device.ID)
 }
 
+// TestDeviceAgent: what a program says that it is stands nowhere that somebody reads.
+func TestDeviceAgent(t *testing.T) {
+	d := newSignIns(t)
+	ann, program := d.signedIn("ann"), d.program()
+	program.header.Set("User-Agent", "Your IT department. "+strings.Repeat("x", 8<<10))
+	g := program.beginDevice(acmeHost)
+	ann.get("/device?user_code="+g.UserCode).want(http.StatusOK, "An unknown program").wantNot("IT department", "xxx")
+}
+
 func TestDeviceRefused(t *testing.T) {
 	d := newSignIns(t)
 	ann, bob, program := d.signedIn("ann"), d.signedIn("bob"), d.program()

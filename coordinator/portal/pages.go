@@ -288,7 +288,8 @@ func timeHTML(t time.Time, attribute string) template.HTML {
 	return template.HTML(fmt.Sprintf(`<time datetime="%s"%s>%s</time>`, t.Format(time.RFC3339), attribute, t.Format("2 Jan 2006, 15:04 UTC")))
 }
 
-// agentName returns a User-Agent header as people call it.
+// agentName returns a User-Agent header as people call it, in words of ours alone: a
+// stranger's would stand where somebody decides whether to let them in.
 func agentName(agent string) string {
 	name := firstOf(agent, []string{"Edg", "Edge", "OPR", "Opera", "Firefox", "Firefox", "FxiOS", "Firefox", "CriOS", "Chrome", "Chrome", "Chrome", "Safari", "Safari", "curl", "curl", "postern", "Postern"})
 	system := firstOf(agent, []string{"iPhone", "iPhone", "iPad", "iPad", "Android", "Android", "Windows", "Windows", "Mac OS", "macOS", "CrOS", "ChromeOS", "Linux", "Linux"})
@@ -297,10 +298,8 @@ func agentName(agent string) string {
 		return name + " on " + system
 	case name != "" || system != "":
 		return name + system
-	case agent == "":
-		return "An unknown browser"
 	}
-	return agent
+	return "An unknown program"
 }
 
 // firstOf returns the name behind the first mark in pairs that s has.

@@ -2,6 +2,7 @@ package portal
 
 import (
 	"fmt"
+	"net/netip"
 	"net/url"
 	"testing"
 	"time"
@@ -46,6 +47,27 @@ func TestUnderWay(t *testing.T) {
 	}
 }
 
+// TestDevices: one network does not fill what waits, from however many addresses.
+func TestDevices(t *testing.T) {
+	s := newDevices(time.Now)
+	n := 0
+	put := func(remote string) bool {
+		n++
+		return s.put(device{UserCode: fmt.Sprint(n), hash: [32]byte{byte(n), byte(n >> 8)}, Remote: netip.MustParseAddr(remote)})
+	}
+	for i := range sourceDevices {
+		if !put(fmt.Sprintf("2001:db8::%x", i)) {
+			t.Fatalf("number %d of a network is refused", i)
+		}
+	}
+	if put("2001:db8::ffff:1") {
+		t.Error("a network has more than its share")
+	}
+	if !put("2001:db8:0:1::1") || !put("192.0.2.1") {
+		t.Error("another network is refused")
+	}
+}
+
 func TestAgentName(t *testing.T) {
 	tests := []struct{ agent, want string }{
 		{"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36", "Chrome on Linux"},
@@ -53,8 +75,8 @@ func TestAgentName(t *testing.T) {
 		{"Mozilla/5.0 (Macintosh; Intel Mac OS X 10.15; rv:153.0) Gecko/20100101 Firefox/153.0", "Firefox on macOS"},
 		{"Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/19.0 Mobile/15E148 Safari/604.1", "Safari on iPhone"},
 		{"curl/8.0", "curl"},
-		{"ada's laptop", "ada's laptop"},
-		{"", "An unknown browser"},
+		{"Your IT department. Choose: Let it in", "An unknown program"},
+		{"", "An unknown program"},
 	}
 	for _, tt := range tests {
 		if got := agentName(tt.agent); got != tt.want {
