@@ -147,7 +147,7 @@ func unsure() *postern.Problem {
 func (p *Portal) confirmPassword(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User) {
 	err := p.checkCurrent(r, u)
 	if err == nil {
-		p.sure.put(s.ID, knowBrowser(w, r), struct{}{})
+		p.sure.put(s.ID, knowBrowser(w, r), remoteOf(r), struct{}{})
 	}
 	p.settle(w, r, s, u, "confirm", "sure", err)
 }
@@ -158,7 +158,7 @@ func (p *Portal) confirmPasskey(w http.ResponseWriter, r *http.Request, _ coordi
 
 func (p *Portal) confirmPasskeyFinish(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User) {
 	if _, ok := p.usedPasskey(w, r, confirming+u.ID); ok {
-		p.sure.put(s.ID, knowBrowser(w, r), struct{}{})
+		p.sure.put(s.ID, knowBrowser(w, r), remoteOf(r), struct{}{})
 		writeJSON(w, onward{"/account?done=sure"})
 	}
 }

@@ -348,6 +348,20 @@ func TestExternalState(t *testing.T) {
 	})
 }
 
+// TestExternalLimit: who begins to sign in with an issuer again and again is stopped.
+func TestExternalLimit(t *testing.T) {
+	i := newIssuer(t)
+	d := withIssuer(t, i)
+	b := d.browser()
+	for range 120 {
+		b.get("/sign-in/with/acme").want(http.StatusSeeOther)
+	}
+	b.get("/sign-in/with/acme").want(http.StatusTooManyRequests, "Too many sign-ins were begun")
+	d.wantLog("signin.refused", "acme", "too many sign-ins")
+	d.clock.advance(time.Second)
+	b.leave(i, "acme", "/")
+}
+
 func TestExternalClaims(t *testing.T) {
 	tests := []struct {
 		name   string

@@ -94,7 +94,7 @@ func (p *Portal) askPasskey(w http.ResponseWriter, r *http.Request, whose string
 		p.fail(w, r, err)
 		return
 	}
-	p.passkeys.begun.put(session.Challenge, knowBrowser(w, r), ceremony{*session, whose})
+	p.passkeys.begun.put(session.Challenge, knowBrowser(w, r), remoteOf(r), ceremony{*session, whose})
 	writeJSON(w, options.Response)
 }
 
@@ -223,7 +223,7 @@ func (p *Portal) beginPasskey(w http.ResponseWriter, r *http.Request, u coordina
 		p.fail(w, r, err)
 		return
 	}
-	p.passkeys.begun.put(session.Challenge, knowBrowser(w, r), ceremony{*session, whose})
+	p.passkeys.begun.put(session.Challenge, knowBrowser(w, r), remoteOf(r), ceremony{*session, whose})
 	writeJSON(w, options.Response)
 }
 

@@ -180,11 +180,10 @@ func (v *provider) decide(w http.ResponseWriter, r *http.Request, req authReques
 		v.refuseAtClient(w, r, req, refusal("login_required", "nobody is signed in"))
 	case !v.p.c.AllowPost(remoteOf(r)):
 		v.noteRefused(r, req, errors.New("too many sign-ins"))
-		v.p.refuse(w, r, postern.NewProblem(http.StatusTooManyRequests, postern.CodeTooMany,
-			"too many sign-ins were begun from your address in a short time", "wait a minute and try again"))
+		v.p.refuse(w, r, tooManySignIns())
 	default:
 		id := rand.Text()
-		v.requests.put(id, knowBrowser(w, r), req)
+		v.requests.put(id, knowBrowser(w, r), remoteOf(r), req)
 		next := signInURL(pathContinue + "?id=" + id)
 		if again {
 			next += "&again=1"

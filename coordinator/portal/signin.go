@@ -107,6 +107,11 @@ func (p *Portal) signInPassword(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+func tooManySignIns() *postern.Problem {
+	return postern.NewProblem(http.StatusTooManyRequests, postern.CodeTooMany,
+		"too many sign-ins were begun from your address in a short time", "wait a minute and try again")
+}
+
 // admitTimeout is how long somebody waits for the gateways to let them through.
 const admitTimeout = time.Second
 
