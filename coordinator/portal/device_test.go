@@ -12,6 +12,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
+	"postern"
 	"postern/coordinator"
 )
 
@@ -252,6 +253,33 @@ func TestRefreshTwice(t *testing.T) {
 	}
 	d.clock.advance(31 * 24 * time.Hour)
 	program.refresh(other.Refresh).wantError(400, "invalid_grant")
+}
+
+// A refresh token is used up by who gets something for it, and by nothing else.
+func TestRefreshFails(t *testing.T) {
+	d := newSignIns(t)
+	ann, program := d.signedIn("ann"), d.program()
+	got := d.let(ann, program, acmeHost)
+
+	d.acme.publish(postern.Service{Name: postern.DefaultService, Access: postern.Access{Who: postern.AccessPublic}})
+	program.refresh(got.Refresh).wantError(400, "invalid_target")
+	d.acme.publish(ledger)
+	got = program.refresh(got.Refresh).tokens()
+
+	// Whichever look at the disk fails, it is the disk's fault.
+	for failing := int64(1); ; failing++ {
+		d.disk.left.Store(failing)
+		a := program.refresh(got.Refresh)
+		if a.status == http.StatusOK {
+			if failing < 4 {
+				t.Errorf("the disk was looked at %d times only", failing-1)
+			}
+			break
+		}
+		a.wantError(500, "server_error")
+	}
+	d.disk.left.Store(0)
+	program.refresh(got.Refresh).wantError(400, "invalid_grant")
 }
 
 // Codes are not to be guessed, nor programs to wait without number.
