@@ -63,8 +63,8 @@ func TestTenantManager(t *testing.T) {
 	d := deploy(t, nil)
 	newCompany(d, "acme", "Acme AG", ledger)
 	globex := newCompany(d, "globex", "Globex", ledger)
-	d.member("ada", "acme", postern.TenantAdmin)
-	d.member("carl", "acme", postern.TenantMember)
+	ada := d.member("ada", "acme", postern.TenantAdmin)
+	carl := d.member("carl", "acme", postern.TenantMember)
 	gus := d.member("gus", "globex", postern.TenantOwner)
 	foreign, err := d.Local().CreateToken(t.Context(), postern.TokenRequest{Tenant: "globex"})
 	must(t, err)
@@ -80,6 +80,16 @@ func TestTenantManager(t *testing.T) {
 		a.wantNot("globex", "Globex", "gus", foreign.ID.String())
 	}
 	b.get("/admin/nodes").want(200, "office", "acme").wantNot("Gateways", "gw-acme")
+	// What they may do is offered, and what they may not is not.
+	_, err = d.Local().AddRoute(t.Context(), postern.RouteRequest{Host: "books.acme.example", Tenant: "acme"})
+	must(t, err)
+	b.get("/admin/routes").want(200, "books.acme.example", "Whoever operates the whole deployment").wantNot("Remove", "Add the route")
+	carls := "/admin/people/" + carl.ID
+	b.get(carls).want(200, "Disable the account").wantNot("Remove the person")
+	b.post(carls + "/disable").wantTo(carls + "?done=disabled")
+	b.get(carls).want(200, "Enable")
+	b.post(carls + "/enable").wantTo(carls + "?done=enabled")
+	b.get("/admin/people/"+ada.ID).want(200, "This is your own account").wantNot("Disable")
 	b.get("/admin/people").want(200, "carl").wantNot("Operates the whole deployment")
 	for _, path := range []string{
 		"/admin/people/" + gus.ID + "/invite", "/admin/people/" + gus.ID + "/disable", "/admin/people/" + gus.ID + "/remove",
@@ -96,13 +106,13 @@ func TestTenantManager(t *testing.T) {
 	b.post("/admin/people", "login", "eve", "operator", "1").want(404)
 	b.post("/admin/people", "login", "eve", "tenant", "acme").want(200, "Invitation for eve")
 
-	carl := d.signedIn("carl")
-	carl.get("/").want(200).wantNot("People")
+	member := d.signedIn("carl")
+	member.get("/").want(200).wantNot("People")
 	for _, path := range []string{"/admin/people", "/admin/nodes", "/admin/routes", "/admin/tokens", "/admin/audit", "/admin/audit/export?format=csv"} {
-		carl.get(path).want(403, "for those who manage a company")
+		member.get(path).want(403, "for those who manage a company")
 		d.browser().get(path).want(http.StatusSeeOther)
 	}
-	carl.post("/admin/tokens", "for", "acme", "uses", "1", "days", "1").want(403)
+	member.post("/admin/tokens", "for", "acme", "uses", "1", "days", "1").want(403)
 }
 
 func TestNodes(t *testing.T) {
@@ -126,8 +136,10 @@ func TestRoutes(t *testing.T) {
 	d.operator("root")
 	b := d.signedIn("root")
 	b.get("/admin/routes").want(200, "No route yet", "There is no company yet")
-	newCompany(d, "acme", "Acme AG", ledger)
-	b.get("/admin/routes").want(200, "acme.apps.test", "Offline", "acme / default")
+	acme := newCompany(d, "acme", "Acme AG", ledger)
+	s := b.follow(b.get("/admin/routes").want(200, "acme.apps.test", "Offline", "acme / default").source())
+	acme.come()
+	s.until("Online")
 	b.post("/admin/routes", "host", "acme.apps.test", "tenant", "acme").want(422, "Give a service its own domain", "acme.apps.test")
 	b.post("/admin/routes", "host", "Books.Acme.Example", "tenant", "acme").wantTo("/admin/routes?done=route")
 	b.get("/admin/routes?done=route").want(200, "The route was added", "books.acme.example", "own domain")
