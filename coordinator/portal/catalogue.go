@@ -50,7 +50,11 @@ type catalogue struct {
 	Favourites []favourite
 	Tenants    []tenantTiles
 	Tiles      int
-	Operates   bool
+
+	// Of who sees no tile:
+	Operates  bool
+	Published bool   // something is, that they operate
+	User      string // id
 }
 
 // tenantTiles are the tiles of one tenant.
@@ -153,7 +157,14 @@ func (p *Portal) viewCatalogue(r *http.Request, u coordinator.User, _ url.Values
 		if err != nil {
 			return nil, err
 		}
-		c.Operates = o != nil
+		if o == nil {
+			return c, nil
+		}
+		routes, err := o.Routes(r.Context(), "")
+		if err != nil {
+			return nil, err
+		}
+		c.Operates, c.Published, c.User = true, len(routes) > 0, u.ID
 	}
 	return c, nil
 }

@@ -29,6 +29,7 @@ func (p *Portal) operatorRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /admin/routes/{host}/remove", p.operates(p.removeRoute))
 
 	mux.HandleFunc("GET /admin/tokens", p.operates(p.tokensPage))
+	mux.HandleFunc("POST /admin/companies", p.operates(p.addCompany))
 	mux.HandleFunc("POST /admin/tokens", p.operates(p.createToken))
 	mux.HandleFunc("POST /admin/tokens/{id}/revoke", p.operates(p.revokeToken))
 
@@ -60,6 +61,11 @@ func (p *Portal) operator(r *http.Request, u coordinator.User) (*coordinator.Ope
 			"this page is for those who manage a company", "if you should, ask an owner of the company to make you an admin")
 	}
 	return o, err
+}
+
+// label returns what somebody typed for a name as the DNS label that they mean.
+func label(s string) string {
+	return strings.Join(strings.Fields(strings.ToLower(s)), "-")
 }
 
 // names returns the names in s, between commas or spaces; nil if there are none.

@@ -171,6 +171,41 @@ func TestTokens(t *testing.T) {
 	d.wantLog("token.create", "acme")
 }
 
+// TestCompanies: who operates the whole deployment needs no command line for the first
+// company, and nobody else adds one.
+func TestCompanies(t *testing.T) {
+	d := deploy(t, nil)
+	d.operator("root")
+	b := d.signedIn("root")
+	a := b.get("/admin/tokens").want(200, "Add a company", "https://acme.apps.test").wantNot("A node of")
+	if strings.Index(a.body, "Add a company") > strings.Index(a.body, "Let a machine join") {
+		t.Error("a token comes before what it is for")
+	}
+	b.post("/admin/companies", "title", "Acme AG", "name", "ac_me").want(422, "Add a company", `"ac_me"`, "A gateway")
+	b.post("/admin/companies", "title", " Acme AG ", "name", "Acme Bern").wantTo("/admin/tokens?done=company")
+	b.get("/admin/tokens?done=company").want(200, "The company was added", "A node of Acme AG", "Add a company")
+	b.post("/admin/companies", "title", "Acme", "name", "acme-bern").want(409, "already", "Add a company")
+	d.wantLog("tenant.add", "user:", "acme-bern", "Acme AG")
+	d.member("ada", "acme-bern", postern.TenantOwner)
+	ada := d.signedIn("ada")
+	ada.get("/admin/tokens").want(200, "A node of Acme AG").wantNot("Add a company")
+	ada.post("/admin/companies", "title", "Globex", "name", "globex").want(404, "operates the whole deployment")
+}
+
+// TestNothingOpen: who operates everything and was granted nothing is told so.
+func TestNothingOpen(t *testing.T) {
+	d := deploy(t, nil)
+	u := d.operator("root")
+	b := d.signedIn("root")
+	b.get("/").want(200, "Nothing is published yet", "Make a join token")
+	newCompany(d, "acme", "Acme AG", ledger)
+	a := b.get("/").want(200, "Nothing is open to you yet", "You manage what is published here").wantNot("Nothing is published")
+	b.get(a.find(`<a class="button main" href="([^"]*)"`)).want(200, "root", "Let them open")
+	_, err := d.Local().Grant(t.Context(), u.ID, "acme", postern.GrantRequest{})
+	must(t, err)
+	b.get("/").want(200, "Ledger")
+}
+
 func TestAudit(t *testing.T) {
 	d := deploy(t, nil)
 	d.tenant("acme", "Acme AG")

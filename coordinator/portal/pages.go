@@ -158,6 +158,7 @@ var notices = map[string]string{
 	"disabled":   "The account is disabled. All its sessions have ended.",
 	"enabled":    "The account can sign in again.",
 	"person":     "The person was removed.",
+	"company":    "The company was added. Its first machine joins with a token.",
 	"node":       "The node was removed.",
 	"gateway":    "The gateway was removed.",
 	"route":      "The route was added.",
