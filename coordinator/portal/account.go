@@ -10,13 +10,14 @@ import (
 
 // An account is what its page is made from.
 type account struct {
-	User     coordinator.User
-	External string // title of the issuer that decides about the account; empty: none
-	Passkeys []coordinator.Passkey
-	Sessions []accountSession
-	Sure     bool // the user confirmed that it is them
-	Problem  *postern.Problem
-	Field    string // "name", "password", "passkeys" or "confirm": where Problem belongs
+	User      coordinator.User
+	External  string // title of the issuer that decides about the account; empty: none
+	Passkeys  []coordinator.Passkey
+	Sessions  []accountSession
+	Admission admission
+	Sure      bool // the user confirmed that it is them
+	Problem   *postern.Problem
+	Field     string // "name", "password", "passkeys" or "confirm": where Problem belongs
 }
 
 type accountSession struct {
@@ -43,7 +44,7 @@ func (p *Portal) accountPage(w http.ResponseWriter, r *http.Request, s coordinat
 
 // showAccount answers with u's account, and problem at field if not nil.
 func (p *Portal) showAccount(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User, field string, problem *postern.Problem) {
-	a := account{User: u, Sure: p.isSure(r, s), Problem: problem, Field: field}
+	a := account{User: u, Admission: p.admission(r, u.ID), Sure: p.isSure(r, s), Problem: problem, Field: field}
 	var err error
 	if a.Passkeys, err = p.c.Passkeys(r.Context(), u.ID); err != nil {
 		p.fail(w, r, err)

@@ -50,6 +50,7 @@ type catalogue struct {
 	Favourites []favourite
 	Tenants    []tenantTiles
 	Tiles      int
+	Admission  admission
 
 	// Of who sees no tile:
 	Operates  bool
@@ -152,6 +153,7 @@ func (p *Portal) viewCatalogue(r *http.Request, u coordinator.User, _ url.Values
 		return nil, err
 	}
 	c := newCatalogue(tiles)
+	c.Admission = p.admission(r, u.ID)
 	if c.Tiles == 0 {
 		o, err := p.c.Operator(r.Context(), u.ID)
 		if err != nil {

@@ -127,6 +127,7 @@ type visit struct {
 	session coordinator.Session
 	user    coordinator.User
 	ok      bool
+	held    bool // where they are was not let through in time
 }
 
 type visitKey struct{}
