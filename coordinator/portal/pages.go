@@ -66,6 +66,7 @@ var functions = template.FuncMap{
 	"time":     timeElement,
 	"date":     dateElement,
 	"sentence": sentence,
+	"hint":     hintOf,
 	"initial":  initial,
 	"join":     func(all []string) string { return strings.Join(all, ", ") },
 	"plural":   plural,
@@ -186,12 +187,28 @@ var headings = map[string]string{
 	postern.CodeTokenRevoked: "This link is good no longer",
 }
 
+// hints say what to do about a problem that says nothing of it itself, to people who
+// have a browser and nothing else.
+var hints = map[string]string{
+	postern.CodeInvalid:      "change it and try again",
+	postern.CodeUnauthorized: "sign in and try again",
+	postern.CodeForbidden:    "ask whoever manages it",
+	postern.CodeNotFound:     "it may have been removed a moment ago; load the page again, or begin at your start page",
+	postern.CodeTaken:        "choose another name",
+	postern.CodeTooMany:      "wait a minute and try again",
+	postern.CodeUnavailable:  "try again in a minute; if it goes on, tell whoever operates this portal",
+	postern.CodeInternal:     "try again in a minute; if it goes on, tell whoever operates this portal, whose log says why",
+}
+
+func hintOf(p *postern.Problem) string { return cmp.Or(p.Hint, hints[p.Code]) }
+
 // refuse answers with a page that says what is wrong and what to do, or, where
 // JSON is asked for, with problem itself.
 func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, problem *postern.Problem) {
 	if problem.Status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "60")
 	}
+	problem = postern.NewProblem(problem.Status, problem.Code, problem.Detail, hintOf(problem))
 	c := complaint{problem, headings[problem.Code]}
 	if c.Heading == "" {
 		c.Heading = "That did not work"
@@ -201,7 +218,7 @@ func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, problem *postern
 		// In place of what the script wanted to change, the page's own line says it.
 		w.Header().Set("HX-Retarget", "#notice")
 		w.Header().Set("HX-Reswap", "innerHTML")
-		p.write(w, problem.Status, "problem", "complaint", c)
+		p.write(w, problem.Status, "problem", "complaint", problem)
 	case wantsHTML(r):
 		p.render(w, r, problem.Status, "problem", c)
 	default:

@@ -6,11 +6,14 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"postern"
 )
 
 func TestUnderWay(t *testing.T) {
@@ -139,6 +142,25 @@ func TestAgentName(t *testing.T) {
 	for _, tt := range tests {
 		if got := agentName(tt.agent); got != tt.want {
 			t.Errorf("agentName(%q) = %q, want %q", tt.agent, got, tt.want)
+		}
+	}
+}
+
+// TestHints: whatever a problem leaves unsaid, its page says what to do.
+func TestHints(t *testing.T) {
+	all, err := parsePages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for code := range headings {
+		if hints[code] == "" && !strings.HasPrefix(code, "token_") {
+			t.Errorf("no hint for %s", code)
+		}
+	}
+	for hint, want := range map[string]string{"": sentence(hints[postern.CodeNotFound]), "look elsewhere": "Look elsewhere."} {
+		html, err := all.execute("problem", "complaint", postern.NewProblem(404, postern.CodeNotFound, "gone", hint))
+		if err != nil || !strings.Contains(string(html), want) {
+			t.Errorf("for hint %q got %s, %v; want %q", hint, html, err, want)
 		}
 	}
 }
