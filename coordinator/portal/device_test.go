@@ -185,6 +185,8 @@ func TestDeviceRefused(t *testing.T) {
 	ann.post("/device", "user_code", g.UserCode, "answer", "deny").want(http.StatusOK, "not let in")
 	program.poll(g).wantError(400, "access_denied")
 	program.poll(g).wantError(400, "invalid_grant")
+	d.wantLog("token.refused", "access_denied")
+	d.wantLog("token.refused", "no such device_code")
 	d.wantLog("authorize.refused", "user:"+d.ann.ID, "acme", acmeHost, "by the user")
 	d.wantLog("authorize.refused", "user:"+d.bob.ID, "acme", acmeHost, "may not open")
 
@@ -199,6 +201,14 @@ func TestDeviceRefused(t *testing.T) {
 	d.clock.advance(10 * time.Minute)
 	ann.post("/device", "user_code", g.UserCode, "answer", "allow").want(http.StatusNotFound, "No program waits")
 	hasty().wantError(400, "expired_token")
+
+	entries, err := d.Local().Audit(t.Context(), coordinator.AuditQuery{Action: "token", Limit: 100})
+	must(t, err)
+	for _, e := range entries {
+		if strings.Contains(e.Detail, "pending") || strings.Contains(e.Detail, "slow_down") {
+			t.Errorf("who shall ask again is in the audit log: %s", e.Detail)
+		}
+	}
 
 	// Another site's page allows nothing.
 	g = program.beginDevice(acmeHost)
@@ -294,6 +304,7 @@ func TestDeviceLimits(t *testing.T) {
 	}
 	ann.post("/device", "user_code", "BBBB-BBBB").want(http.StatusTooManyRequests)
 	d.wantLog("authorize.refused", "user:"+d.ann.ID, "no program waits")
+	d.wantLog("authorize.refused", "user:"+d.ann.ID, "too many codes were tried")
 	for range 16 {
 		program.beginDevice(acmeHost)
 	}

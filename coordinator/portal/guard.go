@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"postern"
+	"postern/coordinator"
 )
 
 // maxBody bounds a request's body, in bytes.
@@ -53,6 +54,9 @@ func (p *Portal) guard(next http.Handler) http.Handler {
 func (p *Portal) limit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead && !p.c.AllowPost(remoteOf(r)) {
+			if p.floods.allow(coordinator.SourceOf(remoteOf(r)).String(), p.cfg.Now()) {
+				p.noteStranger(r, "request.refused", r.URL.Path, "too much was asked in a short time")
+			}
 			p.refuse(w, r, postern.NewProblem(http.StatusTooManyRequests, postern.CodeTooMany,
 				"too much was asked from your address in a short time", "wait a minute and try again"))
 			return

@@ -341,12 +341,22 @@ func (a *answer) want(status int, texts ...string) *answer {
 	if a.status != status {
 		a.t.Fatalf("%s: got status %d, want %d: %s", a.what, a.status, status, a.text())
 	}
+	a.wantChallenge()
 	for _, text := range texts {
 		if !strings.Contains(a.text(), text) {
 			a.t.Fatalf("%s: no %q in %s", a.what, text, a.text())
 		}
 	}
 	return a
+}
+
+// wantChallenge fails the test if a is a 401 that says nothing of how to sign in (RFC
+// 9110, section 11.6.1).
+func (a *answer) wantChallenge() {
+	a.t.Helper()
+	if got := a.header.Get("WWW-Authenticate") != ""; got != (a.status == http.StatusUnauthorized) {
+		a.t.Errorf("%s: status %d, WWW-Authenticate is %q", a.what, a.status, a.header.Get("WWW-Authenticate"))
+	}
 }
 
 func (a *answer) wantNot(texts ...string) *answer {

@@ -208,6 +208,7 @@ func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, problem *postern
 	if problem.Status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "60")
 	}
+	challenge(w, problem.Status)
 	problem = postern.NewProblem(problem.Status, problem.Code, problem.Detail, hintOf(problem))
 	c := complaint{problem, headings[problem.Code]}
 	if c.Heading == "" {
@@ -225,6 +226,14 @@ func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, problem *postern
 		w.Header().Set("Content-Type", "application/problem+json")
 		w.WriteHeader(problem.Status)
 		json.NewEncoder(w).Encode(problem) // the reader's trouble if it fails
+	}
+}
+
+// challenge sets what an answer with that status has to say of how to sign in (RFC 9110,
+// section 11.6.1: a MUST). Browsers do nothing of their own about this scheme.
+func challenge(w http.ResponseWriter, status int) {
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 }
 

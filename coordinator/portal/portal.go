@@ -39,6 +39,7 @@ type Portal struct {
 	external *external
 	streams  *streams
 	provider *provider
+	floods   *rates              // of what the audit log has of sources that ask too much
 	sure     *underWay[struct{}] // sessions whose users confirmed that it is them, by id
 }
 
@@ -53,7 +54,7 @@ func New(cfg Config) (*Portal, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Portal{cfg: cfg, c: cfg.Coordinator, log: cfg.Logger, streams: newStreams(), sure: newUnderWay[struct{}](cfg.Now)}
+	p := &Portal{cfg: cfg, c: cfg.Coordinator, log: cfg.Logger, streams: newStreams(), floods: newRates(time.Minute, 1), sure: newUnderWay[struct{}](cfg.Now)}
 	var err error
 	if p.logo, err = logoFile(cfg.Logo); err != nil {
 		return nil, fmt.Errorf("portal: %w", err)

@@ -101,6 +101,7 @@ func (p *Portal) signInPassword(w http.ResponseWriter, r *http.Request) {
 		if problem.Status == http.StatusTooManyRequests {
 			w.Header().Set("Retry-After", "60")
 		}
+		challenge(w, problem.Status)
 		p.showSignIn(w, r, problem.Status, signInForm{Login: login, Next: next, Problem: problem})
 	default:
 		p.fail(w, r, err)
