@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"postern"
 	"postern/coordinator"
@@ -50,12 +51,46 @@ func TestPeople(t *testing.T) {
 	b.post(at + "/enable").wantTo(at + "?done=enabled")
 	b.post(at + "/grants/acme/revoke").wantTo(at + "?done=revoked")
 	b.get(at).want(200, "Nothing yet", "Let them open a company")
-	b.post(at+"/invite").want(200, "Invitation for Ada", "Their earlier invitations are void")
+	b.post(at+"/invite").want(200, "Invitation for Ada", "Who accepts it signs in as them with something new").wantNot("void")
+	b.post(at+"/invite").want(200, "Invitation for Ada", "The link that they were sent before is void")
 	b.post(at + "/remove").wantTo("/admin/people?done=person")
 	b.get(at).want(404, "There is nothing here")
 	for _, action := range []string{"user.add", "user.invite", "user.grant", "user.revoke", "user.disable", "user.enable", "user.remove"} {
 		d.wantLog(action, "user:")
 	}
+}
+
+// TestInviteAgain: who was invited and is added to another company keeps the link that
+// they have, and a manager who may not invite them is told so on their page.
+func TestInviteAgain(t *testing.T) {
+	d := deploy(t, nil)
+	for _, name := range []string{"acme", "globex", "initech"} {
+		d.tenant(name, name)
+	}
+	d.operator("root")
+	ada := d.member("ada", "acme", postern.TenantAdmin)
+	_, err := d.Local().Grant(t.Context(), ada.ID, "globex", postern.GrantRequest{Role: postern.TenantAdmin})
+	must(t, err)
+	b := d.signedIn("ada")
+	first := b.post("/admin/people", "login", "eve", "tenant", "acme").want(200, "good until they have accepted it").wantNot("void").find(`/invite/([^"]*)"`)
+	eve, err := d.Local().User(t.Context(), "eve")
+	must(t, err)
+	at := "/admin/people/" + eve.ID
+	b.post("/admin/people", "login", "eve", "tenant", "globex").wantTo(at + "?done=waiting")
+	b.get(at+"?done=waiting").want(200, "its link is still good", "globex")
+	d.browser().get("/invite/"+first).want(200, "good until you have accepted it")
+
+	// Once it has expired there is another, but for who is of another company, too.
+	_, err = d.Local().Revoke(t.Context(), eve.ID, "globex")
+	must(t, err)
+	_, err = d.Local().Grant(t.Context(), eve.ID, "initech", postern.GrantRequest{})
+	must(t, err)
+	d.clock.advance(73 * time.Hour)
+	b = d.signedIn("ada")
+	b.post("/admin/people", "login", "eve", "tenant", "globex").want(403, "eve", "May open", "globex", "is for more than what you manage", "Ask who operates the deployment")
+	b.post(at+"/invite").want(403, "May open", "is for more than what you manage")
+	d.signedIn("root").post(at+"/invite").want(200, "Invitation for eve").wantNot("void", "something new")
+	b.post("/admin/people/nobody/invite").want(404)
 }
 
 // TestTenantManager: who manages a tenant sees that one and nothing of another.

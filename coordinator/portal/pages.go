@@ -155,6 +155,7 @@ var notices = map[string]string{
 	"unkeyed":    "The passkey was removed.",
 	"session":    "The session has ended.",
 	"granted":    "The rights were changed. They are in force now.",
+	"waiting":    "The rights were changed. They have not accepted their invitation yet; its link is still good.",
 	"revoked":    "The rights were taken away.",
 	"disabled":   "The account is disabled. All its sessions have ended.",
 	"enabled":    "The account can sign in again.",

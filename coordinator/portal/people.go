@@ -51,7 +51,7 @@ func (p *Portal) showPeople(w http.ResponseWriter, r *http.Request, o *coordinat
 	p.render(w, r, status, "people", v)
 }
 
-func (p *Portal) addPerson(w http.ResponseWriter, r *http.Request, _ coordinator.User, o *coordinator.Operator) {
+func (p *Portal) addPerson(w http.ResponseWriter, r *http.Request, me coordinator.User, o *coordinator.Operator) {
 	f := personForm{
 		Login: r.PostFormValue("login"), Name: r.PostFormValue("name"), Tenant: r.PostFormValue("tenant"),
 		Role: r.PostFormValue("role"), Groups: r.PostFormValue("groups"), Services: r.PostFormValue("services"),
@@ -73,30 +73,35 @@ func (p *Portal) addPerson(w http.ResponseWriter, r *http.Request, _ coordinator
 		p.fail(w, r, err)
 		return
 	}
-	if u.State != postern.UserInvited {
-		p.done(w, r, "/admin/people/"+u.ID, "granted") // they can sign in already
-		return
+	r.SetPathValue("id", u.ID) // it is about them from here on
+	switch {
+	case u.State != postern.UserInvited: // they can sign in already
+		p.done(w, r, "/admin/people/"+u.ID, "granted")
+	case !u.Invited.IsZero(): // another invitation would make void what they hold
+		p.done(w, r, "/admin/people/"+u.ID, "waiting")
+	default:
+		p.invitePerson(w, r, me, o)
 	}
-	p.invite(w, r, o, u.ID)
 }
 
 // An invited is what the page is made from that shows an invitation's link, once.
 type invited struct {
 	postern.Invite
-	New bool // the person was made just now
+	Void bool // an earlier link, by this one
 }
 
-func (p *Portal) invite(w http.ResponseWriter, r *http.Request, o *coordinator.Operator, id string) {
-	i, err := o.InviteUser(r.Context(), id)
+func (p *Portal) invitePerson(w http.ResponseWriter, r *http.Request, me coordinator.User, o *coordinator.Operator) {
+	id := r.PathValue("id")
+	before, err := o.User(r.Context(), id)
+	var i postern.Invite
+	if err == nil {
+		i, err = o.InviteUser(r.Context(), id)
+	}
 	if err != nil {
-		p.fail(w, r, err)
+		p.settlePerson(w, r, me, o, "", err)
 		return
 	}
-	p.render(w, r, http.StatusOK, "invited", invited{i, i.User.SignedIn.IsZero()})
-}
-
-func (p *Portal) invitePerson(w http.ResponseWriter, r *http.Request, _ coordinator.User, o *coordinator.Operator) {
-	p.invite(w, r, o, r.PathValue("id"))
+	p.render(w, r, http.StatusOK, "invited", invited{i, !before.Invited.IsZero()})
 }
 
 // A person is what a person's page is made from.
