@@ -22,7 +22,7 @@ func TestPeople(t *testing.T) {
 	b.post("/admin/people", "login", "not a login", "tenant", "acme").want(422, "Add somebody", "not a login")
 
 	// Add and invite in one; the link is shown once.
-	a := b.post("/admin/people", "login", "ada@acme.example", "name", "Ada", "tenant", "acme", "role", "member", "groups", "sales, accounting", "services", "").
+	a := b.post("/admin/people", "login", "ada@acme.example", "name", "Ada", "tenant", "acme", "role", "member", "groups", "Sales , Accounts  Payable,", "services", "").
 		want(200, "Invitation for Ada", "not shown again")
 	link := a.find(`id="invite-link" class="code" value="([^"]*)"`)
 	path, ok := strings.CutPrefix(link, d.PortalURL())
@@ -31,10 +31,10 @@ func TestPeople(t *testing.T) {
 	}
 	u, err := d.Local().User(t.Context(), "ada@acme.example")
 	must(t, err)
-	if g := u.Grants[0]; g.Tenant != "acme" || g.Role != "member" || fmt.Sprint(g.Groups) != "[accounting sales]" {
+	if g := u.Grants[0]; g.Tenant != "acme" || g.Role != "member" || fmt.Sprintf("%q", g.Groups) != `["accounts-payable" "sales"]` {
 		t.Errorf("granted %+v", g)
 	}
-	b.get("/admin/people").want(200, "Ada", "Invited", "acme: member", "not yet")
+	b.get("/admin/people").want(200, "Ada", "Invited", "Acme AG: member", "not yet")
 	d.browser().post(path, "password", password).wantTo("/")
 	b.get("/admin/people?tenant=acme").want(200, "Active").wantNot("root operator")
 
@@ -42,6 +42,7 @@ func TestPeople(t *testing.T) {
 	b.get(at).want(200, "Ada", "ada@acme.example", "acme", "May open")
 	b.post(at+"/grants", "tenant", "acme", "role", "admin").wantTo(at + "?done=granted")
 	b.get(at+"?done=granted").want(200, "The rights were changed")
+	b.post(at+"/grants", "tenant", "acme", "groups", "Büro").want(422, "büro")
 	b.post(at+"/grants", "tenant", "acme", "role", "emperor").want(422, "emperor", "May open")
 	ada := d.signedIn("ada@acme.example")
 	ada.get("/account").want(200)
@@ -114,7 +115,7 @@ func TestTenantManager(t *testing.T) {
 		}
 		a.wantNot("globex", "Globex", "gus", foreign.ID.String())
 	}
-	b.get("/admin/nodes").want(200, "office", "acme").wantNot("Gateways", "gw-acme")
+	b.get("/admin/nodes").want(200, "office", "Acme AG").wantNot("Gateways", "gw-acme")
 	// What they may do is offered, and what they may not is not.
 	_, err = d.Local().AddRoute(t.Context(), postern.RouteRequest{Host: "books.acme.example", Tenant: "acme"})
 	must(t, err)
@@ -172,7 +173,7 @@ func TestRoutes(t *testing.T) {
 	b := d.signedIn("root")
 	b.get("/admin/routes").want(200, "No route yet", "There is no company yet")
 	acme := newCompany(d, "acme", "Acme AG", ledger)
-	s := b.follow(b.get("/admin/routes").want(200, "acme.apps.test", "Offline", "acme / default").source())
+	s := b.follow(b.get("/admin/routes").want(200, "acme.apps.test", "Offline", "Acme AG / default").source())
 	acme.come()
 	s.until("Online")
 	b.post("/admin/routes", "host", "acme.apps.test", "tenant", "acme").want(422, "Give a service its own domain", "acme.apps.test")
@@ -255,10 +256,12 @@ func TestAudit(t *testing.T) {
 	b.get("/admin/audit?action=nothing.like.it").want(200, "Nothing in the log matches")
 	b.get("/admin/audit?tenant=acme&action=tenant").want(200, "tenant.add", "Acme AG").wantNot("=target-59")
 
+	b.get("/admin/audit?action=user.add").want(200, "root "+u.ID)
+
 	a := b.get(first.find(`href="(/admin/audit/export\?format=csv[^"]*)"`)).want(200)
 	rows, err := csv.NewReader(strings.NewReader(a.body)).ReadAll()
 	must(t, err)
-	if len(rows) != 61 || rows[1][5] != "'=target-00" || rows[60][5] != "'=target-59" || rows[1][3] != "test.it" {
+	if len(rows) != 61 || rows[1][5] != "'=target-00" || rows[60][5] != "'=target-59" || rows[1][3] != "test.it" || rows[0][7] != "actor_login" || rows[1][7] != "root" || rows[1][8] != "" {
 		t.Errorf("%d rows: %q", len(rows), rows)
 	}
 	if got := a.header.Get("Content-Disposition"); !strings.HasPrefix(got, `attachment; filename="audit-`) || !strings.HasSuffix(got, `.csv"`) {
@@ -270,6 +273,7 @@ func TestAudit(t *testing.T) {
 	if len(entries) != 60 || entries[0].Target != "=target-00" {
 		t.Errorf("%d entries: %+v", len(entries), entries)
 	}
+	b.get("/admin/audit/export?format=json&action=user.add").want(200, `"target":"`+u.ID, `"target_login":"root"`)
 	a = b.get("/admin/audit/export?format=json&action=nothing").want(200)
 	must(t, json.Unmarshal([]byte(a.body), &entries))
 	if len(entries) != 0 {

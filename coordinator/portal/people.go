@@ -13,6 +13,7 @@ import (
 type people struct {
 	All     bool // who looks operates the whole deployment
 	Tenants []postern.Tenant
+	Titles  titles
 	Tenant  string // only its people are shown; empty: all
 	Users   []postern.UserState
 	Form    personForm
@@ -36,6 +37,7 @@ func (p *Portal) showPeople(w http.ResponseWriter, r *http.Request, o *coordinat
 		p.fail(w, r, err)
 		return
 	}
+	v.Titles = titlesOf(v.Tenants)
 	if v.Users, err = o.Users(r.Context(), v.Tenant); err != nil {
 		p.fail(w, r, err)
 		return
@@ -63,7 +65,7 @@ func (p *Portal) addPerson(w http.ResponseWriter, r *http.Request, me coordinato
 	if f.Tenant == "" {
 		u, err = o.AddUser(r.Context(), req)
 	} else {
-		u, err = o.AddMember(r.Context(), f.Tenant, req, postern.GrantRequest{Role: f.Role, Groups: names(f.Groups), Services: names(f.Services)})
+		u, err = o.AddMember(r.Context(), f.Tenant, req, postern.GrantRequest{Role: f.Role, Groups: labels(f.Groups), Services: labels(f.Services)})
 	}
 	if err != nil {
 		if problem := problemIn(err); problem != nil {
@@ -117,7 +119,8 @@ type person struct {
 // A personGrant is a grant as its person's page shows it.
 type personGrant struct {
 	postern.UserGrant
-	By string // title of the issuer that decides about it; empty: people do
+	Title string // the tenant's
+	By    string // title of the issuer that decides about it; empty: people do
 }
 
 func (p *Portal) personPage(w http.ResponseWriter, r *http.Request, me coordinator.User, o *coordinator.Operator) {
@@ -142,7 +145,7 @@ func (p *Portal) showPerson(w http.ResponseWriter, r *http.Request, me coordinat
 		return
 	}
 	for _, g := range u.Grants {
-		may := personGrant{UserGrant: g, By: g.Issuer}
+		may := personGrant{UserGrant: g, Title: titlesOf(tenants).Of(g.Tenant), By: g.Issuer}
 		for _, i := range issuers {
 			if i.Name == g.Issuer {
 				may.By = i.Title
@@ -194,7 +197,7 @@ func (p *Portal) removePerson(w http.ResponseWriter, r *http.Request, me coordin
 
 func (p *Portal) grant(w http.ResponseWriter, r *http.Request, me coordinator.User, o *coordinator.Operator) {
 	_, err := o.Grant(r.Context(), r.PathValue("id"), r.PostFormValue("tenant"), postern.GrantRequest{
-		Role: r.PostFormValue("role"), Groups: names(r.PostFormValue("groups")), Services: names(r.PostFormValue("services")),
+		Role: r.PostFormValue("role"), Groups: labels(r.PostFormValue("groups")), Services: labels(r.PostFormValue("services")),
 	})
 	p.settlePerson(w, r, me, o, "granted", err)
 }

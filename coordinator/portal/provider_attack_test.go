@@ -102,6 +102,9 @@ func TestAuthorizeAttacks(t *testing.T) {
 				}
 				return
 			}
+			if strings.Contains(a.text(), "evil.example") {
+				t.Errorf("the page says a stranger's words: %s", a.text())
+			}
 			if a.status != tt.status || a.header.Get("Location") != "" || !strings.Contains(a.header.Get("Content-Type"), "text/html") {
 				t.Errorf("got status %d to %q, want a page with %d", a.status, a.header.Get("Location"), tt.status)
 			}

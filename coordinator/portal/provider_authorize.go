@@ -146,7 +146,7 @@ func (v *provider) authorize(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		v.noteRefused(r, req, err)
 		v.p.refuse(w, r, postern.NewProblem(http.StatusBadRequest, postern.CodeInvalid,
-			err.Error(), "the link may be old or mistyped; begin at your start page"))
+			"this sign-in was asked for in a way that leads nowhere", "the link may be old or mistyped; begin at your start page"))
 	default:
 		v.decide(w, r, req)
 	}

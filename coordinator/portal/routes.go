@@ -21,6 +21,7 @@ type routes struct {
 // A routeTable is the routes' page's live part.
 type routeTable struct {
 	All    bool
+	Titles titles
 	Routes []postern.RouteState
 }
 
@@ -29,8 +30,12 @@ func (p *Portal) viewRoutes(r *http.Request, u coordinator.User, _ url.Values) (
 	if err != nil {
 		return nil, err
 	}
+	tenants, err := o.Tenants(r.Context())
+	if err != nil {
+		return nil, err
+	}
 	all, err := o.Routes(r.Context(), "")
-	return routeTable{o.All(), all}, err
+	return routeTable{o.All(), titlesOf(tenants), all}, err
 }
 
 func (p *Portal) routesPage(w http.ResponseWriter, r *http.Request, u coordinator.User, o *coordinator.Operator) {

@@ -22,6 +22,7 @@ type tokens struct {
 	All     bool   // who looks does
 	Base    string // domain of the deployment
 	Tenants []postern.Tenant
+	Titles  titles
 	Tokens  []postern.IssuedToken
 	Form    tokenForm
 	Problem *postern.Problem
@@ -54,6 +55,7 @@ func (p *Portal) showTokens(w http.ResponseWriter, r *http.Request, o *coordinat
 		p.fail(w, r, err)
 		return
 	}
+	v.Titles = titlesOf(v.Tenants)
 	if v.Tokens, err = o.Tokens(r.Context(), ""); err != nil {
 		p.fail(w, r, err)
 		return
@@ -101,6 +103,7 @@ func (f tokenForm) request() (postern.TokenRequest, *postern.Problem) {
 // A madeToken is what the page is made from that shows a token, once.
 type madeToken struct {
 	postern.CreatedToken
+	Title   string // the tenant's; empty: a gateway's
 	Command string
 	Picture template.HTML
 }
@@ -121,11 +124,15 @@ func (p *Portal) createToken(w http.ResponseWriter, r *http.Request, _ coordinat
 		p.fail(w, r, err)
 		return
 	}
+	tenants, err := o.Tenants(r.Context())
+	if err != nil {
+		p.log.Warn("titles of tenants not known", "err", err)
+	}
 	picture, err := picture(created.Secret)
 	if err != nil {
 		p.log.Warn("no picture of a token", "err", err)
 	}
-	p.render(w, r, http.StatusOK, "token", madeToken{created, joinCommand(created), picture})
+	p.render(w, r, http.StatusOK, "token", madeToken{created, titlesOf(tenants).Of(created.Tenant), joinCommand(created), picture})
 }
 
 // joinCommand returns what to type on the machine that is to join. The token goes
