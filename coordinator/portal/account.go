@@ -6,6 +6,7 @@ import (
 
 	"postern"
 	"postern/coordinator"
+	"postern/internal/accept"
 )
 
 // An account is what its page is made from.
@@ -112,7 +113,7 @@ func (p *Portal) settle(w http.ResponseWriter, r *http.Request, s coordinator.Se
 	switch problem := problemIn(err); {
 	case err == nil:
 		p.done(w, r, "/account", what)
-	case problem != nil && wantsHTML(r):
+	case problem != nil && accept.HTML(r):
 		p.showAccount(w, r, s, u, field, problem)
 	default:
 		p.fail(w, r, err)

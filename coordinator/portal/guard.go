@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"strings"
 
 	"postern"
 	"postern/coordinator"
@@ -97,20 +96,3 @@ func remoteOf(r *http.Request) netip.Addr {
 
 // fromScript reports whether a script of our pages asks, and not the browser itself.
 func fromScript(r *http.Request) bool { return r.Header.Get("HX-Request") == "true" }
-
-// wantsHTML reports whether r comes from a browser's address bar, or from what
-// behaves alike: fetch() and API clients do not ask for HTML by name.
-func wantsHTML(r *http.Request) bool {
-	for _, accept := range r.Header["Accept"] {
-		for part := range strings.SplitSeq(accept, ",") {
-			mediaType, _, _ := strings.Cut(part, ";")
-			switch strings.ToLower(strings.TrimSpace(mediaType)) {
-			case "text/html", "application/xhtml+xml":
-				return true
-			case "application/json", "application/problem+json":
-				return false // asked for first
-			}
-		}
-	}
-	return false
-}

@@ -16,6 +16,7 @@ import (
 
 	"postern"
 	"postern/coordinator"
+	"postern/internal/accept"
 )
 
 // pages are the templates of whole pages, by name: templates/layout.html and
@@ -221,7 +222,7 @@ func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, problem *postern
 		w.Header().Set("HX-Retarget", "#notice")
 		w.Header().Set("HX-Reswap", "innerHTML")
 		p.write(w, problem.Status, "problem", "complaint", problem)
-	case wantsHTML(r):
+	case accept.HTML(r):
 		p.render(w, r, problem.Status, "problem", c)
 	default:
 		w.Header().Set("Content-Type", "application/problem+json")

@@ -7,6 +7,7 @@ import (
 
 	"postern"
 	"postern/coordinator"
+	"postern/internal/accept"
 )
 
 // A people is what the page of all people is made from.
@@ -170,7 +171,7 @@ func (p *Portal) settlePerson(w http.ResponseWriter, r *http.Request, me coordin
 	switch problem := problemIn(err); {
 	case err == nil:
 		p.done(w, r, "/admin/people/"+r.PathValue("id"), what)
-	case problem != nil && problem.Code != postern.CodeNotFound && wantsHTML(r):
+	case problem != nil && problem.Code != postern.CodeNotFound && accept.HTML(r):
 		p.showPerson(w, r, me, o, problem)
 	default:
 		p.fail(w, r, err)

@@ -14,6 +14,7 @@ import (
 
 	"postern"
 	"postern/coordinator"
+	"postern/internal/accept"
 )
 
 // A Config is what a Portal is made from. Coordinator is required.
@@ -178,7 +179,7 @@ func (p *Portal) signedIn(next signedInHandler) http.HandlerFunc {
 		case ok:
 			p.admit(r, u.ID)
 			next(w, r, s, u)
-		case r.Method == http.MethodGet && wantsHTML(r) && !fromScript(r):
+		case r.Method == http.MethodGet && accept.HTML(r) && !fromScript(r):
 			p.signIn(w, r, r.URL.RequestURI())
 		case fromScript(r):
 			w.Header().Set("HX-Redirect", "/sign-in")

@@ -6,6 +6,7 @@ import (
 
 	"postern"
 	"postern/coordinator"
+	"postern/internal/accept"
 )
 
 // A routes is what the routes' page is made from. Custom routes are for who operates the
@@ -66,7 +67,7 @@ func (p *Portal) addRoute(w http.ResponseWriter, r *http.Request, u coordinator.
 	switch problem := problemIn(err); {
 	case err == nil:
 		p.done(w, r, "/admin/routes", "route")
-	case problem != nil && wantsHTML(r):
+	case problem != nil && accept.HTML(r):
 		p.showRoutes(w, r, u, o, form, problem)
 	default:
 		p.fail(w, r, err)

@@ -10,6 +10,7 @@ import (
 
 	"postern"
 	"postern/coordinator"
+	"postern/internal/accept"
 )
 
 // Ways to prove who one is (RFC 8176), as sessions and ID tokens say them.
@@ -97,7 +98,7 @@ func (p *Portal) signInPassword(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err == nil:
 		p.goOn(w, r, next)
-	case problem != nil && wantsHTML(r):
+	case problem != nil && accept.HTML(r):
 		if problem.Status == http.StatusTooManyRequests {
 			w.Header().Set("Retry-After", "60")
 		}

@@ -14,6 +14,7 @@ import (
 
 	"postern"
 	"postern/coordinator"
+	"postern/internal/accept"
 )
 
 // A tokens is what the tokens' page is made from. Who operates the whole deployment adds
@@ -75,7 +76,7 @@ func (p *Portal) addCompany(w http.ResponseWriter, r *http.Request, _ coordinato
 	switch problem := problemIn(err); {
 	case err == nil:
 		p.done(w, r, "/admin/tokens", "company")
-	case problem != nil && o.All() && wantsHTML(r):
+	case problem != nil && o.All() && accept.HTML(r):
 		p.showTokens(w, r, o, tokens{Form: newTokenForm, Company: req, CompanyProblem: problem})
 	default:
 		p.fail(w, r, err)
