@@ -19,7 +19,7 @@ const maxBody = 64 << 10
 //
 // Chromium holds the redirects that follow a form to form-action, too: a form
 // must not lead to a node or an issuer, see goOn.
-const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
+const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; " +
 	"connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
 // permissionsPolicy switches off what no page of ours asks for.

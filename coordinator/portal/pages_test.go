@@ -41,7 +41,7 @@ func TestEveryPage(t *testing.T) {
 			for name, want := range map[string]string{
 				"Content-Type": "text/html; charset=utf-8", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store",
 				"Cross-Origin-Opener-Policy": "same-origin", "Referrer-Policy": "same-origin",
-				"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+				"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
 			} {
 				if got := a.header.Get(name); got != want {
 					t.Errorf("%s is %q, want %q", name, got, want)
