@@ -27,7 +27,9 @@ type accountSession struct {
 }
 
 // methodWords say how somebody signed in.
-var methodWords = map[string]string{"pwd": "password", "hwk": "passkey", "fed": "another issuer"}
+var methodWords = map[string]string{
+	coordinator.MethodPassword: "password", coordinator.MethodPasskey: "passkey", coordinator.MethodExternal: "another issuer",
+}
 
 // How says how s was begun.
 func (s accountSession) How() string {

@@ -17,8 +17,8 @@ import (
 	"postern/coordinator"
 )
 
-// cliClient is the one client that is a program of a user's (RFC 8628).
-const cliClient = "postern-cli"
+// ProgramClient is the id of the one client that is a program of a user's (RFC 8628).
+const ProgramClient = "postern-cli"
 
 var deviceGrants = []oidc.GrantType{oidc.GrantTypeDeviceCode, oidc.GrantTypeRefreshToken}
 
@@ -244,7 +244,7 @@ func (v *provider) originOf(host string) (string, error) {
 // access returns an access token for host, which has that origin.
 func (v *provider) access(s standing, origin, host string) (string, error) {
 	c := s.claims(origin).bare()
-	c.ClientID, c.Scope, c.ID = cliClient, "host:"+host, postern.NewID()
+	c.ClientID, c.Scope, c.ID = ProgramClient, "host:"+host, postern.NewID()
 	return v.sign(typeAccess, c, accessLife)
 }
 
@@ -253,7 +253,7 @@ func (v *provider) access(s standing, origin, host string) (string, error) {
 func (v *provider) letIn(ctx context.Context, s standing, access, host, secret string) (*op.Response, error) {
 	left := s.session.Expires.Sub(v.p.cfg.Now())
 	refresh, err := v.sign(typeRefresh, claims{
-		Subject: s.user.ID, Audience: v.issuer, SID: s.session.ID, ClientID: cliClient, Host: host, Secret: secret,
+		Subject: s.user.ID, Audience: v.issuer, SID: s.session.ID, ClientID: ProgramClient, Host: host, Secret: secret,
 	}, left)
 	if err != nil {
 		return nil, v.fail(ctx, err)

@@ -75,6 +75,9 @@ var functions = template.FuncMap{
 	"agent":    agentName,
 	"roles":    func() []string { return postern.TenantRoles },
 
+	"minPassword": func() int { return coordinator.MinPassword },
+	"maxPassword": func() int { return coordinator.MaxPassword },
+
 	// Some parts take more than one value.
 	"here":         newLink,
 	"entryOf":      func(t tile, e entry) tileEntry { return tileEntry{t, e} },

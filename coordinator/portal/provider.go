@@ -275,7 +275,7 @@ func (v *provider) VerifyClient(ctx context.Context, r *op.Request[op.ClientCred
 		why = "nobody signs in at that host"
 	case a.node:
 		why = "that host does not lead to this node"
-	case c.id == cliClient:
+	case c.id == ProgramClient:
 		c.grants = deviceGrants
 		return c, nil
 	default:

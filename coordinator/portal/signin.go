@@ -15,9 +15,9 @@ import (
 
 // Ways to prove who one is (RFC 8176), as sessions and ID tokens say them.
 var (
-	byPassword = []string{"pwd"}
-	byPasskey  = []string{"hwk", "user"}
-	byIssuer   = []string{"fed"} // not in the RFC: another issuer's word
+	byPassword = []string{coordinator.MethodPassword}
+	byPasskey  = []string{coordinator.MethodPasskey, "user"}
+	byIssuer   = []string{coordinator.MethodExternal}
 )
 
 // A signInForm is what the sign-in page is made from.
