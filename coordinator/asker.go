@@ -16,6 +16,10 @@ func (c *Coordinator) AllowPost(remote netip.Addr) bool {
 	return c.limits.post.allow(sourceOf(remote))
 }
 
+// SourceOf returns what counts as one source of requests: an IPv4 address or an IPv6
+// /64.
+func SourceOf(a netip.Addr) netip.Prefix { return sourceOf(a) }
+
 // Problem returns err as the one who asked may read it. What is not theirs is
 // logged.
 func (c *Coordinator) Problem(ctx context.Context, err error) *postern.Problem {

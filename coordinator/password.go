@@ -18,8 +18,8 @@ import (
 
 // Limits of a password, in characters.
 const (
-	minPassword = 10
-	maxPassword = 256
+	MinPassword = 10
+	MaxPassword = 256
 )
 
 // maxHashing bounds the passwords that are hashed at one time, each with its
@@ -97,7 +97,7 @@ func (c *Coordinator) CheckPassword(ctx context.Context, login, password string,
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return User{}, err
 	}
-	if utf8.RuneCountInString(password) > maxPassword {
+	if utf8.RuneCountInString(password) > MaxPassword {
 		password = "" // nobody's
 	}
 	ok, stale, err := c.passwords.matches(ctx, password, u.Password)
@@ -226,10 +226,10 @@ func checkPassword(password, login string) error {
 	switch n := utf8.RuneCountInString(password); {
 	case !utf8.ValidString(password):
 		return errors.New("the password is not UTF-8")
-	case n < minPassword:
-		return fmt.Errorf("the password has %d characters, fewer than %d", n, minPassword)
-	case n > maxPassword:
-		return fmt.Errorf("the password has %d characters, more than %d", n, maxPassword)
+	case n < MinPassword:
+		return fmt.Errorf("the password has %d characters, fewer than %d", n, MinPassword)
+	case n > MaxPassword:
+		return fmt.Errorf("the password has %d characters, more than %d", n, MaxPassword)
 	case lower == login || lower == local:
 		return errors.New("the password is the login")
 	case common[lower] || strings.Count(lower, lower[:1]) == len(lower):

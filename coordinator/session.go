@@ -30,9 +30,9 @@ const (
 
 // Methods of signing in (RFC 8176) that the registry tells apart.
 const (
-	methodPassword = "pwd"
-	methodPasskey  = "hwk"
-	methodExternal = "fed" // not in the RFC: somebody else's word
+	MethodPassword = "pwd"
+	MethodPasskey  = "hwk"
+	MethodExternal = "fed" // not in the RFC: somebody else's word
 )
 
 // noteUse is how often it is stored that a session is in use.
@@ -65,7 +65,7 @@ func (ch *change) startSession(in SignIn, hash [32]byte) (Session, error) {
 	if err != nil {
 		return Session{}, err
 	}
-	if !slices.Contains(in.Methods, methodExternal) {
+	if !slices.Contains(in.Methods, MethodExternal) {
 		if err := ch.checkLocal(u); err != nil {
 			return Session{}, err
 		}
@@ -105,9 +105,9 @@ func (s *Session) deadline(now time.Time) time.Time {
 // action is the audit log's word for how somebody signed in.
 func (in *SignIn) action() string {
 	switch {
-	case slices.Contains(in.Methods, methodExternal):
+	case slices.Contains(in.Methods, MethodExternal):
 		return "signin.external"
-	case slices.Contains(in.Methods, methodPasskey):
+	case slices.Contains(in.Methods, MethodPasskey):
 		return "signin.passkey"
 	}
 	return "signin.password"

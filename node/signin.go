@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"postern"
+	"postern/internal/accept"
 	"postern/internal/member"
 )
 
@@ -349,7 +350,7 @@ func (g *gate) logout(w http.ResponseWriter, r *http.Request) {
 	}
 	setCookie(w, cookieSession, "", -1)
 	setCookie(w, cookieRounds, "", -1)
-	if !wantsHTML(r) {
+	if !accept.HTML(r) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}

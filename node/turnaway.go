@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"postern"
+	"postern/internal/accept"
 )
 
 var (
@@ -134,7 +135,7 @@ func navigates(r *http.Request) bool {
 	}
 	switch r.Header.Get("Sec-Fetch-Mode") { // Fetch Metadata Request Headers
 	case "":
-		return wantsHTML(r)
+		return accept.HTML(r)
 	case "navigate":
 		dest := r.Header.Get("Sec-Fetch-Dest")
 		return dest == "document" || dest == ""

@@ -22,6 +22,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"postern"
+	"postern/coordinator/portal"
 	"postern/internal/datadir"
 )
 
@@ -52,8 +53,6 @@ type loginSession struct {
 }
 
 const loginFile = "session.json"
-
-const loginClient = "postern-cli"
 
 func login(c *cli.Context) error {
 	words, err := operands(c, "HOST")
@@ -270,7 +269,7 @@ const maxTokenAnswer = 64 << 10
 
 func (l *loginFlow) post(ctx context.Context, path string, form url.Values) (tokenAnswer, error) {
 	var out tokenAnswer
-	form.Set("client_id", loginClient)
+	form.Set("client_id", portal.ProgramClient)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.portal+path, strings.NewReader(form.Encode()))
 	if err != nil {
 		return out, err

@@ -67,6 +67,7 @@ func TestLoginRoad(t *testing.T) {
 		{"hand-over", w.handOver},
 		{"deep link", w.deepLink},
 		{"pages", w.pages},
+		{"confirm", w.confirm},
 		{"node away", w.nodeAway},
 		{"passkey again", w.passkeyAgain},
 		{"sign out everywhere", w.signOutEverywhere},
@@ -277,6 +278,20 @@ func (w *walk) pages(t *testing.T) {
 		w.ann.open(t, w.url("acme", at))
 		w.look(t, w.ann, name)
 	}
+}
+
+// confirm has the operator, who has a passkey and no password, say once more who they
+// are: the account page keeps what changes that behind it.
+func (w *walk) confirm(t *testing.T) {
+	w.op.open(t, w.portal("/account"))
+	if text := w.op.text(t, "main"); strings.Contains(text, "Add a passkey") || strings.Contains(text, "Set a password") {
+		t.Errorf("the session alone is enough: %s", text)
+	}
+	w.op.click(t, "#confirm [data-passkey=get] button")
+	w.op.arrives(t, w.portal("/account"), "You confirmed that it is you")
+	w.op.shows(t, "main", "Set a password")
+	w.op.shows(t, "main", "Add a passkey")
+	w.look(t, w.op, "account-sure")
 }
 
 // nodeAway takes acme's node away, and back.
