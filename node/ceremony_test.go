@@ -11,7 +11,6 @@ import (
 	"github.com/go-webauthn/webauthn/protocol"
 	"github.com/go-webauthn/webauthn/webauthn"
 
-	"postern"
 	"postern/internal/datadir"
 )
 
@@ -31,13 +30,9 @@ type bench struct {
 
 func newBench(t testing.TB) *bench {
 	t.Helper()
-	dir, err := datadir.Open(t.TempDir(), postern.RoleNode)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { dir.Close() })
-	b := &bench{t: t, dir: dir, open: new(ceremonies), now: time.Unix(1_800_000_000, 0)}
+	b := &bench{t: t, dir: newDataDir(t), open: new(ceremonies), now: time.Unix(1_800_000_000, 0)}
 	b.reopen()
+	var err error
 	if b.rp, err = relyingParty("a.test", aOrigin, "Books"); err != nil {
 		t.Fatal(err)
 	}

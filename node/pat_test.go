@@ -110,11 +110,7 @@ var (
 
 func newPATs(t *testing.T) (*pats, *datadir.Dir) {
 	t.Helper()
-	dir, err := datadir.Open(t.TempDir(), postern.RoleNode)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { dir.Close() })
+	dir := newDataDir(t)
 	return reopenPATs(t, dir), dir
 }
 
