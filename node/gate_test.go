@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -419,5 +420,32 @@ func TestUserOf(t *testing.T) {
 	}
 	if _, ok := UserOf(t.Context()); ok {
 		t.Error("there is somebody without a request")
+	}
+}
+
+// What a path asks for is worked out once, not each time that the map changes.
+func BenchmarkRecheck(b *testing.B) {
+	s := Service{Handler: http.NotFoundHandler(), Access: postern.AccessPublic}
+	for i := range postern.MaxExceptions {
+		s.Exceptions = append(s.Exceptions, Exception{Path: fmt.Sprintf("/part%d/", i), Access: postern.AccessPublic})
+	}
+	svc, err := newService(s, discard)
+	if err != nil {
+		b.Fatal(err)
+	}
+	tab := &table{hosts: map[string]*service{"a.test": svc}}
+	g, err := newGate(gateConfig{table: func() *table { return tab }, log: discard}, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodGet, "https://a.test/"+strings.Repeat("x/", 1000), nil)
+	for range 100 {
+		if v, _, _, _ := g.enter(r, "a.test", nil, func() {}); v != passed {
+			b.Fatal(v)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		g.recheck()
 	}
 }
