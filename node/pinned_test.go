@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -11,7 +12,9 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -418,4 +421,49 @@ func TestPinnedIssuerConfig(t *testing.T) {
 	if a.rules() != b.rules() || a.rules() == c.rules() {
 		t.Errorf("rules %s, with other words %s, of others %s", a.rules(), b.rules(), c.rules())
 	}
+}
+
+// roundTrip is a RoundTripper.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// Whoever signs in while the issuer hangs waits for one question, not for a queue of
+// them, and whose sign-in is under way does not wait at all.
+func TestPinnedIssuerHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, err := newPinned(PinnedIssuer{URL: "https://issuer.test", ClientID: "c", Allow: AllowEverybody}, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := 0
+		p.client.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+			asked++
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})
+		begun := time.Now()
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				if _, err := p.start(t.Context(), newAttempt()); !errors.Is(err, errIssuerDown) {
+					t.Errorf("start: %v", err)
+				}
+			})
+		}
+		gone, leave := context.WithCancel(t.Context())
+		synctest.Wait()
+		leave()
+		if _, err := p.start(gone, newAttempt()); !errors.Is(err, errIssuerDown) || time.Since(begun) != 0 {
+			t.Errorf("who has left waits: %v after %v", err, time.Since(begun))
+		}
+		p.found.Store(&foundIssuer{})
+		if _, err := p.discovered(t.Context()); err != nil || time.Since(begun) != 0 {
+			t.Errorf("who comes back waits: %v after %v", err, time.Since(begun))
+		}
+		wg.Wait()
+		if took := time.Since(begun); took != issuerTimeout || asked != 1 {
+			t.Errorf("it took %v and %d questions, want %v and 1", took, asked, issuerTimeout)
+		}
+	})
 }
