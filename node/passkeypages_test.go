@@ -370,3 +370,35 @@ func TestGuessingLinks(t *testing.T) {
 	}
 	o.enrolled("a.test", ann) // who has the right one is not kept waiting
 }
+
+// A tile at the portal is opened by who is signed in here already: nothing of theirs is
+// cut off, and nothing is asked for twice. Whoever proved it anew begins anew.
+func TestSignInAgain(t *testing.T) {
+	o := newOffice(t, map[string]Service{"a.test": {Upstream: application(t, longApplication().ServeHTTP), Require: postern.RequirePasskey}})
+	a := o.enrolled("a.test", ann)
+	c := o.signedIn("a.test", ann)
+	get(t, c, "https://a.test"+pathPasskey+"?target=/", navigation...)
+	if resp, body := o.usePasskey(c, "a.test", a); resp.StatusCode != 200 {
+		t.Fatalf("the passkey leads to %d %s", resp.StatusCode, body)
+	}
+	end := readOn(t, o, c, "https://a.test/drip")
+	held := cookies(c, "a.test")[cookieSession]
+	user := o.user(ann)
+	o.clock.advance(time.Minute)
+	o.signIn(c, "a.test", user)
+	if now := cookies(c, "a.test")[cookieSession]; now != held || o.gate.sessions.count() != 1 {
+		t.Errorf("the session is another: %d are kept", o.gate.sessions.count())
+	}
+	if resp, body := get(t, c, "https://a.test/", program...); resp.StatusCode != 200 {
+		t.Errorf("the passkey is wanted again: %d %s", resp.StatusCode, body)
+	}
+	if o.passes() != 1 {
+		t.Error("the other tab was cut off")
+	}
+	user.since = o.clock.time() // a password was asked for
+	o.signIn(c, "a.test", user)
+	end()
+	if now := cookies(c, "a.test")[cookieSession]; now == held || o.gate.sessions.count() != 1 {
+		t.Errorf("the session is the same, or one of %d", o.gate.sessions.count())
+	}
+}

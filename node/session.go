@@ -55,6 +55,14 @@ func (s session) credential() *credential {
 	}
 }
 
+// sameSignIn reports whether s and in, which are of one host, began with one and the
+// same sign-in, of which the same is told.
+func (s session) sameSignIn(in session) bool {
+	return s.Person == in.Person && s.SID == in.SID && s.Since.Equal(in.Since) &&
+		s.Proof.Issuer == in.Proof.Issuer && s.Proof.Rules == in.Proof.Rules &&
+		(s.Pinned == nil) == (in.Pinned == nil) && (s.Pinned == nil || s.Pinned.Equal(*in.Pinned))
+}
+
 // newSecret returns 256 random bits in base64url.
 func newSecret() string {
 	var b [32]byte

@@ -308,13 +308,19 @@ func (g *gate) awaitPerson(ctx context.Context, c *credential) bool {
 }
 
 // start begins in, which Host, Person and what proves them are filled in of, in place
-// of the session that the browser had, and sends it to target.
+// of the session that the browser had, and sends it to target. A session that says the
+// same goes on, with what is under way in other tabs and the passkey that was used.
 func (g *gate) start(w http.ResponseWriter, r *http.Request, in session, target string) {
-	if old, ok := g.session(r, in.Host); ok {
+	setCookie(w, cookieRounds, strconv.Itoa(rounds(r)+1), roundsLife)
+	old, ok := g.session(r, in.Host)
+	if ok && old.sameSignIn(in) {
+		redirect(w, target)
+		return
+	}
+	if ok {
 		g.endSession(old)
 	}
 	setCookie(w, cookieSession, g.sessions.start(in, g.now()), 0)
-	setCookie(w, cookieRounds, strconv.Itoa(rounds(r)+1), roundsLife)
 	g.log.Info("signed in", "server_name", in.Host, "user", in.Person, "remote", r.RemoteAddr, "id", r.Header.Get(headerRequestID))
 	redirect(w, target)
 }
