@@ -353,9 +353,9 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request, host string, answer
 		return
 	}
 	over := func() { g.leave(p); end() }
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	defer context.AfterFunc(life, cancel)()
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(life, func() { cancel(errCutOff) })()
 	if _, err := r.Cookie(cookieRounds); err == nil && p.cred != nil {
 		setCookie(w, cookieRounds, "", -1) // the session lasts
 	}
