@@ -236,6 +236,44 @@ func TestNobodySpeaksForTheNode(t *testing.T) {
 	}
 }
 
+// Nor does anybody in what follows a body, announced or not.
+func TestNobodySpeaksForTheNodeInTrailers(t *testing.T) {
+	heard := make(chan http.Header, 1)
+	listen := func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		r.Body.Close()
+		heard <- r.Trailer
+	}
+	o := newOffice(t, map[string]Service{
+		"p.test": {Access: postern.AccessPublic, Upstream: application(t, listen)},
+		"h.test": {Access: postern.AccessPublic, Handler: http.HandlerFunc(listen)},
+	})
+	want := http.Header{"X-Sum": {"1"}}
+	for _, host := range []string{"p.test", "h.test"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+host+"/", io.MultiReader(strings.NewReader("x")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Trailer = http.Header{"X-Sum": {"1"}, "Postern-User": {"root"}, "Postern_identity": {"x.y.z"}, "X-Forwarded-For": {"6.6.6.6"}}
+		do(t, o.client(t, 2), req)
+		if got := <-heard; !maps.EqualFunc(got, want, slices.Equal) {
+			t.Errorf("%s, HTTP/2: the trailers are %v, want %v", host, got, want)
+		}
+
+		raw, err := o.dial(t.Context(), host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := tls.Client(raw, &tls.Config{RootCAs: o.ca.pool(), ServerName: host})
+		defer c.Close()
+		io.WriteString(c, "POST / HTTP/1.1\r\nHost: "+host+"\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, Postern-Role\r\n\r\n"+
+			"1\r\nx\r\n0\r\nX-Sum: 1\r\nPostern-Role: owner\r\nPostern-User: root\r\nPostern_Groups: bosses\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n")
+		if got := <-heard; !maps.EqualFunc(got, want, slices.Equal) {
+			t.Errorf("%s, HTTP/1: the trailers are %v, want %v", host, got, want)
+		}
+	}
+}
+
 // Nor can the application set the node's cookies.
 func TestApplicationSetsNoCookieOfOurs(t *testing.T) {
 	o := newOffice(t, map[string]Service{"a.test": {Access: postern.AccessPublic, Upstream: application(t, func(w http.ResponseWriter, r *http.Request) {
