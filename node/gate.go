@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -30,6 +31,8 @@ type gate struct {
 	signer   *signer
 	ways     ways
 	spent    spent
+	codes    guesses // that providers did not know
+	refusals guesses // that were logged
 
 	mu     sync.Mutex
 	passes map[*pass]struct{} // under way
@@ -41,6 +44,8 @@ type gateConfig struct {
 	redeem redeemFunc
 	now    func() time.Time // nil: time.Now
 	log    *slog.Logger
+
+	grantWait time.Duration // for the map to bring somebody whom the portal knows; zero: 3 s
 }
 
 // newGate returns a gate that keeps its keys and sessions in dir; nil: nowhere.
@@ -48,6 +53,7 @@ func newGate(cfg gateConfig, dir *datadir.Dir) (*gate, error) {
 	if cfg.now == nil {
 		cfg.now = time.Now
 	}
+	cfg.grantWait = cmp.Or(cfg.grantWait, defaultGrantWait)
 	g := &gate{gateConfig: cfg, sessions: openSessions(dir, cfg.log), passes: map[*pass]struct{}{}}
 	var err error
 	if g.sealer, err = openSealer(dir); err != nil {

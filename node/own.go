@@ -67,7 +67,7 @@ func ownResource(s *server) http.Handler {
 		writeJSON(w, http.StatusOK, s.gate.signer.keys)
 	})
 	mux.HandleFunc("GET "+pathLogin, s.gate.login)
-	mux.HandleFunc("GET "+pathCallback, s.gate.callback)
+	mux.HandleFunc("GET "+pathCallback, s.gate.portalCallback)
 	mux.HandleFunc("POST "+pathLogout, s.gate.logout)
 	s.proofs.handle(mux)
 	mux.HandleFunc(ownPath, func(w http.ResponseWriter, r *http.Request) { writePage(w, r, noSuchResource) })

@@ -48,7 +48,7 @@ var (
 	}
 	tooManyGuesses = page{
 		status: http.StatusTooManyRequests, code: postern.CodeTooMany, retryAfter: 60,
-		title: "Too many attempts", text: "Too many links that are not good were tried from your address. Try again in a minute.",
+		title: "Too many attempts", text: "Too many links or codes that are not good came from your address. Try again in a minute.",
 	}
 	crowded = page{
 		status: http.StatusServiceUnavailable, code: postern.CodeUnavailable, retryAfter: 60,

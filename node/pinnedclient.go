@@ -181,15 +181,6 @@ func issuerError(err error) error {
 	return fmt.Errorf("%w: %.500s", errIssuerAnswer, err)
 }
 
-// An attempt is a sign-in at the issuer that is under way. Redirect is where the
-// answer comes to.
-type attempt struct {
-	Redirect string
-	State    string
-	Nonce    string
-	Verifier string // of PKCE
-}
-
 // config returns the OAuth client for one attempt.
 func (p *pinned) config(found *foundIssuer, redirect, secret string) *oauth2.Config {
 	endpoint := found.endpoint
@@ -253,6 +244,8 @@ func exchangeError(err error) error {
 	switch {
 	case !errors.As(err, &refused):
 		return issuerError(err)
+	case refused.ErrorCode == "invalid_grant":
+		return fmt.Errorf("%w: %w: %.200q", errIssuerCode, errJunkCode, refused.ErrorDescription)
 	case refused.ErrorCode == "invalid_client" || refused.ErrorCode == "unauthorized_client":
 		return fmt.Errorf("%w: %.100q %.200q", errIssuerSecret, refused.ErrorCode, refused.ErrorDescription)
 	case refused.ErrorCode != "":

@@ -278,7 +278,7 @@ func TestDeepLinks(t *testing.T) {
 
 // Somebody who was granted the tenant a moment ago comes before the map does.
 func TestGrantOnItsWay(t *testing.T) {
-	o := newOffice(t, map[string]Service{"a.test": hello("a")})
+	o := newOfficeWith(t, map[string]Service{"a.test": hello("a")}, serverConfig{grantWait: 20 * time.Second})
 	dave := postern.Person{ID: "u-dave", Login: "dave", Role: postern.TenantMember}
 	c := o.browser(2)
 	resp, _ := get(t, c, "https://a.test/", navigation...)
