@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // Codes of a bearerError (RFC 6750, section 3.1).
@@ -98,5 +99,10 @@ func (g *gate) bearer(t *table, r *http.Request, host, token string) (*credentia
 	if err != nil {
 		return nil, &bearerError{bearerToken, "The token is not good for this address, or no longer good.", err}
 	}
-	return &credential{person: v.person, sid: v.sid, since: v.since, methods: v.methods, token: "access token"}, nil
+	arrived := g.now()
+	return &credential{
+		person: v.person, sid: v.sid, since: v.since, methods: v.methods, token: "access token",
+		// What it began may outlast it, and no longer than a session may last.
+		good: func(now time.Time) bool { return now.Before(arrived.Add(g.sessions.longest())) },
+	}, nil
 }

@@ -124,6 +124,13 @@ func (s *sessions) setLimits(idle, max time.Duration) {
 	s.idle, s.max = idle, max
 }
 
+// longest returns how long a session may last in all.
+func (s *sessions) longest() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.max
+}
+
 // over reports whether the limits have ended o. A request that is under way is use.
 // The caller has the lock.
 func (s *sessions) over(o *openSession, now time.Time) bool {
