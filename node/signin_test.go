@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
@@ -385,6 +386,22 @@ func TestLogout(t *testing.T) {
 	}
 	if resp, _ := post("Accept", "*/*"); resp.StatusCode != http.StatusNoContent {
 		t.Errorf("signing out twice, by a program: %d", resp.StatusCode)
+	}
+}
+
+// Whoever looks after the machine finds in the log who forges forms.
+func TestForgedFormsAreLogged(t *testing.T) {
+	o := newOffice(t, map[string]Service{"a.test": hello("a")})
+	var log strings.Builder
+	o.gate.log = slog.New(slog.NewTextHandler(&log, nil))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://a.test"+pathLogout, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Origin", "https://evil.test")
+	resp, _ := do(t, o.client(t, 2), req)
+	if resp.StatusCode != 403 || !strings.Contains(log.String(), "evil.test") || !strings.Contains(log.String(), pathLogout) {
+		t.Errorf("got %d, and the log is %q", resp.StatusCode, log.String())
 	}
 }
 
