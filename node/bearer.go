@@ -71,7 +71,7 @@ func issuerOf(token string) string {
 func (g *gate) ourBearer(t *table, r *http.Request) (string, error) {
 	tokens := bearers(r.Header)
 	for _, token := range tokens {
-		if !strings.HasPrefix(token, tokenPrefix) && (t.portal == nil || issuerOf(token) != t.portal.issuer) {
+		if !isPAT(token) && (t.portal == nil || issuerOf(token) != t.portal.issuer) {
 			continue
 		}
 		if len(r.Header["Authorization"]) > 1 {
@@ -89,7 +89,7 @@ const tokenPrefix = "pst_pat_"
 // bearer returns what token, one of ours, is worth at host. It fails with a
 // *bearerError.
 func (g *gate) bearer(t *table, r *http.Request, host, token string) (*credential, error) {
-	if strings.HasPrefix(token, tokenPrefix) {
+	if isPAT(token) {
 		if g.ways.token == nil {
 			return nil, &bearerError{code: bearerToken, detail: "The token is unknown here."}
 		}

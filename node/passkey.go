@@ -2,9 +2,7 @@ package node
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"io/fs"
 	"slices"
@@ -74,13 +72,6 @@ type enrolment struct {
 // An enrolHash is the SHA-256 of an enrolment's code. The code has 256 random bits.
 type enrolHash = patHash
 
-// newEnrolCode returns the code of a new enrolment, in base64url.
-func newEnrolCode() string {
-	var b [32]byte
-	rand.Read(b[:])
-	return base64.RawURLEncoding.EncodeToString(b[:])
-}
-
 func hashEnrolCode(code string) enrolHash { return sha256.Sum256([]byte(code)) }
 
 // passkeys are those of a node. Its methods are safe for concurrent use; what they
@@ -144,7 +135,7 @@ func (k *passkeys) invite(owner passkeyOwner, now time.Time) (code string, expir
 	if len(next.Enrolments) >= maxPasskeys || len(next.Passkeys) >= maxPasskeys || len(next.owned(owner)) >= maxOwnPasskeys {
 		return "", time.Time{}, errPasskeyLimit
 	}
-	code = newEnrolCode()
+	code = newSecret()
 	e := enrolment{
 		Code: hashEnrolCode(code), passkeyOwner: owner,
 		Created: now.UTC().Truncate(time.Second), Expires: now.UTC().Truncate(time.Second).Add(enrolLife),

@@ -362,7 +362,7 @@ func TestGuessingLinks(t *testing.T) {
 	c := o.browser(2)
 	last := 0
 	for range maxGuesses + 1 {
-		resp, _ := step(t, c, "a.test", pathEnrol+"/options", map[string]string{"code": newEnrolCode()})
+		resp, _ := step(t, c, "a.test", pathEnrol+"/options", map[string]string{"code": newSecret()})
 		last = resp.StatusCode
 	}
 	if last != 429 {
