@@ -123,25 +123,27 @@ func (k *passkeys) keep(next passkeyState) {
 	k.kept.Store(&next)
 }
 
-// invite lets owner make a passkey, once, with the code that it returns. Their
-// earlier invitations to the same host are void. It fails with errPasskeyLimit.
-func (k *passkeys) invite(owner passkeyOwner, now time.Time) (code string, expires time.Time, err error) {
+// invite lets each of owners make a passkey, once, with the code that it returns for
+// them: all of them or none. Their earlier invitations to the same hosts are void. It
+// fails with errPasskeyLimit.
+func (k *passkeys) invite(owners []passkeyOwner, now time.Time) (codes []string, expires time.Time, err error) {
 	k.writing.Lock()
 	defer k.writing.Unlock()
 	next := *k.kept.Load()
 	next.Enrolments = slices.DeleteFunc(slices.Clone(next.Enrolments), func(e enrolment) bool {
-		return !now.Before(e.Expires) || e.Host == owner.Host && e.Login == owner.Login
+		return !now.Before(e.Expires) || slices.ContainsFunc(owners, func(o passkeyOwner) bool { return e.Host == o.Host && e.Login == o.Login })
 	})
-	if len(next.Enrolments) >= maxPasskeys || len(next.Passkeys) >= maxPasskeys || len(next.owned(owner)) >= maxOwnPasskeys {
-		return "", time.Time{}, errPasskeyLimit
+	now = now.UTC().Truncate(time.Second)
+	expires = now.Add(enrolLife)
+	for _, owner := range owners {
+		if len(next.Enrolments) >= maxPasskeys || len(next.Passkeys) >= maxPasskeys || len(next.owned(owner)) >= maxOwnPasskeys {
+			return nil, time.Time{}, errPasskeyLimit
+		}
+		code := newSecret()
+		codes = append(codes, code)
+		next.Enrolments = append(next.Enrolments, enrolment{Code: hashEnrolCode(code), passkeyOwner: owner, Created: now, Expires: expires})
 	}
-	code = newSecret()
-	e := enrolment{
-		Code: hashEnrolCode(code), passkeyOwner: owner,
-		Created: now.UTC().Truncate(time.Second), Expires: now.UTC().Truncate(time.Second).Add(enrolLife),
-	}
-	next.Enrolments = append(next.Enrolments, e)
-	return code, e.Expires, k.set(next)
+	return codes, expires, k.set(next)
 }
 
 // enrolment returns what code is good for at host. It fails with errEnrol.

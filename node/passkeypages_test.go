@@ -37,10 +37,11 @@ func must(t *testing.T) func(resp *http.Response, body string) string {
 // enrolled gives who a passkey at host, by the link that the node's machine makes.
 func (o *office) enrolled(host string, who postern.Person) *authenticator {
 	o.t.Helper()
-	code, _, err := o.proofs.passkeys.invite(ownerAt(host, who), o.clock.time())
+	codes, _, err := o.proofs.passkeys.invite([]passkeyOwner{ownerAt(host, who)}, o.clock.time())
 	if err != nil {
 		o.t.Fatal(err)
 	}
+	code := codes[0]
 	a := newAuthenticator(o.t, "https://"+host+":8443")
 	c := o.browser(2)
 	options := must(o.t)(step(o.t, c, host, pathEnrol+"/options", map[string]string{"code": code}))
@@ -301,11 +302,11 @@ func TestPasskeyPagesRefuse(t *testing.T) {
 func TestEnrolPages(t *testing.T) {
 	o := passkeyOffice(t)
 	invite := func(host string, who postern.Person) string {
-		code, _, err := o.proofs.passkeys.invite(ownerAt(host, who), o.clock.time())
+		codes, _, err := o.proofs.passkeys.invite([]passkeyOwner{ownerAt(host, who)}, o.clock.time())
 		if err != nil {
 			t.Fatal(err)
 		}
-		return code
+		return codes[0]
 	}
 	code := invite("a.test", ann)
 	link := "https://a.test" + pathEnrol + "?code=" + code

@@ -195,7 +195,7 @@ func TestSlowDisk(t *testing.T) {
 			b := newBench(t)
 			owner := passkeyOwner{Host: "a.test", Login: "ann", Person: "u-ann"}
 			return &b.keys.writing, func() bool { return !b.keys.holds(owner, "k") }, func() error {
-				_, _, err := b.keys.invite(owner, b.now)
+				_, _, err := b.keys.invite([]passkeyOwner{owner}, b.now)
 				return err
 			}
 		}},
