@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	cdp "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
 )
@@ -52,9 +53,18 @@ func (b *browser) fill(t testing.TB, selector, text string) {
 	}
 }
 
+// toFront shows the tab: one in the background draws nothing to aim at, and hears no keys.
+func (b *browser) toFront(t testing.TB) {
+	t.Helper()
+	if _, err := chromedp.Call(b.within(t), cdp.BringToFront, struct{}{}); err != nil {
+		t.Fatalf("bring the tab to the front: %v", err)
+	}
+}
+
 // click clicks what the selector leads to, once it can be seen.
 func (b *browser) click(t testing.TB, selector string) {
 	t.Helper()
+	b.toFront(t)
 	if err := chromedp.Do(b.within(t), chromedp.Click(chromedp.CSS(selector))); err != nil {
 		t.Fatalf("click %s: %v; the page is %s", selector, err, b.text(t, "body"))
 	}
