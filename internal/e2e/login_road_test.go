@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	cdp "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"postern"
 )
@@ -65,6 +67,7 @@ func TestLoginRoad(t *testing.T) {
 		{"accept", w.accept},
 		{"catalogue", w.catalogue},
 		{"hand-over", w.handOver},
+		{"keyboard", w.keyboard},
 		{"deep link", w.deepLink},
 		{"pages", w.pages},
 		{"node away", w.nodeAway},
@@ -235,6 +238,68 @@ func (w *walk) handOver(t *testing.T) {
 	}
 	w.ann.open(t, w.portal("/open/acme/default?entry=first"))
 	w.ann.arrives(t, w.url("acme", "/companies/1"), "Ann Ålund")
+}
+
+// A stop is what has the focus.
+type stop struct {
+	Tile, Link, ID string // of the tile or pick around it; where it leads; its own
+	Outlined       bool
+}
+
+const focused = `(e => ({
+	tile: e.closest("[data-tile], .pick")?.id ?? "", link: e.matches("a.go") ? e.href : "", id: e.id,
+	outlined: e.checkVisibility() && (getComputedStyle(e).outlineStyle != "none" || e.matches("#search")), // its field shows it
+}))(document.activeElement)`
+
+// keyboard opens services without a mouse.
+func (w *walk) keyboard(t *testing.T) {
+	// One thing after the other, with Tab.
+	w.ann.open(t, w.portal("/"))
+	var trail []stop
+	for {
+		w.ann.press(t, kb.Tab)
+		at := eval[stop](w.ann, t, focused)
+		trail = append(trail, at)
+		if !at.Outlined {
+			t.Errorf("nobody sees that this has the focus: %+v", at)
+		}
+		if at.Link != "" {
+			break
+		}
+		if len(trail) == 30 {
+			t.Fatalf("Tab leads to no service: %+v", trail)
+		}
+	}
+	if at := trail[len(trail)-1]; at.Tile != "pick-acme--default" || !slices.ContainsFunc(trail, func(s stop) bool { return s.ID == "search" }) {
+		t.Errorf("Tab leads along %+v, want the search field and then the favourites", trail)
+	}
+	w.ann.press(t, kb.Enter)
+	w.ann.arrives(t, w.url("acme", "/"), "Ann Ålund")
+
+	// And by the search field.
+	w.ann.open(t, w.portal("/"))
+	for _, step := range []struct {
+		keys string
+		want stop
+	}{
+		{"/", stop{ID: "search"}},
+		{"figures", stop{ID: "search"}},
+		{kb.ArrowDown, stop{Tile: "tile-acme--live", Link: w.portal("/open/acme/live")}},
+		{kb.ArrowDown, stop{Tile: "tile-acme--live", Link: w.portal("/open/acme/live")}}, // the last
+		{kb.ArrowUp, stop{ID: "search"}},
+		{kb.Escape, stop{ID: "search"}},
+		{kb.ArrowDown, stop{Tile: "pick-acme--default", Link: w.portal("/open/acme/default")}}, // all are there again
+		{"/", stop{ID: "search"}},
+		{"figures", stop{ID: "search"}},
+	} {
+		w.ann.press(t, step.keys)
+		step.want.Outlined = true
+		if at := eval[stop](w.ann, t, focused); at != step.want {
+			t.Fatalf("%q leads to %+v, want %+v", step.keys, at, step.want)
+		}
+	}
+	w.ann.press(t, kb.Enter)
+	w.ann.arrives(t, w.url("live.acme", "/"), "acme")
 }
 
 // deepLink is opened by somebody who is not signed in anywhere.

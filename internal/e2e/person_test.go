@@ -7,9 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/chromedp/cdproto/input"
 	cdp "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // person returns a tab whose cookies are no other's, as if it were somebody else's
@@ -67,6 +69,26 @@ func (b *browser) click(t testing.TB, selector string) {
 	b.toFront(t)
 	if err := chromedp.Do(b.within(t), chromedp.Click(chromedp.CSS(selector))); err != nil {
 		t.Fatalf("click %s: %v; the page is %s", selector, err, b.text(t, "body"))
+	}
+}
+
+// press presses keys, as a keyboard does. A character that a page prevents when its key
+// goes down is not typed, which chromedp.KeyEvent would do all the same.
+func (b *browser) press(t testing.TB, keys string) {
+	t.Helper()
+	b.toFront(t)
+	for _, r := range keys {
+		for _, event := range kb.Encode(r) {
+			switch event.Type {
+			case kb.KeyChar:
+				continue
+			case kb.KeyDown:
+				event.Text = kb.Keys[r].Text
+			}
+			if _, err := chromedp.Call(b.within(t), input.DispatchKeyEvent, *event); err != nil {
+				t.Fatalf("press %q: %v", r, err)
+			}
+		}
 	}
 }
 
