@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	cdp "github.com/chromedp/cdproto/page"
+	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
@@ -316,7 +316,10 @@ func (w *walk) deepLink(t *testing.T) {
 	w.look(t, other, "sign-in-wrong")
 	other.fill(t, "#login", "ann@acme.example")
 	other.fill(t, "#password", annPassword)
-	other.click(t, "form[action='/sign-in'] button")
+	other.stops(t, "form[action='/sign-in'] button", w.portal("/continue*"))
+	other.arrives(t, w.portal("/sign-in"), "being taken on")
+	w.look(t, other, "onward")
+	other.click(t, "main a.button")
 	other.arrives(t, deep, "Ann Ålund")
 	// A part of it that others may open, and one that she may.
 	if page := w.op.person(t).open(t, w.url("live.acme", "/seen")); page.Status != 200 {
@@ -336,6 +339,12 @@ func (w *walk) pages(t *testing.T) {
 		w.look(t, w.op, name)
 	}
 	w.op.open(t, w.portal("/admin/tokens"))
+	w.op.choose(t, "#for", "acme")
+	w.op.click(t, "main form.grid button")
+	w.op.shows(t, "main", "It is not shown again")
+	w.op.click(t, "details.more > summary")
+	w.op.shows(t, "details.more[open]", "QR")
+	w.look(t, w.op, "token-made")
 	for name, at := range map[string]string{
 		"node-tokens": "/.well-known/postern/tokens", "node-nothing": "/.well-known/postern/nothing",
 	} {
@@ -359,6 +368,12 @@ func (w *walk) nodeAway(t *testing.T) {
 	}
 	waits.shows(t, "main", "is not there at the moment")
 	w.look(t, waits, "offline")
+	// While she waits it is closed to her, and opened again.
+	w.mustAdmin("DELETE", "/users/"+url.PathEscape("ann@acme.example")+"/grants/acme", nil, nil)
+	waits.shows(t, "main", "This is not open to you any more")
+	w.look(t, waits, "gone")
+	w.grant("ann@acme.example", "acme", postern.GrantRequest{Groups: []string{"accounting"}})
+	waits.shows(t, "main", "is not there at the moment")
 
 	begin = time.Now()
 	w.startOffice("acme")
@@ -393,7 +408,7 @@ func (w *walk) passkeyAgain(t *testing.T) {
 		w.op.click(t, ".menu > summary")
 		w.op.click(t, "form[action='/sign-out'] button")
 	}
-	plain, err := chromedp.Call(w.op.within(t), cdp.AddScriptToEvaluateOnNewDocument, cdp.AddScriptToEvaluateOnNewDocumentParams{
+	plain, err := chromedp.Call(w.op.within(t), cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{
 		Source: "PublicKeyCredential.isConditionalMediationAvailable = async () => false",
 	})
 	if err != nil {
@@ -405,8 +420,8 @@ func (w *walk) passkeyAgain(t *testing.T) {
 	w.op.click(t, "[data-passkey=get] button")
 	w.op.arrives(t, w.portal("/"), "Services")
 
-	remove := cdp.RemoveScriptToEvaluateOnNewDocumentParams(plain)
-	if _, err := chromedp.Call(w.op.within(t), cdp.RemoveScriptToEvaluateOnNewDocument, remove); err != nil {
+	remove := cdppage.RemoveScriptToEvaluateOnNewDocumentParams(plain)
+	if _, err := chromedp.Call(w.op.within(t), cdppage.RemoveScriptToEvaluateOnNewDocument, remove); err != nil {
 		t.Fatal(err)
 	}
 	before := len(w.audited("signin.passkey"))

@@ -7,8 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	cdpfetch "github.com/chromedp/cdproto/fetch"
 	"github.com/chromedp/cdproto/input"
-	cdp "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/network"
+	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -58,7 +60,7 @@ func (b *browser) fill(t testing.TB, selector, text string) {
 // toFront shows the tab: one in the background draws nothing to aim at, and hears no keys.
 func (b *browser) toFront(t testing.TB) {
 	t.Helper()
-	if _, err := chromedp.Call(b.within(t), cdp.BringToFront, struct{}{}); err != nil {
+	if _, err := chromedp.Call(b.within(t), cdppage.BringToFront, struct{}{}); err != nil {
 		t.Fatalf("bring the tab to the front: %v", err)
 	}
 }
@@ -89,6 +91,28 @@ func (b *browser) press(t testing.TB, keys string) {
 				t.Fatalf("press %q: %v", r, err)
 			}
 		}
+	}
+}
+
+// stops clicks what the selector leads to, as click does, and keeps the tab on the page
+// that answers, when that goes on to what matches pattern by itself.
+func (b *browser) stops(t testing.TB, selector, pattern string) {
+	t.Helper()
+	b.toFront(t)
+	params := cdpfetch.EnableParams{Patterns: []*cdpfetch.RequestPattern{{URLPattern: pattern}}}
+	if _, err := chromedp.Call(b.within(t), cdpfetch.Enable, params); err != nil {
+		t.Fatal(err)
+	}
+	on, err := chromedp.Run(b.within(t), chromedp.WaitEvent(cdpfetch.RequestPaused, nil, chromedp.Click(chromedp.CSS(selector))))
+	if err != nil {
+		t.Fatalf("click %s: no page goes on to %s: %v; the page is %s", selector, pattern, err, b.text(t, "body"))
+	}
+	abort := cdpfetch.FailRequestParams{RequestID: on.RequestID, ErrorReason: network.ErrorReasonAborted}
+	if _, err := chromedp.Call(b.within(t), cdpfetch.FailRequest, abort); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chromedp.Call(b.within(t), cdpfetch.Disable, struct{}{}); err != nil {
+		t.Fatal(err)
 	}
 }
 
