@@ -180,8 +180,11 @@ func (g *Gateway) connect(ctx context.Context, c *client, v *visit, f *flow) (ne
 		return nil, err
 	}
 	c.node = f.node
-	if err := g.greet(node, c, raw); err != nil {
+	if err := g.greet(ctx, node, c, raw); err != nil {
 		node.Close()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		return nil, refusal{reason: Offline, alert: alertInternalError, detail: err.Error()}
 	}
 	return node, nil
@@ -216,8 +219,9 @@ func readClientHello(c net.Conn, buf []byte, first, whole time.Duration) (h hell
 	}
 }
 
-// greet says to the node who the client is, then what the client said.
-func (g *Gateway) greet(node net.Conn, c *client, raw []byte) error {
+// greet says to the node who the client is, then what the client said, unless ctx
+// ends first. It closes node when ctx ends.
+func (g *Gateway) greet(ctx context.Context, node net.Conn, c *client, raw []byte) error {
 	h := proxyproto.Header{Src: c.src, Dst: c.dst, Authority: c.name, UniqueID: c.id}
 	b, err := h.AppendBinary(make([]byte, 0, proxyproto.MaxSize+len(raw)))
 	if err != nil {
@@ -225,6 +229,11 @@ func (g *Gateway) greet(node net.Conn, c *client, raw []byte) error {
 	}
 	node.SetWriteDeadline(time.Now().Add(g.cfg.DialTimeout))
 	defer node.SetWriteDeadline(time.Time{})
+	stop := context.AfterFunc(ctx, func() { node.Close() })
+	defer stop()
+	if ctx.Err() != nil { // cut since the dial, and the conn not closed yet
+		return context.Cause(ctx)
+	}
 	if _, err := node.Write(append(b, raw...)); err != nil {
 		return fmt.Errorf("forward the hello: %w", err)
 	}

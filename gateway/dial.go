@@ -41,7 +41,6 @@ func (g *Gateway) dial(ctx context.Context, f *flow) (net.Conn, error) {
 			if g.flows.add(f, &g.routes, g.cfg.Now()) {
 				return c, nil
 			}
-			g.flows.remove(f, g.cfg.Now())
 			c.Close()
 			continue
 		}

@@ -34,6 +34,8 @@ type memNode struct {
 	conns chan *memConn
 	delay time.Duration // before it answers, if it does
 	down  bool          // it never answers
+
+	wrap func(net.Conn) net.Conn // the gateway's end; nil: as it is
 }
 
 var gatewayAddr = netip.MustParseAddrPort("198.51.100.1:443")
@@ -112,6 +114,9 @@ func (n *memNode) dial(ctx context.Context, dst netip.AddrPort) (net.Conn, error
 	}
 	near, far := memPipe(netip.MustParseAddrPort("[fd00::9]:1024"), dst)
 	n.conns <- far
+	if n.wrap != nil {
+		return n.wrap(near), nil
+	}
 	return near, nil
 }
 
