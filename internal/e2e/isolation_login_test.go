@@ -114,7 +114,7 @@ func TestIsolationI9Permitted(t *testing.T) {
 		own, other, title string
 	}{{ann, "acme", "globex", "Globex"}, {bob, "globex", "acme", "Acme"}} {
 		tries++
-		eventually(t, pageTime, func() error { // gateways tell every 10 s that a node is there
+		eventually(t, pageTime, func() error { // a gateway tells that a node is there once it sees its tunnel
 			page := test.who.enters(e.portal("/"))
 			if strings.Contains(page.body, test.title) {
 				t.Errorf("the catalogue of %s's person: %s", test.own, page.body)
