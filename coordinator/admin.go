@@ -177,7 +177,7 @@ func (c *Coordinator) registerTenants(api huma.API) {
 		answering(func(ctx context.Context, o *Operator, in *body[postern.TenantRequest]) (postern.Tenant, error) {
 			return o.AddTenant(ctx, in.Body)
 		}))
-	operation(c, api, "DELETE", "/tenants/{tenant}", "remove-tenant", "Remove a tenant with its nodes, tokens and routes",
+	operation(c, api, "DELETE", "/tenants/{tenant}", "remove-tenant", "Remove a tenant with its nodes, tokens, routes and issuers, and people's grants and favourites of it",
 		silent(func(ctx context.Context, o *Operator, in *tenantPath) error { return o.RemoveTenant(ctx, in.Tenant) }))
 	operation(c, api, "GET", "/tenants/{tenant}/admission", "show-admission", "From where a tenant can be reached",
 		answering(func(ctx context.Context, o *Operator, in *tenantPath) (postern.AdmissionState, error) {

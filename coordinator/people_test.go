@@ -227,6 +227,7 @@ func TestRemoveTenantPeople(t *testing.T) {
 	r.issuer("acme-login", "acme")
 	external := r.external("acme-login", "1", "carl")
 	must(t, r.RemoveTenant(t.Context(), "acme"))
+	r.wantLog("tenant.remove", "1 issuers, 2 grants, 1 favourites")
 	r.view(func(tx coordinator.Tx) error {
 		grants, err := tx.Grants().All()
 		must(t, err)
