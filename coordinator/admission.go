@@ -74,7 +74,7 @@ func (c *Coordinator) Admit(ctx context.Context, user string, addr netip.Addr) e
 		return nil
 	}
 	seen := make(map[string]time.Time) // by tenant
-	prefix := sourceOf(addr)
+	prefix := SourceOf(addr)
 	err := c.cfg.Store.View(ctx, func(tx Tx) error {
 		all, err := tx.Sources().Of(user)
 		for _, s := range all {
@@ -333,7 +333,7 @@ func (ch *change) renewSource(key SourceKey, seen time.Time) error {
 func (c *Coordinator) Admitted(_ context.Context, user string, addr netip.Addr) (until time.Time, needed bool) {
 	tenants := c.snapshot.Load().guarded(user, addr)
 	for i, t := range tenants {
-		end := t.until(sourceOf(addr))
+		end := t.until(SourceOf(addr))
 		if i == 0 || end.Before(until) {
 			until = end
 		}

@@ -102,7 +102,7 @@ func (c *Coordinator) refused(ctx context.Context, actor, action, tenant, target
 // in all, and for the rest by actor. So no stranger keeps anybody else's from it.
 func (c *Coordinator) Note(ctx context.Context, actor, action, tenant, target, detail string) {
 	switch refused := strings.HasSuffix(action, ".refused"); {
-	case refused && actor == actorStranger:
+	case refused && actor == ActorStranger:
 		skipped, ok := c.limits.strangers.pass()
 		if !ok {
 			return

@@ -53,7 +53,7 @@ func (c *Coordinator) answer(fn func(*http.Request) (any, error)) http.HandlerFu
 		r.Body = http.MaxBytesReader(w, r.Body, maxMemberBody)
 		v, err := fn(r)
 		if err != nil {
-			writeProblem(w, c.problemOf(r.Context(), err))
+			writeProblem(w, c.Problem(r.Context(), err))
 			return
 		}
 		writeJSON(w, v)
@@ -141,7 +141,7 @@ func (c *Coordinator) getEnroll(r *http.Request) (any, error) {
 }
 
 func (c *Coordinator) postEnroll(r *http.Request) (any, error) {
-	if !c.limits.source.allow(sourceOf(remoteOf(r))) {
+	if !c.limits.source.allow(SourceOf(remoteOf(r))) {
 		return nil, tooMany()
 	}
 	e, token, err := c.readEnrollment(r)
@@ -150,7 +150,7 @@ func (c *Coordinator) postEnroll(r *http.Request) (any, error) {
 		err = forbidden("a gateway has to reach the coordinator itself, not through another gateway",
 			"postern gateway join --coordinator https://HOST:PORT, where the coordinator listens")
 	}
-	actor := actorStranger
+	actor := ActorStranger
 	if err == nil {
 		var m Member
 		actor = actorToken(token.ID) // proven by its signature
@@ -167,7 +167,7 @@ func (c *Coordinator) postEnroll(r *http.Request) (any, error) {
 			return c.enrolled(&m)
 		}
 	}
-	p := c.problemOf(r.Context(), err)
+	p := c.Problem(r.Context(), err)
 	if p.Status < http.StatusInternalServerError {
 		c.refused(r.Context(), actor, "enroll.refused", token.Tenant, e.Token.String(), remoteOf(r), p)
 	}
@@ -216,7 +216,7 @@ func (c *Coordinator) getMap(w http.ResponseWriter, r *http.Request) {
 		err = tooMany()
 	}
 	if err != nil {
-		writeProblem(w, c.problemOf(r.Context(), err))
+		writeProblem(w, c.Problem(r.Context(), err))
 		return
 	}
 	c.serveMap(w, r, m)

@@ -257,7 +257,7 @@ type change struct {
 // Actors of audit entries; tokens, members and users are KIND:ID, issuers KIND:NAME.
 const (
 	actorLocal    = "local"
-	actorStranger = "stranger"
+	ActorStranger = "stranger" // who is not known, or not yet
 )
 
 func actorToken(id postern.TokenID) string { return "token:" + id.String() }

@@ -39,7 +39,7 @@ func (c *Coordinator) SignInExternal(ctx context.Context, e External) (User, err
 		return err
 	})
 	if err == nil && refused != nil {
-		c.refused(ctx, actorStranger, "signin.refused", i.Tenant, u.ID, e.Remote, fmt.Errorf("%s: %w", i.Name, refused))
+		c.refused(ctx, ActorStranger, "signin.refused", i.Tenant, u.ID, e.Remote, fmt.Errorf("%s: %w", i.Name, refused))
 		err = refused
 	}
 	if err != nil {

@@ -97,7 +97,7 @@ func invitation(tx Tx, hash [32]byte, now time.Time) (Invitation, User, error) {
 func (c *Coordinator) noteRefusal(ctx context.Context, user string, err error) error {
 	var p *postern.Problem
 	if errors.As(err, &p) && p.Status == http.StatusGone {
-		c.Note(ctx, actorStranger, "signin.refused", "", user, p.Detail)
+		c.Note(ctx, ActorStranger, "signin.refused", "", user, p.Detail)
 	}
 	return err
 }

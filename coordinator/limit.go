@@ -102,8 +102,8 @@ func (g *gate) pass() (stopped int, ok bool) {
 	return stopped, true
 }
 
-// sourceOf returns what counts as one source: an IPv4 address or an IPv6 /64.
-func sourceOf(a netip.Addr) netip.Prefix {
+// SourceOf returns what counts as one source of requests: an IPv4 address or an IPv6 /64.
+func SourceOf(a netip.Addr) netip.Prefix {
 	a = a.Unmap().WithZone("")
 	bits := 32
 	if a.Is6() {

@@ -107,7 +107,7 @@ func (c *Coordinator) CheckPassword(ctx context.Context, login, password string,
 	if why := u.refusal(ok); why != nil {
 		// What a stranger typed is not recorded: it may be a password in the
 		// wrong field.
-		c.refused(ctx, actorStranger, "signin.refused", "", u.ID, remote, why)
+		c.refused(ctx, ActorStranger, "signin.refused", "", u.ID, remote, why)
 		if ok && !u.Disabled.IsZero() {
 			// Whoever has the password may know, and should not try others.
 			return User{}, unauthorized("this account cannot sign in", "ask whoever invited you")
@@ -141,14 +141,14 @@ func (c *Coordinator) limitSignIn(ctx context.Context, login string, remote neti
 	var why error
 	switch {
 	// By source first: what is refused by it leaves its victim's attempts alone.
-	case !c.limits.signIn.allow(sourceOf(remote)):
+	case !c.limits.signIn.allow(SourceOf(remote)):
 		why = errors.New("too many attempts from this source")
 	case !c.limits.login.allow(login):
 		why = errors.New("too many attempts for one login")
 	default:
 		return nil
 	}
-	c.refused(ctx, actorStranger, "signin.refused", "", "", remote, why)
+	c.refused(ctx, ActorStranger, "signin.refused", "", "", remote, why)
 	return postern.NewProblem(http.StatusTooManyRequests, postern.CodeTooMany,
 		"too many attempts to sign in", "wait a minute and try again, or sign in with a passkey")
 }

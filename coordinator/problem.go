@@ -43,9 +43,9 @@ func notFound(err error, what, name, hint string) error {
 	return postern.NewProblem(http.StatusNotFound, postern.CodeNotFound, fmt.Sprintf("there is no %s %q", what, name), hint)
 }
 
-// problemOf returns err as the one who asked may read it. What is not theirs is
+// Problem returns err as the one who asked may read it. What is not theirs is
 // logged.
-func (c *Coordinator) problemOf(ctx context.Context, err error) *postern.Problem {
+func (c *Coordinator) Problem(ctx context.Context, err error) *postern.Problem {
 	var p *postern.Problem
 	var tooLong *http.MaxBytesError
 	switch {

@@ -23,9 +23,9 @@ type SignIn struct {
 
 // Lifetimes of sessions at the portal.
 const (
-	SessionIdle = 30 * time.Minute
-	SessionMax  = 12 * time.Hour
-	DeviceMax   = 30 * 24 * time.Hour // of a device's, without idle limit
+	sessionIdle = 30 * time.Minute
+	sessionMax  = 12 * time.Hour
+	deviceMax   = 30 * 24 * time.Hour // of a device's, without idle limit
 )
 
 // Methods of signing in (RFC 8176) that the registry tells apart.
@@ -50,7 +50,7 @@ func (c *Coordinator) StartSession(ctx context.Context, in SignIn) (string, Sess
 	if err != nil {
 		var p *postern.Problem
 		if errors.As(err, &p) {
-			c.refused(ctx, actorStranger, "signin.refused", "", in.User, in.Remote, p)
+			c.refused(ctx, ActorStranger, "signin.refused", "", in.User, in.Remote, p)
 		}
 		return "", Session{}, err
 	}
@@ -93,9 +93,9 @@ func (ch *change) startSession(in SignIn, hash [32]byte) (Session, error) {
 // deadline is when s expires that is used now.
 func (s *Session) deadline(now time.Time) time.Time {
 	if s.Device {
-		return s.Signed.Add(DeviceMax)
+		return s.Signed.Add(deviceMax)
 	}
-	idle, most := now.Add(SessionIdle), s.Signed.Add(SessionMax)
+	idle, most := now.Add(sessionIdle), s.Signed.Add(sessionMax)
 	if idle.Before(most) {
 		return idle
 	}
