@@ -41,20 +41,20 @@ const (
 
 // A clock is everybody's time, moved by hand.
 type clock struct {
-	mu  sync.Mutex
-	off time.Duration
+	mu sync.Mutex
+	at time.Time
 }
 
 func (c *clock) now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.Now().Add(c.off)
+	return c.at
 }
 
 func (c *clock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.off += d
+	c.at = c.at.Add(d)
 }
 
 // A deployment is a coordinator that serves on loopback, with its portal.
@@ -93,7 +93,7 @@ func (s *disk) Update(ctx context.Context, fn func(coordinator.Tx) error) error 
 // deploy makes a deployment of what change, if not nil, makes of the portal's settings.
 func deploy(t *testing.T, change func(*portal.Config)) *deployment {
 	t.Helper()
-	d := &deployment{t: t, clock: &clock{}}
+	d := &deployment{t: t, clock: &clock{at: time.Now()}}
 	dir := t.TempDir()
 	store, err := sqlite.Open(t.Context(), filepath.Join(dir, "registry.db"))
 	must(t, err)
