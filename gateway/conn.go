@@ -260,14 +260,23 @@ func (c *client) opening(raw []byte) ([]byte, error) {
 	return append(b, raw...), err
 }
 
-// greet says opening to who answered, unless it was said.
-func (g *Gateway) greet(a answer, opening []byte) (answer, error) {
+// greet says opening to who answered, unless it was said or ctx ends first.
+func (g *Gateway) greet(ctx context.Context, a answer, opening []byte) (answer, error) {
 	if a.said {
 		return a, nil
 	}
 	a.conn.SetWriteDeadline(time.Now().Add(g.cfg.DialTimeout))
+	stop := context.AfterFunc(ctx, func() { a.conn.Close() })
+	defer stop()
+	if ctx.Err() != nil { // cut since the dial, and the conn not closed yet
+		a.close()
+		return answer{}, context.Cause(ctx)
+	}
 	if _, err := a.conn.Write(opening); err != nil {
 		a.close()
+		if ctx.Err() != nil {
+			return answer{}, context.Cause(ctx)
+		}
 		return answer{}, offline(fmt.Errorf("forward the hello: %w", err))
 	}
 	a.conn.SetWriteDeadline(time.Time{})

@@ -31,32 +31,40 @@ const (
 // a moment's wait, and browsers wait gladly. The name must stay with the tenant,
 // and the tenant open to the client.
 func (g *Gateway) dial(ctx context.Context, f *flow, opening []byte) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, g.cfg.DialTimeout)
+	dialCtx, cancel := context.WithTimeout(ctx, g.cfg.DialTimeout)
 	defer cancel()
 	for {
-		target, ok := g.lookup(f.name)
-		switch {
-		case !ok || target.Tenant != f.tenant:
-			return answer{}, errUnknownName
-		case !g.flows.admitted(f, &g.routes, g.cfg.Now()):
-			return answer{}, errNotAdmitted
+		target, err := g.stillOpen(f)
+		if err != nil {
+			return answer{}, err
 		}
-		a := g.dialTarget(ctx, target, opening)
+		a := g.dialTarget(dialCtx, f, target, opening)
 		if a.err == nil {
 			f.node = a.node
 			if g.flows.add(f, &g.routes, g.cfg.Now()) {
-				return g.greet(a, opening)
+				return g.greet(ctx, a, opening)
 			}
-			g.flows.remove(f, g.cfg.Now())
 			a.close()
 			continue
 		}
 		select {
-		case <-ctx.Done():
+		case <-dialCtx.Done():
 			return answer{}, offline(a.err)
 		case <-time.After(dialRetry):
 		}
 	}
+}
+
+// stillOpen returns where f's name leads as things stand, or why f may not go there.
+func (g *Gateway) stillOpen(f *flow) (Target, error) {
+	target, ok := g.lookup(f.name)
+	switch {
+	case !ok || target.Tenant != f.tenant:
+		return Target{}, errUnknownName
+	case !g.flows.admitted(f, &g.routes, g.cfg.Now()):
+		return Target{}, errNotAdmitted
+	}
+	return target, nil
 }
 
 // offline refuses because of err.
@@ -102,7 +110,7 @@ func (a *answer) free() {
 // second attempt is for a SYN that was lost: TCP sends it again after a second.
 // On a spare, which is taken where there is one, the opening is said, and an
 // answer is one to that.
-func (g *Gateway) dialTarget(ctx context.Context, t Target, opening []byte) answer {
+func (g *Gateway) dialTarget(ctx context.Context, f *flow, t Target, opening []byte) answer {
 	if t.Tenant == "" {
 		c, err := g.cfg.DialCoordinator(ctx)
 		return answer{conn: c, err: err}
@@ -129,7 +137,7 @@ func (g *Gateway) dialTarget(ctx context.Context, t Target, opening []byte) answ
 			node := nodes[0]
 			nodes = nodes[1:]
 			if spare := g.spares.take(node); spare != nil {
-				dialers.Go(func() { answers <- g.ask(ctx, node, spare, opening) })
+				dialers.Go(func() { answers <- g.ask(ctx, f, node, spare, opening) })
 			} else {
 				silent = append(silent, node)
 				dialers.Go(func() { answers <- g.dialNode(ctx, node, false) })
@@ -175,7 +183,11 @@ func (g *Gateway) dialNode(ctx context.Context, n Node, again bool) answer {
 // ask says opening to n on a spare and waits for what n says to that, or for a sign
 // that n has heard it: a node with much to do is not a dead one, nor in need of more
 // to do. If the spare turns out to be dead, it dials n.
-func (g *Gateway) ask(ctx context.Context, n Node, spare reserve, opening []byte) answer {
+func (g *Gateway) ask(ctx context.Context, f *flow, n Node, spare reserve, opening []byte) answer {
+	if _, err := g.stillOpen(f); err != nil { // it was when the first node was tried
+		spare.Close()
+		return answer{node: n, err: err}
+	}
 	keep := context.AfterFunc(ctx, func() { spare.Close() })
 	a := answer{conn: spare, node: n, said: true, buffer: helloBuffers.Get().(*[4 << 10]byte)}
 	var err error

@@ -114,8 +114,10 @@ func New(cfg Config) *Gateway {
 }
 
 // SetRoutes makes t the table for all connections from now on. Open connections
-// whose name no longer leads to the node that they are spliced to, or whose tenant
-// no longer admits the client's address, are closed.
+// whose name no longer leads to the node that they reached, or whose tenant no
+// longer admits the client's address, have been told to end when it returns: a node
+// that was not greeted yet hears nothing, and what a splice is passing on just then
+// may be the last.
 func (g *Gateway) SetRoutes(t *Table) {
 	g.routes.Store(t)
 	g.flows.cut(&g.routes, g.cfg.Now())

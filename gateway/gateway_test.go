@@ -167,7 +167,7 @@ func TestLateAnswer(t *testing.T) {
 		}})
 		g.SetRoutes(NewTable(m))
 		target, _ := g.lookup("a.example")
-		a := g.dialTarget(t.Context(), target, nil)
+		a := g.dialTarget(t.Context(), &flow{}, target, nil)
 		if a.err != nil || a.node.Addr != addr443("fd00::2") {
 			t.Fatalf("got %v, %v; want the second node", a.node, a.err)
 		}

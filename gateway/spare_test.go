@@ -501,7 +501,7 @@ func TestLostDial(t *testing.T) {
 		// One that refuses is not dialed twice.
 		w.remove("fd00::1")
 		w.node("fd00::2").down = true
-		a := w.g.dialTarget(contextFor(t, time.Second), w.target(), nil)
+		a := w.g.dialTarget(contextFor(t, time.Second), &flow{}, w.target(), nil)
 		if a.err == nil {
 			t.Error("a node that is silent was reached")
 		}

@@ -38,6 +38,8 @@ type memNode struct {
 	tells bool          // its conns can be spares
 	heard atomic.Uint64 // packets that it sent on one of those
 
+	wrap func(net.Conn) net.Conn // the gateway's end; nil: as it is
+
 	mu     sync.Mutex
 	lost   int // dials that are yet to get no answer
 	dialed int // that got one
@@ -133,10 +135,14 @@ func (n *memNode) dial(ctx context.Context, dst netip.AddrPort) (net.Conn, error
 	n.dialed++
 	n.mu.Unlock()
 	n.conns <- far
+	var c net.Conn = near
 	if n.tells {
-		return tellingConn{near, &n.heard}, nil
+		c = tellingConn{near, &n.heard}
 	}
-	return near, nil
+	if n.wrap != nil {
+		c = n.wrap(c)
+	}
+	return c, nil
 }
 
 // client connects to the gateway from an address of its own, or from src.
