@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -380,6 +381,23 @@ func TestSilentSpare(t *testing.T) {
 		w.expect(node, string(helloFor("a.example")))
 		fmt.Fprint(silent, "late")
 		w.talk(c, node)
+	})
+}
+
+// Nothing is said on the next node's spare if the name led elsewhere before its turn.
+func TestSpareAfterACut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := spareWorld(t, "fd00::1")
+		f := &flow{hello: hello{name: "a.example"}, tenant: "acme"}
+		w.g.SetRoutes(NewTable(mapOf(section("globex", "a.example", "fd00::1"))))
+		near, far := memPipe(gatewayAddr, addr443("fd00::1"))
+		a := w.g.ask(t.Context(), f, Node{}, tellingConn{near, new(atomic.Uint64)}, helloFor("a.example"))
+		if a.err != errUnknownName {
+			t.Errorf("got %v, want errUnknownName", a.err)
+		}
+		if got, err := readAll(far); got != "" || err != nil {
+			t.Errorf("the node heard %q, %v; want the end alone", got, err)
+		}
 	})
 }
 
