@@ -62,7 +62,7 @@ func gatewayFlags() []cli.Flag {
 		&cli.IntFlag{Name: "source-rate", Usage: "`N`: new connections a second from one address (20 if not given, -1: any)"},
 		&cli.IntFlag{Name: "source-conns", Usage: "`N`: open connections of one address (200 if not given, -1: any)"},
 		&cli.IntFlag{Name: "tenant-rate", Usage: "`N`: new connections a second to one tenant (100 if not given, -1: any)"},
-		&cli.IntFlag{Name: "tenant-conns", Usage: "`N`: open connections to one tenant (2000 if not given, -1: any)"},
+		&cli.IntFlag{Name: "tenant-conns", Usage: "`N`: open connections to one tenant (2000 if not given, -1: any, and any that wait for a node)"},
 	}
 }
 
@@ -85,7 +85,7 @@ func parseGateway(c *cli.Context, log *slog.Logger) (gatewayOptions, error) {
 		advertise: c.String("advertise"), public: c.String("public"),
 		limits: gateway.Limits{
 			SourceRate: c.Int("source-rate"), SourceBurst: 5 * c.Int("source-rate"), SourceConns: c.Int("source-conns"),
-			TenantRate: c.Int("tenant-rate"), TenantConns: c.Int("tenant-conns"),
+			TenantRate: c.Int("tenant-rate"), TenantConns: c.Int("tenant-conns"), TenantDials: min(c.Int("tenant-conns"), 0),
 		},
 		log: log,
 	}

@@ -42,7 +42,8 @@ var lossyFigures = []struct{ name, unit, better string }{
 	{"small.p99", "ms, beside 8 downloads", less},
 	{"new.p50", "ms to a first answer", less},
 	{"new.p99", "ms to a first answer", less},
-	{"storm.prompt", "of 2,000/s in 1 s", more},
+	{"storm.rate", "new connections/s", more},
+	{"storm.prompt", "of them within 1 s", more},
 	{"storm.max", "ms, the slowest of them", less},
 }
 

@@ -33,7 +33,8 @@ var measurements = map[string]func(v visit, ctx context.Context, f Figures) erro
 	"small": visit.small,
 	// Milliseconds to the first answer on a new connection: p50, p99.
 	"new": visit.fresh,
-	// 2,000 new connections a second: the share that is answered within a second
+	// New connections with a ClientHello each, 2,000 a second for five spans: how
+	// many a second there were (rate), the share that was answered within a second
 	// (prompt), and how long the slowest took in milliseconds (max).
 	"storm": visit.storm,
 }
@@ -229,38 +230,4 @@ func quantile(sorted []time.Duration, p float64) float64 {
 		return 0
 	}
 	return float64(sorted[int(p*float64(len(sorted)-1))]) / 1e6
-}
-
-// stormRate is how many new connections a second there are in a storm.
-const stormRate = 2000
-
-func (v visit) storm(ctx context.Context, f Figures) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*v.Span+time.Minute)
-	defer cancel()
-	c := v.client(false)
-	start := time.Now()
-	total := int(5*v.Span.Seconds()) * stormRate
-	var mu sync.Mutex
-	prompt, slowest := 0, time.Duration(0)
-	var wg sync.WaitGroup
-	for i := range total {
-		due := start.Add(time.Duration(i) * time.Second / stormRate)
-		if wait := time.Until(due); wait > time.Millisecond {
-			time.Sleep(wait)
-		}
-		wg.Go(func() {
-			_, err := v.get(ctx, c, "/small")
-			took := time.Since(due)
-			mu.Lock()
-			defer mu.Unlock()
-			slowest = max(slowest, took)
-			if err == nil && took < time.Second {
-				prompt++
-			}
-		})
-	}
-	wg.Wait()
-	f["storm.prompt"] = float64(prompt) / float64(total)
-	f["storm.max"] = float64(slowest) / 1e6
-	return nil
 }
