@@ -94,18 +94,41 @@ func (s Service) AccessAt(urlPath string) []Access {
 		}
 		return all
 	}
-	if len(s.Exceptions) == 0 {
+	parts := s.partsAt(urlPath)
+	if len(parts) == 0 {
 		return []Access{s.Access}
 	}
 	var must []Access
 	for _, r := range readings {
-		for _, a := range r.accessAt(s, urlPath) {
+		for _, a := range r.accessAt(s, parts) {
 			if !slices.ContainsFunc(must, a.Equal) {
 				must = append(must, a)
 			}
 		}
 	}
 	return must
+}
+
+// A part is an exception that covers a path in some reading of both.
+type part struct {
+	Access
+	length int    // in runes, of the exception's path without a slash at its end
+	dir    bool   // whether it has one
+	exact  bool   // whether the path begins so in that case of letters, too
+	rest   string // of the path, behind that length: empty, or from a slash on
+}
+
+// partsAt returns the parts of s for a path that is plain.
+func (s Service) partsAt(urlPath string) []part {
+	var parts []part
+	for _, e := range s.Exceptions {
+		at, dir := strings.CutSuffix(e.Path, "/")
+		rest, ok := cutFolded(urlPath, at)
+		if ok && (rest == "" || rest[0] == '/') {
+			parts = append(parts, part{e.Access, utf8.RuneCountInString(at), dir, strings.HasPrefix(urlPath, at), rest})
+		}
+	}
+	return parts
 }
 
 // A reading is how an application may understand a path.
@@ -120,51 +143,55 @@ var readings = []reading{
 	{below: true}, {fold: true, below: true}, {slash: true, below: true}, {fold: true, slash: true, below: true},
 }
 
-// accessAt returns the access of those of s' exceptions that cover urlPath with the
-// longest path, or of s if none does.
-func (r reading) accessAt(s Service, urlPath string) []Access {
-	if r.fold {
-		urlPath = foldCase(urlPath)
-	}
+// accessAt returns the access of those of parts that cover the path with the longest
+// one, or of s if none does.
+func (r reading) accessAt(s Service, parts []part) []Access {
 	best, length := []Access{s.Access}, -1
-	for _, e := range s.Exceptions {
-		at := e.Path
-		if r.fold {
-			at = foldCase(at)
-		}
-		n := len(strings.TrimSuffix(at, "/"))
-		if n < length || !r.covers(at, urlPath) {
+	for _, p := range parts {
+		if p.length < length || !r.covers(p) {
 			continue
 		}
-		if n > length {
-			best, length = nil, n
+		if p.length > length {
+			best, length = nil, p.length
 		}
-		best = append(best, e.Access)
+		best = append(best, p.Access)
 	}
 	return best
 }
 
-// covers reports whether urlPath is at, or below at if that ends with a slash.
-func (r reading) covers(at, urlPath string) bool {
-	dir := strings.HasSuffix(at, "/")
+// covers reports whether the path is at p, or below p if that ends with a slash.
+func (r reading) covers(p part) bool {
 	switch {
-	case urlPath == at, dir && strings.HasPrefix(urlPath, at):
-		return true
-	case r.slash && strings.TrimSuffix(urlPath, "/") == strings.TrimSuffix(at, "/"):
-		return true
+	case !p.exact && !r.fold:
+		return false
+	case p.rest == "":
+		return !p.dir || r.slash
+	case p.rest == "/":
+		return p.dir || r.slash || r.below
 	}
-	return r.below && !dir && strings.HasPrefix(urlPath, at+"/")
+	return p.dir || r.below
 }
 
-// foldCase returns the same for all texts that differ in the case of letters alone.
-func foldCase(s string) string {
-	return strings.Map(func(r rune) rune {
-		least := r
-		for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
-			least = min(least, f)
+// cutFolded is strings.CutPrefix for texts that may differ in the case of letters.
+func cutFolded(s, prefix string) (rest string, ok bool) {
+	for prefix != "" {
+		a, n := utf8.DecodeRuneInString(s)
+		b, m := utf8.DecodeRuneInString(prefix)
+		if n == 0 || a != b && foldRune(a) != foldRune(b) {
+			return "", false
 		}
-		return least
-	}, s)
+		s, prefix = s[n:], prefix[m:]
+	}
+	return s, true
+}
+
+// foldRune returns the same for all runes that differ in case alone.
+func foldRune(r rune) rune {
+	least := r
+	for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+		least = min(least, f)
+	}
+	return least
 }
 
 // plainPath reports whether applications see in p nothing but names between slashes,
@@ -253,7 +280,7 @@ type Person struct {
 	ID        string   `json:"id"`    // the subject of ID tokens
 	Login     string   `json:"login"` // what they sign in with
 	Name      string   `json:"name,omitempty"`
-	Role      string   `json:"role"`                 // one of TenantRoles
+	Role      string   `json:"role"`                 // one of TenantRoles; one that is not known opens what is public
 	Groups    []string `json:"groups,omitempty"`     // labels
 	Services  []string `json:"services,omitzero"`    // names; nil: all that members may open
 	NotBefore int64    `json:"not_before,omitempty"` // Unix seconds: sign-ins before it count no longer

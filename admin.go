@@ -14,7 +14,7 @@ import (
 //	GET    /admin/v1/status                     Overview
 //	GET    /admin/v1/tenants                    []Tenant
 //	POST   /admin/v1/tenants                    TenantRequest -> Tenant
-//	DELETE /admin/v1/tenants/{tenant}           its nodes, tokens and routes too
+//	DELETE /admin/v1/tenants/{tenant}           with all that belongs to it
 //	GET    /admin/v1/tenants/{tenant}/admission AdmissionState
 //	PUT    /admin/v1/tenants/{tenant}/admission AdmissionRequest -> AdmissionState
 //	GET    /admin/v1/tokens?tenant=             []IssuedToken

@@ -53,7 +53,7 @@ func operation[I, O any](c *Coordinator, api huma.API, method, path, id, summary
 		// Without an operator this panics: nobody asks who did not come through as.
 		out, err := fn(ctx, ctx.Value(operatorKey{}).(*Operator), in)
 		if err != nil {
-			return nil, statusProblem{c.problemOf(ctx, err)}
+			return nil, statusProblem{c.Problem(ctx, err)}
 		}
 		return out, nil
 	})
@@ -106,12 +106,12 @@ func (c *Coordinator) bearer(next http.Handler) http.Handler {
 		}
 		id, err := c.admin(r.Context(), secret)
 		if err != nil {
-			if c.limits.source.allow(sourceOf(remoteOf(r))) {
-				c.refused(r.Context(), actorStranger, "admin.refused", "", id.String(), remoteOf(r), err)
+			if c.limits.source.allow(SourceOf(remoteOf(r))) {
+				c.refused(r.Context(), ActorStranger, "admin.refused", "", id.String(), remoteOf(r), err)
 			} else {
 				err = tooMany()
 			}
-			writeProblem(w, c.problemOf(r.Context(), err))
+			writeProblem(w, c.Problem(r.Context(), err))
 			return
 		}
 		visitorOf(r).known(actorToken(id))
@@ -177,7 +177,7 @@ func (c *Coordinator) registerTenants(api huma.API) {
 		answering(func(ctx context.Context, o *Operator, in *body[postern.TenantRequest]) (postern.Tenant, error) {
 			return o.AddTenant(ctx, in.Body)
 		}))
-	operation(c, api, "DELETE", "/tenants/{tenant}", "remove-tenant", "Remove a tenant with its nodes, tokens and routes",
+	operation(c, api, "DELETE", "/tenants/{tenant}", "remove-tenant", "Remove a tenant with its nodes, tokens, routes and issuers, and people's grants and favourites of it",
 		silent(func(ctx context.Context, o *Operator, in *tenantPath) error { return o.RemoveTenant(ctx, in.Tenant) }))
 	operation(c, api, "GET", "/tenants/{tenant}/admission", "show-admission", "From where a tenant can be reached",
 		answering(func(ctx context.Context, o *Operator, in *tenantPath) (postern.AdmissionState, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -73,7 +74,7 @@ func (c *Coordinator) Admit(ctx context.Context, user string, addr netip.Addr) e
 		return nil
 	}
 	seen := make(map[string]time.Time) // by tenant
-	prefix := sourceOf(addr)
+	prefix := SourceOf(addr)
 	err := c.cfg.Store.View(ctx, func(tx Tx) error {
 		all, err := tx.Sources().Of(user)
 		for _, s := range all {
@@ -226,22 +227,39 @@ func (c *Coordinator) awaitGateways(ctx context.Context, tenants []*tenantMap) e
 	}
 }
 
-// buildGates makes t's section as gateways are told it, from its section and people.
-func (t *tenantMap) buildGates(ch *change, version uint64) error {
-	t.gates = t.section
-	a := t.Admission
-	if a.Mode == "" || a.Mode == postern.AdmissionOpen {
-		return nil
-	}
+// buildGates makes t's section as gateways are told it, from its section and people:
+// prev, which may be nil, if that is the same. Most of what people do, such as signing
+// out, changes what nodes are told and nothing for gateways.
+func (t *tenantMap) buildGates(ch *change, version uint64, prev *postern.Section) error {
 	gates := *t.section
-	gates.Version, gates.Admission = version, &postern.Admission{Mode: a.Mode, Allowed: a.Allowed}
+	var err error
+	if gates.Admission, err = t.admission(ch); err != nil {
+		return err
+	}
+	if prev != nil {
+		gates.Version = prev.Version
+		if reflect.DeepEqual(&gates, prev) {
+			t.gates = prev
+			return nil
+		}
+	}
+	gates.Version = version
 	t.gates = &gates
-	if a.Mode != postern.AdmissionPortal {
-		return nil
+	return nil
+}
+
+// admission returns from where gateways are told to admit, nil for from anywhere.
+func (t *tenantMap) admission(ch *change) (*postern.Admission, error) {
+	out := &postern.Admission{Mode: t.Admission.Mode, Allowed: t.Admission.Allowed}
+	if out.Mode == "" || out.Mode == postern.AdmissionOpen {
+		return nil, nil
+	}
+	if out.Mode != postern.AdmissionPortal {
+		return out, nil
 	}
 	rows, err := ch.Sources().In(t.Name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	until := make(map[netip.Prefix]time.Time)
 	for _, s := range rows {
@@ -251,10 +269,10 @@ func (t *tenantMap) buildGates(ch *change, version uint64) error {
 		}
 	}
 	for prefix, end := range until {
-		gates.Admission.Sources = append(gates.Admission.Sources, postern.Source{Prefix: prefix, Until: end})
+		out.Sources = append(out.Sources, postern.Source{Prefix: prefix, Until: end})
 	}
-	slices.SortFunc(gates.Admission.Sources, func(a, b postern.Source) int { return a.Prefix.Compare(b.Prefix) })
-	return nil
+	slices.SortFunc(out.Sources, func(a, b postern.Source) int { return a.Prefix.Compare(b.Prefix) })
+	return out, nil
 }
 
 // sweepSources stores renewals and forgets sources whose time is over. What cannot be
@@ -294,10 +312,11 @@ func (c *Coordinator) sweepSources(ctx context.Context) {
 	}
 }
 
-// renewSource stores that a source was seen again, if it is still there.
+// renewSource stores that a source was seen again, if it is still there and was not
+// stored anew since.
 func (ch *change) renewSource(key SourceKey, seen time.Time) error {
 	s, err := ch.Sources().Get(key)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ErrNotFound) || err == nil && !seen.After(s.Seen) {
 		return nil
 	}
 	if err != nil {
@@ -314,7 +333,7 @@ func (ch *change) renewSource(key SourceKey, seen time.Time) error {
 func (c *Coordinator) Admitted(_ context.Context, user string, addr netip.Addr) (until time.Time, needed bool) {
 	tenants := c.snapshot.Load().guarded(user, addr)
 	for i, t := range tenants {
-		end := t.until(sourceOf(addr))
+		end := t.until(SourceOf(addr))
 		if i == 0 || end.Before(until) {
 			until = end
 		}

@@ -42,6 +42,59 @@ func (d *deployment) admitted() coordinator.User {
 	return u
 }
 
+// Gateways are not told again what they were told, whatever people do: that is for nodes.
+func TestPeopleAreNotForGateways(t *testing.T) {
+	for _, mode := range []string{postern.AdmissionOpen, postern.AdmissionPortal} {
+		t.Run(mode, func(t *testing.T) {
+			d := deploy(t)
+			d.addTenant("acme")
+			u := d.admitted()
+			must(t, d.Admit(t.Context(), u.ID, netip.MustParseAddr("192.0.2.7")))
+			must(t, d.operate("PUT", "/tenants/acme/admission", postern.AdmissionRequest{Mode: mode}, nil))
+			gone, err := d.AddUser(t.Context(), postern.UserRequest{Login: "gone"})
+			must(t, err)
+			node, door := d.node("acme", "a", postern.DefaultService), d.gateway("door")
+			w, g := node.watch(), door.watch()
+			w.sync()
+			g.sync()
+			told := g.m.Sections["acme"]
+			_, err = d.PutGrant(t.Context(), gone.ID, "acme", postern.GrantRequest{})
+			must(t, err)
+			must(t, d.EndSessions(t.Context(), "local", gone.ID))
+			must(t, d.SetName(t.Context(), "local", u.ID, "Anna B."))
+			w.until("the node is told", func(m postern.Map) bool {
+				people := m.Sections["acme"].People
+				return slices.ContainsFunc(people, func(p postern.Person) bool { return p.NotBefore > 0 }) &&
+					slices.ContainsFunc(people, func(p postern.Person) bool { return p.Name == "Anna B." })
+			})
+			d.addTenant("next")
+			for {
+				msg, ok := g.next()
+				if !ok {
+					t.Fatal("the gateway's stream ended")
+				}
+				if s := msg.Section; s != nil && s.Tenant == "acme" {
+					t.Fatalf("the gateway is told of %+v again", s)
+				}
+				if _, ok := g.m.Sections["next"]; ok {
+					break
+				}
+			}
+			// What is for gateways they are told, also that there is less to it.
+			for _, to := range []postern.AdmissionRequest{{Mode: postern.AdmissionList, Allowed: prefixes("10.0.0.0/8")}, {Mode: postern.AdmissionOpen}} {
+				must(t, d.operate("PUT", "/tenants/acme/admission", to, nil))
+				g.until("the gateway is told that it is "+to.Mode, func(m postern.Map) bool {
+					a := m.Sections["acme"].Admission
+					return (a == nil) == (to.Mode == postern.AdmissionOpen) && (a == nil || a.Mode == to.Mode)
+				})
+			}
+			if now := g.m.Sections["acme"]; now.Version <= told.Version || !reflect.DeepEqual(now.Routes, told.Routes) {
+				t.Errorf("got %+v after %+v", now, told)
+			}
+		})
+	}
+}
+
 // Gateways are told from where, and not who; nodes are told nothing of it, not
 // even that their section is another.
 func TestAdmissionInMap(t *testing.T) {

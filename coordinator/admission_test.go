@@ -205,6 +205,24 @@ func TestAdmitAgain(t *testing.T) {
 	r.admits()
 }
 
+// Who signed out everywhere, and in again from the same place, stays admitted when a
+// visit from before is stored at last.
+func TestAdmitRenewedLate(t *testing.T) {
+	r := openRegistry(t)
+	anna := r.granted("anna")
+	r.setAdmission(postern.AdmissionPortal)
+	r.admit(anna, "192.0.2.7")
+	r.wait(6 * time.Minute)
+	r.admit(anna, "192.0.2.7") // to be stored later
+	must(t, r.EndSessions(t.Context(), coordinator.ActorUser(anna.ID), anna.ID))
+	r.admits()
+	r.admit(anna, "192.0.2.7")
+	r.wait(time.Second)
+	r.admits("192.0.2.7/32 14m59.75s")
+	r.SweepSources(t.Context())
+	r.admits("192.0.2.7/32 14m59.75s")
+}
+
 // Who is let in anyway opens nothing besides.
 func TestAdmitAllowed(t *testing.T) {
 	r := openRegistry(t)

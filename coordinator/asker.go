@@ -1,25 +1,11 @@
 package coordinator
 
-import (
-	"context"
-	"net/netip"
-
-	"postern"
-)
-
-// ActorStranger is the actor of who is not known, or not yet.
-const ActorStranger = actorStranger
+import "net/netip"
 
 // AllowPost reports whether the source of remote may ask the portal to do
 // something once more. What it allows is plenty for an office behind one address.
 func (c *Coordinator) AllowPost(remote netip.Addr) bool {
-	return c.limits.post.allow(sourceOf(remote))
-}
-
-// Problem returns err as the one who asked may read it. What is not theirs is
-// logged.
-func (c *Coordinator) Problem(ctx context.Context, err error) *postern.Problem {
-	return c.problemOf(ctx, err)
+	return c.limits.post.allow(SourceOf(remote))
 }
 
 // KnownTenant returns name if there is a tenant of that name, else "".

@@ -30,29 +30,42 @@ func chain(prev [32]byte, e postern.AuditEntry) [32]byte {
 const auditPage = 1000
 
 // VerifyAudit reads the whole audit log of s and reports the first entry that is
-// not what was written, or does not follow the one before it.
+// not what was written, or does not follow the one before it. It reads a page at a
+// time, so that nothing waits for it that is to be stored in between.
 func VerifyAudit(ctx context.Context, s Store) error {
-	return s.View(ctx, func(tx Tx) error {
-		var last AuditRecord
-		for {
-			page, err := tx.Audit(AuditQuery{After: last.Seq, Limit: auditPage}, nil)
-			if err != nil {
-				return err
-			}
-			for _, r := range page {
-				if r.Seq != last.Seq+1 {
-					return fmt.Errorf("audit log: entry %d follows entry %d", r.Seq, last.Seq)
-				}
-				if r.Hash != chain(last.Hash, r.AuditEntry) {
-					return fmt.Errorf("audit log: entry %d or one before it was changed", r.Seq)
-				}
-				last = r
-			}
-			if len(page) < auditPage {
-				return nil
-			}
+	var last AuditRecord
+	for {
+		var page []AuditRecord
+		err := s.View(ctx, func(tx Tx) (err error) {
+			page, err = tx.Audit(AuditQuery{After: last.Seq, Limit: auditPage}, nil)
+			return err
+		})
+		if err != nil {
+			return err
 		}
-	})
+		for _, r := range page {
+			if r.Seq != last.Seq+1 {
+				return fmt.Errorf("audit log: entry %d follows entry %d", r.Seq, last.Seq)
+			}
+			if r.Hash != chain(last.Hash, r.AuditEntry) {
+				return fmt.Errorf("audit log: entry %d or one before it was changed", r.Seq)
+			}
+			last = r
+		}
+		if len(page) < auditPage {
+			return nil
+		}
+	}
+}
+
+// checkAudit says whether the audit log is as it was written. Whoever changed it would
+// like nothing better than a coordinator that does not start, or that first reads what
+// years have left: members and operators are served all the same, and meanwhile.
+func (c *Coordinator) checkAudit(ctx context.Context) error {
+	if err := VerifyAudit(ctx, c.cfg.Store); err != nil && ctx.Err() == nil {
+		c.log.Error("audit log is not as it was written", "err", err)
+	}
+	return nil
 }
 
 // auditUser adds an entry about u to the log.
@@ -81,16 +94,25 @@ func (ch *change) homeOf(id string) (string, error) {
 
 // refused records that somebody was refused, as often as limits allow.
 func (c *Coordinator) refused(ctx context.Context, actor, action, tenant, target string, remote netip.Addr, why error) {
-	c.noteRefused(ctx, actor, action, tenant, target, fmt.Sprintf("%v: %v", remote, why))
+	c.Note(ctx, actor, action, tenant, target, fmt.Sprintf("%v: %v", remote, why))
 }
 
-func (c *Coordinator) noteRefused(ctx context.Context, actor, action, tenant, target, detail string) {
-	skipped, ok := c.limits.refusal.pass()
-	if !ok {
+// Note records in the audit log what became of an attempt to sign in or to open
+// something. It is limited: for strangers' refusals, whose actions end in .refused, all
+// in all, and for the rest by actor. So no stranger keeps anybody else's from it.
+func (c *Coordinator) Note(ctx context.Context, actor, action, tenant, target, detail string) {
+	switch refused := strings.HasSuffix(action, ".refused"); {
+	case refused && actor == ActorStranger:
+		skipped, ok := c.limits.strangers.pass()
+		if !ok {
+			return
+		}
+		if skipped > 0 {
+			detail = fmt.Sprintf("%s (and %d more refusals, not recorded)", cut(detail), skipped)
+		}
+	case refused && !c.limits.refused.allow(actor), !refused && !c.limits.record.allow(actor):
+		c.log.Warn("not recorded in the audit log: too many entries of one actor", "actor", actor, "action", action)
 		return
-	}
-	if skipped > 0 {
-		detail = fmt.Sprintf("%s (and %d more refusals, not recorded)", cut(detail), skipped)
 	}
 	c.note(ctx, actor, action, tenant, target, detail)
 }
@@ -108,19 +130,5 @@ func (c *Coordinator) note(ctx context.Context, actor, action, tenant, target, d
 	})
 	if err != nil {
 		c.log.Error("not recorded in the audit log", "err", err)
-	}
-}
-
-// Note records in the audit log what became of an attempt to sign in or to open
-// something. It is limited: for refusals, whose actions end in .refused, all in all,
-// and by actor for the rest.
-func (c *Coordinator) Note(ctx context.Context, actor, action, tenant, target, detail string) {
-	switch {
-	case strings.HasSuffix(action, ".refused"):
-		c.noteRefused(ctx, actor, action, tenant, target, detail)
-	case c.limits.record.allow(actor):
-		c.note(ctx, actor, action, tenant, target, detail)
-	default:
-		c.log.Warn("not recorded in the audit log: too many entries of one actor", "actor", actor, "action", action)
 	}
 }

@@ -16,11 +16,8 @@ import (
 	"postern/internal/identity"
 )
 
-// Bounds of what members send, in bytes of a body and in number.
-const (
-	maxEnrollBody = 64 << 10
-	maxMemberBody = postern.MaxPublication
-)
+// maxMemberBody bounds what a member sends, in bytes of a body.
+const maxMemberBody = postern.MaxPublication
 
 // controlHandler returns the members' API and, below PathAdmin, the operators'.
 // Without a site nobody redeems anything.
@@ -53,7 +50,7 @@ func (c *Coordinator) answer(fn func(*http.Request) (any, error)) http.HandlerFu
 		r.Body = http.MaxBytesReader(w, r.Body, maxMemberBody)
 		v, err := fn(r)
 		if err != nil {
-			writeProblem(w, c.problemOf(r.Context(), err))
+			writeProblem(w, c.Problem(r.Context(), err))
 			return
 		}
 		writeJSON(w, v)
@@ -132,91 +129,13 @@ func binding(r *http.Request) ([]byte, error) {
 	return r.TLS.ExportKeyingMaterial(postern.ChannelBinding, nil, 32)
 }
 
-func (c *Coordinator) getEnroll(r *http.Request) (any, error) {
-	b, err := binding(r)
-	if err != nil {
-		return nil, err
-	}
-	return postern.Challenge{WireGuard: c.challenge(b).Public()}, nil
-}
-
-func (c *Coordinator) postEnroll(r *http.Request) (any, error) {
-	if !c.limits.source.allow(sourceOf(remoteOf(r))) {
-		return nil, tooMany()
-	}
-	e, token, err := c.readEnrollment(r)
-	if err == nil && e.Role == postern.RoleGateway && visitorOf(r).piped {
-		// Its edge pipes would end in another gateway's, or in its own.
-		err = forbidden("a gateway has to reach the coordinator itself, not through another gateway",
-			"postern gateway join --coordinator https://HOST:PORT, where the coordinator listens")
-	}
-	actor := actorStranger
-	if err == nil {
-		var m Member
-		actor = actorToken(token.ID) // proven by its signature
-		err = c.update(r.Context(), actor, func(ch *change) (err error) {
-			m, err = ch.enroll(e)
-			return err
-		})
-		if err == nil {
-			log := c.log.With(string(m.Role), m.Name, "remote", r.RemoteAddr)
-			if m.Tenant != "" {
-				log = log.With("tenant", m.Tenant)
-			}
-			log.Info("member joined")
-			return c.enrolled(&m)
-		}
-	}
-	p := c.problemOf(r.Context(), err)
-	if p.Status < http.StatusInternalServerError {
-		c.refused(r.Context(), actor, "enroll.refused", token.Tenant, e.Token.String(), remoteOf(r), p)
-	}
-	return nil, p
-}
-
-// readEnrollment returns a request to join whose proofs are right, and its token.
-func (c *Coordinator) readEnrollment(r *http.Request) (*enrollment, Token, error) {
-	e := new(enrollment)
-	r.Body = http.MaxBytesReader(nil, r.Body, maxEnrollBody)
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return e, Token{}, fmt.Errorf("read the request's body: %w", err)
-	}
-	if err := json.Unmarshal(body, &e.EnrollRequest); err != nil {
-		return e, Token{}, invalid(fmt.Errorf("the request's body is not what it should be: %w", err), "")
-	}
-	if err := e.parse(r.Header); err != nil {
-		return e, Token{}, invalid(err, "")
-	}
-	if !c.limits.token.allow(e.Token) {
-		return e, Token{}, tooMany()
-	}
-	var token Token
-	err = c.cfg.Store.View(r.Context(), func(tx Tx) (err error) {
-		token, err = tx.Tokens().Get(e.Token)
-		return err
-	})
-	if err != nil {
-		return e, Token{}, unknownToken(err)
-	}
-	b, err := binding(r)
-	if err != nil {
-		return e, Token{}, err
-	}
-	e.message = postern.EnrollMessage(b, body)
-	if err := e.prove(token.Public, c.challenge(b)); err != nil {
-		return e, Token{}, err
-	}
-	return e, token, nil
-}
-
 func (c *Coordinator) getMap(w http.ResponseWriter, r *http.Request) {
 	m, err := c.authenticate(r)
 	if err == nil && !c.limits.member.allow(m.ID) {
 		err = tooMany()
 	}
 	if err != nil {
-		writeProblem(w, c.problemOf(r.Context(), err))
+		writeProblem(w, c.Problem(r.Context(), err))
 		return
 	}
 	c.serveMap(w, r, m)

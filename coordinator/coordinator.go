@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -69,9 +70,7 @@ func New(cfg Config) (*Coordinator, error) {
 	if cfg.PortalHost == "" {
 		cfg.PortalHost = "portal." + cfg.Base
 	}
-	if !slices.Contains(cfg.Names, cfg.PortalHost) {
-		cfg.Names = append(slices.Clone(cfg.Names), cfg.PortalHost)
-	}
+	cfg.Names = append(slices.Clone(cfg.Names), cfg.PortalHost)
 	if cfg.URLs == nil {
 		cfg.URLs = []string{httpsURL("control."+cfg.Base, cfg.Port)}
 	}
@@ -118,6 +117,15 @@ func (cfg *Config) check() error {
 	if below, ok := strings.CutSuffix(cfg.PortalHost, "."+cfg.Base); ok && strings.Contains(below, ".") {
 		return fmt.Errorf("portal %q is not directly below the base domain %q", cfg.PortalHost, cfg.Base)
 	}
+	// Who asks for that name gets to the portal, and members would not get past it.
+	control := slices.Index(cfg.Names, cfg.PortalHost) < len(cfg.Names)-1
+	for _, s := range cfg.URLs {
+		u, err := url.Parse(s)
+		control = control || err == nil && u.Hostname() == cfg.PortalHost
+	}
+	if control {
+		return fmt.Errorf("portal %q is where members reach the coordinator: choose another name for one of the two", cfg.PortalHost)
+	}
 	if (cfg.PortalCert == "") != (cfg.PortalKey == "") {
 		return errors.New("the portal's certificate and its key belong together; one is missing")
 	}
@@ -161,11 +169,6 @@ func (cfg *Config) newToken(kind postern.TokenKind) postern.Token {
 
 // open makes the registry if need be and the first snapshot.
 func (c *Coordinator) open(ctx context.Context) error {
-	if err := VerifyAudit(ctx, c.cfg.Store); err != nil {
-		// Whoever changed the log would like nothing better than a coordinator
-		// that does not start: members and operators are served all the same.
-		c.log.Error("audit log is not as it was written", "err", err)
-	}
 	var first *snapshot
 	err := c.cfg.Store.Update(ctx, func(tx Tx) error {
 		d, err := tx.Deployment()
@@ -221,11 +224,14 @@ func (c *Coordinator) update(ctx context.Context, actor string, fn func(*change)
 		shown = ch.shown
 		return err
 	})
-	if err != nil || next == nil {
+	if err != nil {
+		return err
+	}
+	if next == nil {
 		if shown {
 			c.changed.ring()
 		}
-		return err
+		return nil
 	}
 	old := c.snapshot.Swap(next)
 	close(old.superseded)
@@ -251,7 +257,7 @@ type change struct {
 // Actors of audit entries; tokens, members and users are KIND:ID, issuers KIND:NAME.
 const (
 	actorLocal    = "local"
-	actorStranger = "stranger"
+	ActorStranger = "stranger" // who is not known, or not yet
 )
 
 func actorToken(id postern.TokenID) string { return "token:" + id.String() }

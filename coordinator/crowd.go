@@ -48,7 +48,7 @@ func newCrowd(l crowdLimits) *crowd { return &crowd{limits: l, parties: make(map
 // enter makes conn a stranger, by its remote address.
 func (c *crowd) enter(conn net.Conn, wire io.Closer, piped bool) *visitor {
 	v := &visitor{Conn: conn, crowd: c, wire: wire, piped: piped}
-	source := sourceOf(addrOf(conn.RemoteAddr().String()))
+	source := SourceOf(addrOf(conn.RemoteAddr().String()))
 	c.mu.Lock()
 	v.line = c.strangers.PushBack(v)
 	shed := []*visitor{v.join(source, c.limits.source)}

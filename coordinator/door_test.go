@@ -317,6 +317,8 @@ func TestPortalConfig(t *testing.T) {
 		{"with another's certificate", coordinator.Config{PortalCert: good.cert, PortalKey: good.key}, "has to be for"},
 		{"with another's key", coordinator.Config{PortalHost: "login.example.com", PortalCert: good.cert, PortalKey: wild.key}, "does not match"},
 		{"without the key", coordinator.Config{PortalCert: good.cert}, "belong together"},
+		{"where gateways pass members through", coordinator.Config{PortalHost: "control." + base}, "where members reach"},
+		{"where tokens lead", coordinator.Config{PortalHost: "sso." + base, URLs: []string{"https://192.0.2.1:8443", "https://sso." + base + ":8443"}}, "where members reach"},
 		{"no host name", coordinator.Config{PortalHost: "Portal." + base}, "is not one of"},
 	}
 	d := deploy(t)

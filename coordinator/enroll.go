@@ -5,14 +5,19 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 
 	"postern"
 	"postern/internal/identity"
 )
+
+// maxEnrollBody bounds a request to join, in bytes.
+const maxEnrollBody = 64 << 10
 
 // An enrollment is a request to join, with its proofs.
 type enrollment struct {
@@ -21,6 +26,84 @@ type enrollment struct {
 	token     []byte // Ed25519 signature by the token's key
 	identity  []byte // Ed25519 signature by the identity's
 	wireguard []byte // HMAC keyed with the secret shared with the challenge
+}
+
+func (c *Coordinator) getEnroll(r *http.Request) (any, error) {
+	b, err := binding(r)
+	if err != nil {
+		return nil, err
+	}
+	return postern.Challenge{WireGuard: c.challenge(b).Public()}, nil
+}
+
+func (c *Coordinator) postEnroll(r *http.Request) (any, error) {
+	if !c.limits.source.allow(SourceOf(remoteOf(r))) {
+		return nil, tooMany()
+	}
+	e, token, err := c.readEnrollment(r)
+	if err == nil && e.Role == postern.RoleGateway && visitorOf(r).piped {
+		// Its edge pipes would end in another gateway's, or in its own.
+		err = forbidden("a gateway has to reach the coordinator itself, not through another gateway",
+			"postern gateway join --coordinator https://HOST:PORT, where the coordinator listens")
+	}
+	actor := ActorStranger
+	if err == nil {
+		var m Member
+		actor = actorToken(token.ID) // proven by its signature
+		err = c.update(r.Context(), actor, func(ch *change) (err error) {
+			m, err = ch.enroll(e)
+			return err
+		})
+		if err == nil {
+			log := c.log.With(string(m.Role), m.Name, "remote", r.RemoteAddr)
+			if m.Tenant != "" {
+				log = log.With("tenant", m.Tenant)
+			}
+			log.Info("member joined")
+			return c.enrolled(&m)
+		}
+	}
+	p := c.Problem(r.Context(), err)
+	if p.Status < http.StatusInternalServerError {
+		c.refused(r.Context(), actor, "enroll.refused", token.Tenant, e.Token.String(), remoteOf(r), p)
+	}
+	return nil, p
+}
+
+// readEnrollment returns a request to join whose proofs are right, and its token.
+func (c *Coordinator) readEnrollment(r *http.Request) (*enrollment, Token, error) {
+	e := new(enrollment)
+	r.Body = http.MaxBytesReader(nil, r.Body, maxEnrollBody)
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return e, Token{}, fmt.Errorf("read the request's body: %w", err)
+	}
+	if err := json.Unmarshal(body, &e.EnrollRequest); err != nil {
+		return e, Token{}, invalid(fmt.Errorf("the request's body is not what it should be: %w", err), "")
+	}
+	if err := e.parse(r.Header); err != nil {
+		return e, Token{}, invalid(err, "")
+	}
+	if !c.limits.token.allow(e.Token) {
+		return e, Token{}, tooMany()
+	}
+	var token Token
+	err = c.cfg.Store.View(r.Context(), func(tx Tx) (err error) {
+		token, err = tx.Tokens().Get(e.Token)
+		return err
+	})
+	if err != nil {
+		return e, Token{}, unknownToken(err)
+	}
+	b, err := binding(r)
+	if err != nil {
+		return e, Token{}, err
+	}
+	e.message = postern.EnrollMessage(b, body)
+	if err := e.prove(token.Public, c.challenge(b)); err != nil {
+		return e, Token{}, err
+	}
+	return e, token, nil
 }
 
 // challenge returns the ephemeral key for the connection with that binding. It

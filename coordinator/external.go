@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -17,6 +18,7 @@ type External struct {
 	Login   string // e-mail address, if it is verified, or preferred user name
 	Name    string
 	Groups  []string // values of the groups claim
+	Remote  netip.Addr
 }
 
 // SignInExternal returns the user whom e is, makes them if need be, and brings what
@@ -26,33 +28,31 @@ type External struct {
 // does not: each tenant's issuer could say any. So logins that issuers give are
 // apart from those that people give, see externalLogin.
 func (c *Coordinator) SignInExternal(ctx context.Context, e External) (User, error) {
+	var i Issuer
 	var u User
 	var refused error // the change stands: it takes away what is granted no longer
 	err := c.update(ctx, actorIssuer(e.Issuer), func(ch *change) (err error) {
-		u, refused, err = ch.signInExternal(e)
+		if i, err = ch.Issuers().Get(e.Issuer); err != nil {
+			return notFound(err, "issuer", e.Issuer, "")
+		}
+		u, refused, err = ch.signInExternal(i, e)
 		return err
 	})
-	if err == nil {
+	if err == nil && refused != nil {
+		c.refused(ctx, ActorStranger, "signin.refused", i.Tenant, u.ID, e.Remote, fmt.Errorf("%s: %w", i.Name, refused))
 		err = refused
 	}
 	if err != nil {
-		if refused != nil {
-			c.Note(ctx, actorStranger, "signin.refused", "", u.ID, e.Issuer+": "+refused.Error())
-		}
 		return User{}, err
 	}
 	return u, nil
 }
 
-// signInExternal is SignInExternal in a change that is to be committed although
+// signInExternal is SignInExternal, at i, in a change that is to be committed although
 // refused is not nil.
-func (ch *change) signInExternal(e External) (u User, refused, err error) {
-	i, err := ch.Issuers().Get(e.Issuer)
-	if err != nil {
-		return u, nil, notFound(err, "issuer", e.Issuer, "")
-	}
+func (ch *change) signInExternal(i Issuer, e External) (u User, refused, err error) {
 	if e.Subject == "" || len(e.Subject) > 255 { // OpenID Connect Core 1.0, section 2: sub
-		return u, nil, invalid(errors.New("the issuer gave no usable subject"), "ask whoever operates it")
+		return u, invalid(errors.New("the issuer gave no usable subject"), "ask whoever operates it"), nil
 	}
 	key := LinkKey{i.Name, e.Subject}
 	link, err := ch.Links().Get(key)

@@ -100,7 +100,7 @@ func TestCommonPasswords(t *testing.T) {
 		if checkPassword(p, "anna") == nil {
 			t.Errorf("%q is let through", p)
 		}
-		if len([]rune(p)) < minPassword {
+		if len([]rune(p)) < MinPassword {
 			t.Errorf("%q is too short to be asked for", p)
 		}
 	}

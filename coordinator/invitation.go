@@ -97,14 +97,15 @@ func invitation(tx Tx, hash [32]byte, now time.Time) (Invitation, User, error) {
 func (c *Coordinator) noteRefusal(ctx context.Context, user string, err error) error {
 	var p *postern.Problem
 	if errors.As(err, &p) && p.Status == http.StatusGone {
-		c.Note(ctx, actorStranger, "signin.refused", "", user, p.Detail)
+		c.Note(ctx, ActorStranger, "signin.refused", "", user, p.Detail)
 	}
 	return err
 }
 
 // Accept uses an invitation up: the user gets the name, if not empty, and either the
-// password or the passkey. Of many who try at the same time one succeeds. Where it
-// replaces what the user had, all their sessions end.
+// password or the passkey, in place of every password and passkey that they had. Of
+// many who try at the same time one succeeds. Who signed in before is signed out
+// everywhere.
 func (c *Coordinator) Accept(ctx context.Context, secret, name, password string, k *Passkey) (User, error) {
 	if (password == "") == (k == nil) {
 		return User{}, invalid(errors.New("an invitation is accepted with a password or a passkey"), "give one of them")
@@ -140,8 +141,9 @@ func (ch *change) accept(secret [32]byte, name, password string, k *Passkey) (Us
 		return u, invalid(err, "")
 	}
 	u.Name = cmp.Or(name, u.Name)
-	u.Password = cmp.Or(password, u.Password)
-	if err := errors.Join(ch.Invitations().Delete(i.Hash), ch.Users().Put(u), ch.touchUser(u)); err != nil {
+	u.Password = password // empty beside a passkey: whoever has the old one is out
+	err = errors.Join(ch.Invitations().Delete(i.Hash), ch.dropPasskeys(u), ch.Users().Put(u), ch.touchUser(u))
+	if err != nil {
 		return u, err
 	}
 	how := "with a password"
@@ -189,7 +191,7 @@ func (c *Coordinator) FirstInvitation(ctx context.Context) (secret string, ok bo
 		if first.ID == "" || !first.Disabled.IsZero() {
 			return nil
 		}
-		if can, err := canSignIn(ch, first); err != nil || can {
+		if of, err := ch.Users().Credentials(first.ID); err != nil || first.canSignIn(of[first.ID]) {
 			return err
 		}
 		secret, _, err = ch.invite(first)

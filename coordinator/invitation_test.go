@@ -75,6 +75,7 @@ func TestInvitationExpires(t *testing.T) {
 func TestInvitationAgain(t *testing.T) {
 	r := openRegistry(t)
 	u := r.user("anna", goodPassword)
+	must(t, r.PutPasskey(t.Context(), coordinator.ActorUser(u.ID), passkey(u, "lost")))
 	found, _ := r.signIn(u)
 	secret, err := r.Invite(t.Context(), u.ID)
 	must(t, err)
@@ -88,10 +89,25 @@ func TestInvitationAgain(t *testing.T) {
 		t.Errorf("the passkey is %s's, %v, want %s's", owner.ID, err, u.ID)
 	}
 	r.wantLog("signin.invitation", "anna with a passkey")
+	_, err = r.CheckPassword(t.Context(), u.Login, goodPassword, somewhere)
+	wantProblem(t, err, 401, postern.CodeUnauthorized)
+	if _, _, err := r.Passkey(t.Context(), "lost"); !errors.Is(err, coordinator.ErrNotFound) {
+		t.Errorf("the passkey before it: got %v", err)
+	}
 	mine, _ := r.signIn(u)
 	if !r.here(mine) {
 		t.Error("the session after it does not go on")
 	}
+
+	secret, err = r.Invite(t.Context(), u.ID)
+	must(t, err)
+	_, err = r.Accept(t.Context(), secret, "", goodPassword, nil)
+	must(t, err)
+	if _, _, err := r.Passkey(t.Context(), "k"); !errors.Is(err, coordinator.ErrNotFound) {
+		t.Errorf("the passkey before the password: got %v", err)
+	}
+	_, err = r.CheckPassword(t.Context(), u.Login, goodPassword, somewhere)
+	must(t, err)
 }
 
 // Of many who use an invitation at one time one succeeds, and what is there then

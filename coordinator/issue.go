@@ -68,7 +68,7 @@ func (ch *change) checkTokenRequest(req postern.TokenRequest) (Token, error) {
 			return t, invalid(errors.New("a join token for nodes needs a tenant"), "name the tenant that the node will belong to")
 		}
 		_, err := ch.Tenants().Get(t.Tenant)
-		return t, nobodyJoins(err, t.Tenant)
+		return t, noTenant(err, t.Tenant)
 	case postern.RoleGateway:
 		if t.Tenant != "" {
 			return t, invalid(errors.New("gateways belong to no tenant"), "leave the tenant out")
@@ -76,11 +76,6 @@ func (ch *change) checkTokenRequest(req postern.TokenRequest) (Token, error) {
 		return t, nil
 	}
 	return t, invalid(fmt.Errorf("nobody joins as %q", t.Role), fmt.Sprintf("one of %s and %s", postern.RoleNode, postern.RoleGateway))
-}
-
-// nobodyJoins is notFound for the tenant of a join token.
-func nobodyJoins(err error, tenant string) error {
-	return notFound(err, "tenant", tenant, "add it first: postern tenants add NAME")
 }
 
 func (ch *change) revokeToken(t Token) error {

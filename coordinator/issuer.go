@@ -121,7 +121,7 @@ func checkIssuer(req postern.IssuerRequest) error {
 func (ch *change) removeIssuer(name string) error {
 	i, err := ch.Issuers().Get(name)
 	if err != nil {
-		return notFound(err, "issuer", name, "postern issuers list shows all")
+		return notFound(err, "issuer", name, "")
 	}
 	grants, err := ch.Grants().In(i.Tenant)
 	if err != nil {

@@ -165,16 +165,24 @@ func TestSignInExternal(t *testing.T) {
 	_, err = r.SignInExternal(t.Context(), coordinator.External{Issuer: "login", Subject: "1", Groups: []string{"books"}})
 	wantProblem(t, err, 401, postern.CodeUnauthorized)
 	r.wantLog("signin.refused", u.ID, "login: this account cannot sign in")
-	for name, e := range map[string]coordinator.External{
-		"no such issuer": {Issuer: "none", Subject: "1"},
-		"no subject":     {Issuer: "login"},
-		"long subject":   {Issuer: "login", Subject: strings.Repeat("x", 256)},
-	} {
+	if _, err := r.SignInExternal(t.Context(), coordinator.External{Issuer: "none", Subject: "1"}); err == nil {
+		t.Error("an issuer that is none let somebody in")
+	}
+	for name, subject := range map[string]string{"no subject": "", "long subject": strings.Repeat("x", 256)} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := r.SignInExternal(t.Context(), e); err == nil {
-				t.Error("it was let in")
+			before := len(r.log("signin.refused"))
+			_, err := r.SignInExternal(t.Context(), coordinator.External{Issuer: "login", Subject: subject, Remote: somewhere})
+			wantProblem(t, err, 422, postern.CodeInvalid)
+			r.wantLog("signin.refused", "stranger", somewhere.String()+": login: the issuer gave no usable subject")
+			if n := len(r.log("signin.refused")) - before; n != 1 {
+				t.Errorf("%d new entries in the audit log, want 1", n)
 			}
 		})
+	}
+	// Who is nobody here yet is the business of the issuer's tenant all the same.
+	theirs, err := r.Local().Audit(t.Context(), coordinator.AuditQuery{Tenant: "acme", Action: "signin.refused", Limit: 9})
+	if err != nil || len(theirs) != 3 {
+		t.Errorf("got %+v, %v, want the 3 refusals in the tenant's log", theirs, err)
 	}
 }
 
@@ -252,7 +260,11 @@ func TestExternalOnly(t *testing.T) {
 	r := openRegistry(t)
 	r.issuer("login", "acme")
 	u := r.external("login", "1", "anna")
-	must(t, r.PutPasskey(t.Context(), "local", passkey(u, "k")))
+	wantProblem(t, r.PutPasskey(t.Context(), "local", passkey(u, "k")), 403, postern.CodeForbidden)
+	wantProblem(t, r.SetPassword(t.Context(), "local", u.ID, goodPassword, ""), 403, postern.CodeForbidden)
+	if all, err := r.Passkeys(t.Context(), u.ID); err != nil || len(all) > 0 || r.fresh(u).Password != "" {
+		t.Errorf("there is a password, or passkeys %+v, %v", all, err)
+	}
 	start := func(method string) (string, error) {
 		secret, _, err := r.StartSession(t.Context(), coordinator.SignIn{User: u.ID, Methods: []string{method}})
 		return secret, err
@@ -273,6 +285,7 @@ func TestExternalOnly(t *testing.T) {
 	if all := must2(r.Grants(t.Context(), u.ID)); len(all) != 0 {
 		t.Errorf("left: %+v", all)
 	}
+	must(t, r.PutPasskey(t.Context(), "local", passkey(u, "k")))
 	if _, err := start("hwk"); err != nil {
 		t.Errorf("without the issuer: %v", err)
 	}

@@ -12,30 +12,32 @@ import (
 
 // limits keep one asker from taking what is everybody's.
 type limits struct {
-	source  *limiter[netip.Prefix]    // enrolments and wrong credentials, by /32 or /64
-	token   *limiter[postern.TokenID] // enrolments
-	member  *limiter[string]          // members' requests, by id
-	redeem  *limiter[string]          // sign-ins that nodes redeem, by their ids
-	record  *limiter[string]          // what is recorded of members' and users' doing for ever, by id or actor
-	login   *limiter[string]          // attempts to sign in with a password, by login
-	signIn  *limiter[netip.Prefix]    // the same, by /32 or /64
-	admit   *limiter[string]          // sources that people come from anew, by user
-	post    *limiter[netip.Prefix]    // what the portal is asked to do, by /32 or /64
-	refusal *gate                     // refusals in the audit log
+	source    *limiter[netip.Prefix]    // enrolments and wrong credentials, by /32 or /64
+	token     *limiter[postern.TokenID] // enrolments
+	member    *limiter[string]          // members' requests, by id
+	redeem    *limiter[string]          // sign-ins that nodes redeem, by their ids
+	record    *limiter[string]          // what is recorded of members' and users' doing for ever, by id or actor
+	login     *limiter[string]          // attempts to sign in with a password, by login
+	signIn    *limiter[netip.Prefix]    // the same, by /32 or /64
+	admit     *limiter[string]          // sources that people come from anew, by user
+	post      *limiter[netip.Prefix]    // what the portal is asked to do, by /32 or /64
+	refused   *limiter[string]          // refusals in the audit log, by actor
+	strangers *gate                     // strangers' refusals in the audit log
 }
 
 func newLimits(now func() time.Time) limits {
 	return limits{
-		source:  newLimiter[netip.Prefix](rate.Every(100*time.Millisecond), 120, now),
-		token:   newLimiter[postern.TokenID](rate.Every(200*time.Millisecond), 120, now),
-		member:  newLimiter[string](rate.Every(250*time.Millisecond), 60, now),
-		redeem:  newLimiter[string](rate.Every(20*time.Millisecond), 200, now), // a whole company in the morning
-		record:  newLimiter[string](rate.Every(time.Minute), 256, now),         // all services and certificates at once
-		login:   newLimiter[string](rate.Every(12*time.Second), 5, now),
-		signIn:  newLimiter[netip.Prefix](rate.Every(3*time.Second), 20, now),
-		admit:   newLimiter[string](rate.Every(20*time.Second), 30, now),
-		post:    newLimiter[netip.Prefix](rate.Every(250*time.Millisecond), 120, now),
-		refusal: newGate(rate.Every(time.Minute), 60, now),
+		source:    newLimiter[netip.Prefix](rate.Every(100*time.Millisecond), 120, now),
+		token:     newLimiter[postern.TokenID](rate.Every(200*time.Millisecond), 120, now),
+		member:    newLimiter[string](rate.Every(250*time.Millisecond), 60, now),
+		redeem:    newLimiter[string](rate.Every(20*time.Millisecond), 200, now), // a whole company in the morning
+		record:    newLimiter[string](rate.Every(time.Minute), 256, now),         // all services and certificates at once
+		login:     newLimiter[string](rate.Every(12*time.Second), 5, now),
+		signIn:    newLimiter[netip.Prefix](rate.Every(3*time.Second), 20, now),
+		admit:     newLimiter[string](rate.Every(20*time.Second), 30, now),
+		post:      newLimiter[netip.Prefix](rate.Every(250*time.Millisecond), 120, now),
+		refused:   newLimiter[string](rate.Every(time.Minute), 60, now),
+		strangers: newGate(rate.Every(time.Minute), 60, now),
 	}
 }
 
@@ -100,8 +102,8 @@ func (g *gate) pass() (stopped int, ok bool) {
 	return stopped, true
 }
 
-// sourceOf returns what counts as one source: an IPv4 address or an IPv6 /64.
-func sourceOf(a netip.Addr) netip.Prefix {
+// SourceOf returns what counts as one source of requests: an IPv4 address or an IPv6 /64.
+func SourceOf(a netip.Addr) netip.Prefix {
 	a = a.Unmap().WithZone("")
 	bits := 32
 	if a.Is6() {

@@ -63,12 +63,12 @@ func TestSourceOf(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := sourceOf(netip.MustParseAddr(tt.in)).String(); got != tt.want {
+			if got := SourceOf(netip.MustParseAddr(tt.in)).String(); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
 		})
 	}
-	if got := sourceOf(netip.Addr{}); got != (netip.Prefix{}) {
+	if got := SourceOf(netip.Addr{}); got != (netip.Prefix{}) {
 		t.Errorf("no address: got %v", got)
 	}
 }

@@ -48,6 +48,17 @@ func (o *Operator) update(ctx context.Context, target string, fn func(*change) e
 	return o.answer(ctx, target, o.c.update(ctx, o.actor, fn))
 }
 
+// charge refuses o what stays in the audit log for ever, once that is too much of it at
+// a time. It is for what gives: what takes away, such as disabling somebody, is never
+// refused, and can be done once for each time that something was given. Who operates
+// the whole deployment may fill its disk.
+func (o *Operator) charge() error {
+	if !o.all && !o.c.limits.record.allow(o.actor) {
+		return tooMany()
+	}
+	return nil
+}
+
 // whole refuses all but the operator of the whole deployment, whatever is there.
 func (o *Operator) whole() error {
 	if o.all {

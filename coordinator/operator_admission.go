@@ -40,6 +40,9 @@ func (o *Operator) SetAdmission(ctx context.Context, tenant string, req postern.
 		if err != nil {
 			return noTenant(err, tenant)
 		}
+		if err := o.charge(); err != nil {
+			return err
+		}
 		return ch.setAdmission(t, req)
 	})
 	if err != nil {

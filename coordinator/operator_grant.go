@@ -20,10 +20,10 @@ func ownersOnly(tenant string) error {
 // AddMember grants tenant to the user with req's login, who is made if need be.
 // Whoever manages the tenant may do it.
 //
-// A login that somebody has whom o may not see is taken: they may not be who o thinks
-// they are, as another tenant's manager may have chosen their login and their
-// password. Somebody who can open nothing any more gives way to a new user with
-// their login.
+// A login that somebody has whom o may not see is taken, also where they can open
+// nothing, or nothing any more: they may not be who o thinks they are, as another
+// may have chosen their login and their password, and they may be somebody whom
+// nobody is to pass for.
 func (o *Operator) AddMember(ctx context.Context, tenant string, req postern.UserRequest, grant postern.GrantRequest) (postern.UserState, error) {
 	var state postern.UserState
 	err := o.update(ctx, tenant, func(ch *change) error {
@@ -36,6 +36,9 @@ func (o *Operator) AddMember(ctx context.Context, tenant string, req postern.Use
 		u, err := o.member(ch, tenant, req)
 		if err == nil {
 			err = o.checkRole(ch, u, Grant{}, tenant, grant.Role)
+		}
+		if err == nil {
+			err = o.charge()
 		}
 		if err != nil {
 			return err
@@ -78,14 +81,9 @@ func (o *Operator) member(ch *change, tenant string, req postern.UserRequest) (U
 		return u, taken(fmt.Sprintf("there is a user %q already, who does not operate the deployment", login), "choose another login")
 	case seen:
 		return u, nil
-	case len(grants) > 0, u.Operator, !u.Disabled.IsZero():
-		return u, taken(fmt.Sprintf("the login %q is another's", login),
-			"choose another, or ask who operates the deployment to grant it")
 	}
-	if err := ch.removeUser(u); err != nil {
-		return u, err
-	}
-	return ch.addUser(req)
+	return u, taken(fmt.Sprintf("the login %q is another's", login),
+		"choose another, or ask who operates the deployment to grant it")
 }
 
 // Grant grants tenant to a user, in place of what was granted of it before.
@@ -99,6 +97,9 @@ func (o *Operator) Grant(ctx context.Context, user, tenant string, req postern.G
 			return err
 		}
 		if err := o.checkRole(ch, u, old, tenant, req.Role); err != nil {
+			return err
+		}
+		if err := o.charge(); err != nil {
 			return err
 		}
 		_, err = ch.putGrant(u, tenant, req, "")

@@ -3,7 +3,6 @@ package coordinator
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -33,7 +32,7 @@ func (o *Operator) Node(ctx context.Context, id string) (postern.NodeState, erro
 		}
 	}
 	if n == nil || n.Role != postern.RoleNode || !o.sees(n.Tenant) {
-		return postern.NodeState{}, o.answer(ctx, id, notFound(ErrNotFound, "node", id, "postern nodes list shows all"))
+		return postern.NodeState{}, o.answer(ctx, id, notFound(ErrNotFound, "node", id, ""))
 	}
 	return o.c.nodeState(snap, n), nil
 }
@@ -49,7 +48,7 @@ func (o *Operator) removeMember(ctx context.Context, role postern.Role, id strin
 			err = ErrNotFound
 		}
 		if err != nil {
-			return notFound(err, string(role), id, fmt.Sprintf("postern %ss list shows all", role))
+			return notFound(err, string(role), id, "")
 		}
 		return ch.removeMember(m)
 	})
@@ -110,7 +109,7 @@ func (o *Operator) RemoveRoute(ctx context.Context, host string) error {
 		}
 		r, err := ch.Routes().Get(host)
 		if err != nil {
-			return notFound(err, "custom route", host, "postern routes list shows all; routes of kind auto follow from what nodes publish")
+			return notFound(err, "custom route", host, "routes of kind auto follow from what nodes publish")
 		}
 		t, err := ch.Tenants().Get(r.Tenant)
 		if err != nil {

@@ -11,10 +11,11 @@ import (
 func (o *Operator) Tokens(ctx context.Context, tenant string) ([]postern.IssuedToken, error) {
 	all := []postern.IssuedToken{}
 	err := o.c.cfg.Store.View(ctx, func(tx Tx) error {
-		rows, err := tx.Tokens().All()
-		if tenant != "" && err == nil {
-			rows, err = tx.Tokens().In(tenant)
+		read := tx.Tokens().All
+		if tenant != "" {
+			read = func() ([]Token, error) { return tx.Tokens().In(tenant) }
 		}
+		rows, err := read()
 		for _, t := range rows {
 			if o.sees(t.Tenant) {
 				all = append(all, issuedToken(t, o.c.cfg.Now()))
@@ -32,11 +33,14 @@ func (o *Operator) CreateToken(ctx context.Context, req postern.TokenRequest) (p
 	var created postern.CreatedToken
 	err := o.update(ctx, req.Tenant, func(ch *change) error {
 		if req.Tenant != "" && !o.sees(req.Tenant) {
-			return nobodyJoins(ErrNotFound, req.Tenant)
+			return noTenant(ErrNotFound, req.Tenant)
 		}
 		row, err := ch.checkTokenRequest(req)
 		if err == nil && row.Tenant == "" {
 			err = o.whole()
+		}
+		if err == nil {
+			err = o.charge()
 		}
 		if err != nil {
 			return err
@@ -56,7 +60,7 @@ func (o *Operator) RevokeToken(ctx context.Context, id postern.TokenID) error {
 			err = ErrNotFound
 		}
 		if err != nil {
-			return notFound(err, "token", id.String(), "postern tokens list shows all")
+			return notFound(err, "token", id.String(), "")
 		}
 		return ch.revokeToken(t)
 	})

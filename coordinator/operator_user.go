@@ -38,20 +38,14 @@ func (c *Coordinator) Operator(ctx context.Context, user string) (*Operator, err
 // Users returns the users with a grant of tenant, or, for "", all whom o may see,
 // by login.
 func (o *Operator) Users(ctx context.Context, tenant string) ([]postern.UserState, error) {
-	all := []postern.UserState{}
+	var all []postern.UserState
 	err := o.c.cfg.Store.View(ctx, func(tx Tx) error {
 		users, err := o.users(tx, tenant)
 		if err != nil {
 			return err
 		}
-		for _, u := range users {
-			state, err := o.userState(tx, u)
-			if err != nil {
-				return err
-			}
-			all = append(all, state)
-		}
-		return nil
+		all, err = o.userStates(tx, users...)
+		return err
 	})
 	return all, err
 }
@@ -108,43 +102,57 @@ func (o *Operator) find(tx Tx, user string) (User, []Grant, error) {
 
 // userState returns u as o may see them.
 func (o *Operator) userState(tx Tx, u User) (postern.UserState, error) {
-	state := postern.UserState{
-		ID: u.ID, Login: u.Login, Name: u.Name, State: postern.UserActive, Operator: o.all && u.Operator,
-		Grants: []postern.UserGrant{}, Password: u.Password != "", Created: u.Created, SignedIn: u.SignedIn,
-	}
-	grants, err := tx.Grants().Of(u.ID)
+	all, err := o.userStates(tx, u)
 	if err != nil {
-		return state, err
+		return postern.UserState{}, err
 	}
+	return all[0], nil
+}
+
+// userStates is userState for many, in their order.
+func (o *Operator) userStates(tx Tx, users ...User) ([]postern.UserState, error) {
+	ids := make([]string, len(users))
+	for i, u := range users {
+		ids[i] = u.ID
+	}
+	credentials, err := tx.Users().Credentials(ids...)
+	if err != nil {
+		return nil, err
+	}
+	grants, err := tx.Grants().Of(ids...)
+	if err != nil {
+		return nil, err
+	}
+	granted := make(map[string][]postern.UserGrant) // by user
 	for _, g := range grants {
 		if o.sees(g.Tenant) {
-			state.Grants = append(state.Grants, postern.UserGrant{
+			granted[g.User] = append(granted[g.User], postern.UserGrant{
 				Tenant: g.Tenant, Role: g.Role, Groups: g.Groups, Services: g.Services, Issuer: g.Issuer,
 			})
 		}
 	}
-	passkeys, err := tx.Passkeys().Of(u.ID)
-	if err != nil {
-		return state, err
-	}
-	state.Passkeys = len(passkeys)
-	invitations, err := tx.Invitations().Of(u.ID)
-	if err != nil {
-		return state, err
-	}
-	for _, i := range invitations {
-		if o.c.cfg.Now().Before(i.Expires) {
-			state.Invited = i.Expires
+	all := make([]postern.UserState, len(users))
+	for i, u := range users {
+		c := credentials[u.ID]
+		s := postern.UserState{
+			ID: u.ID, Login: u.Login, Name: u.Name, State: postern.UserActive, Operator: o.all && u.Operator,
+			Grants: granted[u.ID], Password: u.Password != "", Passkeys: c.Passkeys, Created: u.Created, SignedIn: u.SignedIn,
 		}
+		if o.c.cfg.Now().Before(c.Invited) {
+			s.Invited = c.Invited
+		}
+		switch {
+		case !u.Disabled.IsZero():
+			s.State = postern.UserDisabled
+		case !u.canSignIn(c):
+			s.State = postern.UserInvited
+		}
+		if s.Grants == nil {
+			s.Grants = []postern.UserGrant{}
+		}
+		all[i] = s
 	}
-	can, err := canSignIn(tx, u)
-	switch {
-	case !u.Disabled.IsZero():
-		state.State = postern.UserDisabled
-	case !can:
-		state.State = postern.UserInvited
-	}
-	return state, err
+	return all, nil
 }
 
 // changeUser runs fn on a user whom o may see, and returns what became of them.
@@ -211,6 +219,9 @@ func (o *Operator) InviteUser(ctx context.Context, user string) (postern.Invite,
 		if err := o.checkAccount(u, grants); err != nil {
 			return err
 		}
+		if err := o.charge(); err != nil {
+			return err
+		}
 		secret, i, err := ch.invite(u)
 		invite.URL, invite.Expires = o.c.PortalURL()+"/invite/"+secret, i.Expires
 		return err
@@ -236,6 +247,9 @@ func (o *Operator) DisableUser(ctx context.Context, user string) (postern.UserSt
 func (o *Operator) EnableUser(ctx context.Context, user string) (postern.UserState, error) {
 	return o.changeUser(ctx, user, func(ch *change, u User, grants []Grant) error {
 		if err := o.checkAccount(u, grants); err != nil {
+			return err
+		}
+		if err := o.charge(); err != nil {
 			return err
 		}
 		return ch.enableUser(u)

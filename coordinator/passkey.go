@@ -40,9 +40,15 @@ func (c *Coordinator) Passkey(ctx context.Context, id string) (Passkey, User, er
 }
 
 // PutPasskey adds a passkey, or replaces it after it was used: a k with a time of
-// use has to be there already.
+// use has to be there already. Passkeys are added as often as is recorded of one actor;
+// so none of them has to be limited in being removed, or used.
 func (c *Coordinator) PutPasskey(ctx context.Context, actor string, k Passkey) error {
-	return c.update(ctx, actor, func(ch *change) error { return ch.putPasskey(k) })
+	return c.update(ctx, actor, func(ch *change) error {
+		if k.Used.IsZero() && !c.limits.record.allow(actor) {
+			return tooMany()
+		}
+		return ch.putPasskey(k)
+	})
 }
 
 func (ch *change) putPasskey(k Passkey) error {
@@ -70,6 +76,9 @@ func (ch *change) putPasskey(k Passkey) error {
 	case !k.Used.IsZero():
 		// It was removed while it was being used. That it is gone stands.
 		return notFound(err, "passkey", k.Name, "it was removed")
+	}
+	if err := ch.checkLocal(u); err != nil {
+		return err
 	}
 	all, err := ch.Passkeys().Of(u.ID)
 	if err != nil {
@@ -101,11 +110,11 @@ func (c *Coordinator) RemovePasskey(ctx context.Context, actor, user, id string)
 		if err := ch.Passkeys().Delete(id); err != nil {
 			return err
 		}
-		can, err := canSignIn(ch, u)
+		left, err := ch.Users().Credentials(u.ID)
 		if err != nil {
 			return err
 		}
-		if !can {
+		if !u.canSignIn(left[u.ID]) {
 			return postern.NewProblem(http.StatusConflict, postern.CodeForbidden,
 				"this passkey is the only way to sign in", "set a password or add another passkey first")
 		}
@@ -113,15 +122,18 @@ func (c *Coordinator) RemovePasskey(ctx context.Context, actor, user, id string)
 	})
 }
 
-// canSignIn reports whether u has a password, a passkey or an external issuer.
-func canSignIn(tx Tx, u User) (bool, error) {
-	if u.Password != "" {
-		return true, nil
+func (ch *change) dropPasskeys(u User) error {
+	all, err := ch.Passkeys().Of(u.ID)
+	if err != nil {
+		return err
 	}
-	passkeys, err := tx.Passkeys().Of(u.ID)
-	if err != nil || len(passkeys) > 0 {
-		return true, err
+	for _, k := range all {
+		if err := ch.Passkeys().Delete(k.ID); err != nil {
+			return err
+		}
 	}
-	links, err := tx.Links().Of(u.ID)
-	return len(links) > 0, err
+	return nil
 }
+
+// canSignIn reports whether u has a password, a passkey or an external issuer.
+func (u *User) canSignIn(c Credentials) bool { return u.Password != "" || c.Passkeys+c.Links > 0 }

@@ -18,8 +18,8 @@ import (
 
 // Limits of a password, in characters.
 const (
-	minPassword = 10
-	maxPassword = 256
+	MinPassword = 10
+	MaxPassword = 256
 )
 
 // maxHashing bounds the passwords that are hashed at one time, each with its
@@ -97,7 +97,7 @@ func (c *Coordinator) CheckPassword(ctx context.Context, login, password string,
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return User{}, err
 	}
-	if utf8.RuneCountInString(password) > maxPassword {
+	if utf8.RuneCountInString(password) > MaxPassword {
 		password = "" // nobody's
 	}
 	ok, stale, err := c.passwords.matches(ctx, password, u.Password)
@@ -107,7 +107,7 @@ func (c *Coordinator) CheckPassword(ctx context.Context, login, password string,
 	if why := u.refusal(ok); why != nil {
 		// What a stranger typed is not recorded: it may be a password in the
 		// wrong field.
-		c.refused(ctx, actorStranger, "signin.refused", "", u.ID, remote, why)
+		c.refused(ctx, ActorStranger, "signin.refused", "", u.ID, remote, why)
 		if ok && !u.Disabled.IsZero() {
 			// Whoever has the password may know, and should not try others.
 			return User{}, unauthorized("this account cannot sign in", "ask whoever invited you")
@@ -141,14 +141,14 @@ func (c *Coordinator) limitSignIn(ctx context.Context, login string, remote neti
 	var why error
 	switch {
 	// By source first: what is refused by it leaves its victim's attempts alone.
-	case !c.limits.signIn.allow(sourceOf(remote)):
+	case !c.limits.signIn.allow(SourceOf(remote)):
 		why = errors.New("too many attempts from this source")
 	case !c.limits.login.allow(login):
 		why = errors.New("too many attempts for one login")
 	default:
 		return nil
 	}
-	c.refused(ctx, actorStranger, "signin.refused", "", "", remote, why)
+	c.refused(ctx, ActorStranger, "signin.refused", "", "", remote, why)
 	return postern.NewProblem(http.StatusTooManyRequests, postern.CodeTooMany,
 		"too many attempts to sign in", "wait a minute and try again, or sign in with a passkey")
 }
@@ -171,8 +171,8 @@ func (c *Coordinator) rehash(ctx context.Context, u User, password string) {
 	}
 }
 
-// SetPassword sets a user's password, of 10 to 256 characters. All sessions of the user but
-// the one with id keep end.
+// SetPassword sets a user's password, of 10 to 256 characters, as often as is recorded of
+// one actor. All sessions of the user but the one with id keep end.
 func (c *Coordinator) SetPassword(ctx context.Context, actor, user, password, keep string) error {
 	u, err := c.User(ctx, user)
 	if err != nil {
@@ -186,6 +186,12 @@ func (c *Coordinator) SetPassword(ctx context.Context, actor, user, password, ke
 		u, err := activeUser(ch, user)
 		if err != nil {
 			return noUser(err, user)
+		}
+		if err := ch.checkLocal(u); err != nil {
+			return err
+		}
+		if !c.limits.record.allow(actor) {
+			return tooMany()
 		}
 		u.Password = hash
 		return errors.Join(ch.Users().Put(u), ch.endOthers(&u, keep), ch.auditUser("user.password", u, u.Login))
@@ -220,10 +226,10 @@ func checkPassword(password, login string) error {
 	switch n := utf8.RuneCountInString(password); {
 	case !utf8.ValidString(password):
 		return errors.New("the password is not UTF-8")
-	case n < minPassword:
-		return fmt.Errorf("the password has %d characters, fewer than %d", n, minPassword)
-	case n > maxPassword:
-		return fmt.Errorf("the password has %d characters, more than %d", n, maxPassword)
+	case n < MinPassword:
+		return fmt.Errorf("the password has %d characters, fewer than %d", n, MinPassword)
+	case n > MaxPassword:
+		return fmt.Errorf("the password has %d characters, more than %d", n, MaxPassword)
 	case lower == login || lower == local:
 		return errors.New("the password is the login")
 	case common[lower] || strings.Count(lower, lower[:1]) == len(lower):

@@ -34,7 +34,7 @@ func activeUser(tx Tx, id string) (User, error) {
 	return u, err
 }
 
-// SetName changes what a user is called.
+// SetName changes what a user is called, as often as is recorded of one actor.
 func (c *Coordinator) SetName(ctx context.Context, actor, user, name string) error {
 	return c.update(ctx, actor, func(ch *change) error {
 		u, err := activeUser(ch, user)
@@ -47,6 +47,9 @@ func (c *Coordinator) SetName(ctx context.Context, actor, user, name string) err
 		if u.Name == name {
 			return nil
 		}
+		if !c.limits.record.allow(actor) {
+			return tooMany()
+		}
 		u.Name = name
 		return errors.Join(ch.Users().Put(u), ch.touchUser(u), ch.auditUser("user.name", u, name))
 	})
@@ -54,7 +57,7 @@ func (c *Coordinator) SetName(ctx context.Context, actor, user, name string) err
 
 // noUser is notFound for users.
 func noUser(err error, user string) error {
-	return notFound(err, "user", user, "postern users list shows all")
+	return notFound(err, "user", user, "")
 }
 
 // parseLogin returns the login that somebody typed: trimmed and in lower case.
@@ -136,14 +139,8 @@ func (ch *change) removeUser(u User) error {
 
 // dropCredentials deletes all by which u could sign in or is signed in.
 func (ch *change) dropCredentials(u User) error {
-	passkeys, err := ch.Passkeys().Of(u.ID)
-	if err != nil {
+	if err := ch.dropPasskeys(u); err != nil {
 		return err
-	}
-	for _, k := range passkeys {
-		if err := ch.Passkeys().Delete(k.ID); err != nil {
-			return err
-		}
 	}
 	links, err := ch.Links().Of(u.ID)
 	if err != nil {

@@ -64,6 +64,29 @@ func TestSetName(t *testing.T) {
 	wantProblem(t, r.SetName(t.Context(), "local", "nobody", "x"), 404, postern.CodeNotFound)
 }
 
+// What did not come to be is shown to nobody.
+func TestNothingToShow(t *testing.T) {
+	r := openRegistry(t)
+	u := r.user("anna", "")
+	r.store.commit = errors.New("no commit")
+	rings := r.Changed()
+	if err := r.SetName(t.Context(), "local", u.ID, "Anna B."); err != r.store.commit {
+		t.Fatalf("got %v", err)
+	}
+	select {
+	case <-rings:
+		t.Error("it rang all the same")
+	default:
+	}
+	r.store.commit = nil
+	must(t, r.SetName(t.Context(), "local", u.ID, "Anna B."))
+	select {
+	case <-rings:
+	default:
+		t.Error("it did not ring for a name")
+	}
+}
+
 func TestGrant(t *testing.T) {
 	r := openRegistry(t)
 	u := r.user("anna", "")
@@ -204,6 +227,7 @@ func TestRemoveTenantPeople(t *testing.T) {
 	r.issuer("acme-login", "acme")
 	external := r.external("acme-login", "1", "carl")
 	must(t, r.RemoveTenant(t.Context(), "acme"))
+	r.wantLog("tenant.remove", "1 issuers, 2 grants, 1 favourites")
 	r.view(func(tx coordinator.Tx) error {
 		grants, err := tx.Grants().All()
 		must(t, err)

@@ -34,7 +34,8 @@ func tooMany() *postern.Problem {
 }
 
 // notFound turns an ErrNotFound about what into a Problem and returns any other
-// error as it is.
+// error as it is. An empty hint is for who asks: a command and a page are told
+// different things to do about it, by the Problem's code.
 func notFound(err error, what, name, hint string) error {
 	if !errors.Is(err, ErrNotFound) {
 		return err
@@ -42,9 +43,9 @@ func notFound(err error, what, name, hint string) error {
 	return postern.NewProblem(http.StatusNotFound, postern.CodeNotFound, fmt.Sprintf("there is no %s %q", what, name), hint)
 }
 
-// problemOf returns err as the one who asked may read it. What is not theirs is
+// Problem returns err as the one who asked may read it. What is not theirs is
 // logged.
-func (c *Coordinator) problemOf(ctx context.Context, err error) *postern.Problem {
+func (c *Coordinator) Problem(ctx context.Context, err error) *postern.Problem {
 	var p *postern.Problem
 	var tooLong *http.MaxBytesError
 	switch {
@@ -56,14 +57,14 @@ func (c *Coordinator) problemOf(ctx context.Context, err error) *postern.Problem
 	case errors.Is(err, ErrFull):
 		c.log.Error("disk full", "err", err)
 		return postern.NewProblem(http.StatusInsufficientStorage, postern.CodeUnavailable,
-			"the coordinator's disk is full; nothing was changed", "free space on the coordinator's disk and try again")
+			"the coordinator's disk is full; nothing was changed", "")
 	case ctx.Err() != nil:
 		return postern.NewProblem(http.StatusServiceUnavailable, postern.CodeUnavailable,
 			"the coordinator is stopping, or the request was given up", "try again")
 	}
 	c.log.Error("request failed", "err", err)
 	return postern.NewProblem(http.StatusInternalServerError, postern.CodeInternal,
-		"the coordinator failed to do it; nothing was changed", "the coordinator's log says why")
+		"the coordinator failed to do it; nothing was changed", "")
 }
 
 func writeProblem(w http.ResponseWriter, p *postern.Problem) {

@@ -1,6 +1,8 @@
 package coordinator_test
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"net/netip"
 	"path/filepath"
@@ -19,10 +21,26 @@ import (
 type registry struct {
 	*coordinator.Coordinator
 	t     *testing.T
-	store *sqlite.Store
+	store *interrupted
 
 	mu  sync.Mutex
 	now time.Time
+}
+
+// An interrupted store is one in which something happens right before the next change,
+// or right before its commit.
+type interrupted struct {
+	*sqlite.Store
+	before func() // once; nil: nothing
+	commit error  // what commits fail with; nil: they do not
+}
+
+func (s *interrupted) Update(ctx context.Context, fn func(coordinator.Tx) error) error {
+	if before := s.before; before != nil {
+		s.before = nil
+		before()
+	}
+	return s.Store.Update(ctx, func(tx coordinator.Tx) error { return cmp.Or(fn(tx), s.commit) })
 }
 
 // openRegistry opens a new one, with a tenant acme and passwords that are hashed fast.
@@ -30,9 +48,9 @@ func openRegistry(t *testing.T) *registry {
 	t.Helper()
 	r := &registry{t: t, now: time.Date(2026, 3, 4, 12, 0, 0, 250_000_000, time.UTC)}
 	dir := t.TempDir()
-	var err error
-	r.store, err = sqlite.Open(t.Context(), filepath.Join(dir, "registry.db"))
+	store, err := sqlite.Open(t.Context(), filepath.Join(dir, "registry.db"))
 	must(t, err)
+	r.store = &interrupted{Store: store}
 	t.Cleanup(func() { must(t, r.store.Close()) })
 	authority, err := coordinator.OpenAuthority(filepath.Join(dir, "authority"), base, r.clock)
 	must(t, err)

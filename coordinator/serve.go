@@ -52,7 +52,8 @@ func (c *Coordinator) Serve(ctx context.Context, ln net.Listener, site Site) err
 	}
 	srv.http.ConnContext = withVisitor
 	direct := tls.NewListener(crowdListener{ln, c.crowd}, d.tlsConfig("h2", "http/1.1", postern.EdgeProtocol))
-	err := srv.run(ctx, c.keepSeen, direct, e)
+	beside := []func(context.Context) error{c.checkAudit, c.keepSeen}
+	err := srv.run(ctx, beside, direct, e)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 	defer cancel()
 	c.storeSeen(last)
@@ -103,14 +104,14 @@ func (s *server) count(_ net.Conn, state http.ConnState) {
 	}
 }
 
-// run serves lns, and runs beside if not nil, until ctx is done or one fails.
-func (s *server) run(ctx context.Context, beside func(context.Context) error, lns ...net.Listener) error {
+// run serves lns, and runs beside, until ctx is done or one fails.
+func (s *server) run(ctx context.Context, beside []func(context.Context) error, lns ...net.Listener) error {
 	g, gctx := errgroup.WithContext(ctx)
 	for _, ln := range lns {
 		g.Go(func() error { return s.serve(ln) })
 	}
-	if beside != nil {
-		g.Go(func() error { return beside(gctx) })
+	for _, fn := range beside {
+		g.Go(func() error { return fn(gctx) })
 	}
 	g.Go(func() error { return s.stop(gctx) })
 	err := g.Wait()

@@ -23,16 +23,16 @@ type SignIn struct {
 
 // Lifetimes of sessions at the portal.
 const (
-	SessionIdle = 30 * time.Minute
-	SessionMax  = 12 * time.Hour
-	DeviceMax   = 30 * 24 * time.Hour // of a device's, without idle limit
+	sessionIdle = 30 * time.Minute
+	sessionMax  = 12 * time.Hour
+	deviceMax   = 30 * 24 * time.Hour // of a device's, without idle limit
 )
 
 // Methods of signing in (RFC 8176) that the registry tells apart.
 const (
-	methodPassword = "pwd"
-	methodPasskey  = "hwk"
-	methodExternal = "fed" // not in the RFC: somebody else's word
+	MethodPassword = "pwd"
+	MethodPasskey  = "hwk"
+	MethodExternal = "fed" // not in the RFC: somebody else's word
 )
 
 // noteUse is how often it is stored that a session is in use.
@@ -50,7 +50,7 @@ func (c *Coordinator) StartSession(ctx context.Context, in SignIn) (string, Sess
 	if err != nil {
 		var p *postern.Problem
 		if errors.As(err, &p) {
-			c.refused(ctx, actorStranger, "signin.refused", "", in.User, in.Remote, p)
+			c.refused(ctx, ActorStranger, "signin.refused", "", in.User, in.Remote, p)
 		}
 		return "", Session{}, err
 	}
@@ -65,7 +65,7 @@ func (ch *change) startSession(in SignIn, hash [32]byte) (Session, error) {
 	if err != nil {
 		return Session{}, err
 	}
-	if !slices.Contains(in.Methods, methodExternal) {
+	if !slices.Contains(in.Methods, MethodExternal) {
 		if err := ch.checkLocal(u); err != nil {
 			return Session{}, err
 		}
@@ -93,9 +93,9 @@ func (ch *change) startSession(in SignIn, hash [32]byte) (Session, error) {
 // deadline is when s expires that is used now.
 func (s *Session) deadline(now time.Time) time.Time {
 	if s.Device {
-		return s.Signed.Add(DeviceMax)
+		return s.Signed.Add(deviceMax)
 	}
-	idle, most := now.Add(SessionIdle), s.Signed.Add(SessionMax)
+	idle, most := now.Add(sessionIdle), s.Signed.Add(sessionMax)
 	if idle.Before(most) {
 		return idle
 	}
@@ -105,9 +105,9 @@ func (s *Session) deadline(now time.Time) time.Time {
 // action is the audit log's word for how somebody signed in.
 func (in *SignIn) action() string {
 	switch {
-	case slices.Contains(in.Methods, methodExternal):
+	case slices.Contains(in.Methods, MethodExternal):
 		return "signin.external"
-	case slices.Contains(in.Methods, methodPasskey):
+	case slices.Contains(in.Methods, MethodPasskey):
 		return "signin.passkey"
 	}
 	return "signin.password"
@@ -143,22 +143,22 @@ func (s *Session) goesOn(u *User, now time.Time) bool {
 // Session returns the session with that secret, and whose it is; ErrNotFound for one
 // that ended. It notes that the session is in use.
 func (c *Coordinator) Session(ctx context.Context, secret string) (Session, User, error) {
-	hash := hashSecret(secret)
-	s, u, err := c.session(ctx, func(tx Tx) (Session, error) { return tx.Sessions().Get(hash) })
+	get := func(tx Tx) (Session, error) { return tx.Sessions().Get(hashSecret(secret)) }
+	s, u, err := c.session(ctx, get)
 	if err != nil || c.cfg.Now().Sub(s.Seen) < noteUse {
 		return s, u, err
 	}
 	err = c.update(ctx, ActorUser(u.ID), func(ch *change) error {
-		now, err := ch.Sessions().Get(hash)
+		now, owner, err := goingOn(ch, get, ch.now) // it may have ended in between
 		if err != nil {
 			return err
 		}
-		if !now.goesOn(&u, ch.now) || ch.now.Sub(now.Seen) < noteUse {
-			return nil
+		if ch.now.Sub(now.Seen) >= noteUse {
+			now.Seen, now.Expires = ch.now, now.deadline(ch.now)
+			err = ch.Sessions().Put(now)
 		}
-		now.Seen, now.Expires = ch.now, now.deadline(ch.now)
-		s = now
-		return ch.Sessions().Put(now)
+		s, u = now, owner
+		return err
 	})
 	if errors.Is(err, ErrNotFound) {
 		return Session{}, User{}, err
@@ -177,17 +177,22 @@ func (c *Coordinator) SessionByID(ctx context.Context, id string) (Session, User
 
 func (c *Coordinator) session(ctx context.Context, get func(Tx) (Session, error)) (s Session, u User, err error) {
 	err = c.cfg.Store.View(ctx, func(tx Tx) (err error) {
-		if s, err = get(tx); err != nil {
-			return err
-		}
-		if u, err = activeUser(tx, s.User); err != nil {
-			return err
-		}
-		if !s.goesOn(&u, c.cfg.Now()) {
-			return fmt.Errorf("session %s has ended: %w", s.ID, ErrNotFound)
-		}
-		return nil
+		s, u, err = goingOn(tx, get, c.cfg.Now())
+		return err
 	})
+	return s, u, err
+}
+
+// goingOn returns the session that get does and whose it is, if it is good at now.
+func goingOn(tx Tx, get func(Tx) (Session, error), now time.Time) (Session, User, error) {
+	s, err := get(tx)
+	if err != nil {
+		return Session{}, User{}, err
+	}
+	u, err := activeUser(tx, s.User)
+	if err == nil && !s.goesOn(&u, now) {
+		err = fmt.Errorf("session %s has ended: %w", s.ID, ErrNotFound)
+	}
 	if err != nil {
 		return Session{}, User{}, err
 	}

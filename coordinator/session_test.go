@@ -115,6 +115,41 @@ func TestSessionSeen(t *testing.T) {
 	}
 }
 
+// A session that ends while its use is noted has ended, whatever ended it.
+func TestSessionEndsInUse(t *testing.T) {
+	for name, end := range map[string]func(coordinator.Tx, coordinator.Session, coordinator.User) error{
+		"signed out": func(tx coordinator.Tx, s coordinator.Session, _ coordinator.User) error {
+			s.Ended = s.Signed
+			return tx.Sessions().Put(s)
+		},
+		"signed out everywhere": func(tx coordinator.Tx, s coordinator.Session, u coordinator.User) error {
+			u.NotBefore = s.Signed.Add(time.Second)
+			return tx.Users().Put(u)
+		},
+		"disabled": func(tx coordinator.Tx, s coordinator.Session, u coordinator.User) error {
+			u.Disabled = s.Signed
+			return tx.Users().Put(u)
+		},
+		"removed": func(tx coordinator.Tx, s coordinator.Session, u coordinator.User) error {
+			return tx.Sessions().Delete(s.Hash)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := openRegistry(t)
+			u := r.user("anna", "")
+			secret, s := r.signIn(u)
+			u = r.fresh(u)
+			r.wait(time.Minute)
+			r.store.before = func() {
+				must(t, r.store.Store.Update(t.Context(), func(tx coordinator.Tx) error { return end(tx, s, u) }))
+			}
+			if got, of, err := r.Session(t.Context(), secret); !errors.Is(err, coordinator.ErrNotFound) {
+				t.Errorf("got %+v of %q, %v", got, of.ID, err)
+			}
+		})
+	}
+}
+
 func TestEndSession(t *testing.T) {
 	r := openRegistry(t)
 	u, other := r.user("anna", goodPassword), r.user("ben", goodPassword)
@@ -383,7 +418,7 @@ func TestRenewSession(t *testing.T) {
 			t.Errorf("%s secret: got %v", name, err)
 		}
 	}
-	r.wait(coordinator.DeviceMax)
+	r.wait(30 * 24 * time.Hour)
 	if _, _, _, err := r.RenewSession(t.Context(), second); !errors.Is(err, coordinator.ErrNotFound) {
 		t.Errorf("expired: got %v", err)
 	}

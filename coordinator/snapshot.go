@@ -29,8 +29,8 @@ type snapshot struct {
 // A tenantMap is one tenant's part of a snapshot.
 type tenantMap struct {
 	Tenant
-	section *postern.Section // with all nodes and routes
-	gates   *postern.Section // the same with who is admitted, as gateways are told
+	section *postern.Section // with all nodes and routes, of the version that nodes are told
+	gates   *postern.Section // the same with who is admitted, as gateways are told, of a version of its own
 	people  []postern.Person // only nodes are told of
 	ended   []string         // the same
 	nodes   []*Member        // by name
@@ -79,7 +79,7 @@ func (ch *change) snapshot(prev *snapshot) (*snapshot, error) {
 const maxSection = postern.MaxMapLine / 4
 
 // maxPeople bounds what a tenant's nodes are told of its people, in bytes of JSON,
-// with all ended sessions that there may ever be of them: signing out is never
+// with all that there may ever be of ends of their sessions: signing out is never
 // refused.
 const maxPeople = postern.MaxMapLine / 2
 
@@ -111,7 +111,11 @@ func (t *tenantMap) peopleSize() int {
 		return 0
 	}
 	const ended = maxEnded * len(`"0123456789abcdef",`)
-	return jsonSize(t.people) + ended*len(t.people)
+	signedOut := slices.Clone(t.people)
+	for i := range signedOut {
+		signedOut[i].NotBefore = 9_999_999_999 // as long as it gets until the year 2286
+	}
+	return jsonSize(signedOut) + ended*len(t.people)
 }
 
 func jsonSize(v any) int {
@@ -150,7 +154,7 @@ func (ch *change) build(prev *snapshot, d Deployment) (*snapshot, error) {
 			continue // removed, with sources left in the store
 		}
 		moved := *t
-		if err := moved.buildGates(ch, next.version); err != nil {
+		if err := moved.buildGates(ch, next.version, t.gates); err != nil {
 			return nil, err
 		}
 		next.tenants[tenant] = &moved
@@ -178,7 +182,9 @@ func (s *snapshot) buildDeployment(ch *change) error {
 }
 
 func (s *snapshot) buildTenant(ch *change, name string) error {
+	var told *postern.Section // gateways
 	if old := s.tenants[name]; old != nil {
+		told = old.gates
 		s.drop(old.nodes)
 		delete(s.tenants, name)
 	}
@@ -226,7 +232,7 @@ func (s *snapshot) buildTenant(ch *change, name string) error {
 		return err
 	}
 	s.tenants[name] = t
-	return t.buildGates(ch, s.version)
+	return t.buildGates(ch, s.version, told)
 }
 
 // take reads the members of tenant, by name, into the index of all.

@@ -61,8 +61,19 @@ func TestCheckSize(t *testing.T) {
 			}
 		})
 	}
+	// Nobody is kept from signing out everywhere.
+	before, after := people(throng), people(throng)
+	for i := range after.people {
+		after.people[i].NotBefore = 1_800_000_000
+	}
+	if err := checkSize(before, after); err != nil {
+		t.Errorf("%d people who signed out: got %v", throng, err)
+	}
 	// Whatever people do, what their nodes are told fits a line.
 	full := &postern.Section{People: people(maxPeople / people(1).peopleSize()).people}
+	for i := range full.People {
+		full.People[i].NotBefore = 1_800_000_000
+	}
 	for range maxEnded * len(full.People) {
 		full.Ended = append(full.Ended, postern.NewID())
 	}

@@ -91,12 +91,14 @@ type UserTable interface {
 	Table[string, User]
 	ByLogin(login string) (User, error)
 	Granted(tenant string) ([]User, error) // who have a grant of it, by id
+	// Credentials returns by what the users with these ids sign in, by id.
+	Credentials(ids ...string) (map[string]Credentials, error)
 }
 
 // A GrantTable says who may open which tenant.
 type GrantTable interface {
 	Owned[GrantKey, Grant]
-	Of(user string) ([]Grant, error) // by tenant
+	Of(users ...string) ([]Grant, error) // by tenant, then user
 }
 
 // A LinkTable says who the people at external issuers are.
@@ -223,6 +225,13 @@ type User struct {
 	SignedIn  time.Time // last; zero: never
 	Disabled  time.Time // zero: not
 	NotBefore time.Time // sign-ins before it count no longer; whole seconds
+}
+
+// Credentials are by what a user signs in, besides a password.
+type Credentials struct {
+	Passkeys int
+	Links    int       // at external issuers
+	Invited  time.Time // when the last invitation expires; zero: there is none
 }
 
 // A GrantKey names a grant.

@@ -14,7 +14,7 @@ const quarantine = 30 * 24 * time.Hour
 
 // noTenant is notFound for tenants.
 func noTenant(err error, tenant string) error {
-	return notFound(err, "tenant", tenant, "postern tenants list shows all")
+	return notFound(err, "tenant", tenant, "")
 }
 
 func (ch *change) addTenant(req postern.TenantRequest) (Tenant, error) {
@@ -83,47 +83,49 @@ func (ch *change) removeTenant(name string) error {
 			return err
 		}
 	}
-	if err := ch.removePeople(name); err != nil {
+	of, err := ch.removePeople(name)
+	if err != nil {
 		return err
 	}
 	ch.touch(name)
 	return errors.Join(
 		ch.hold(postern.ServiceHost(postern.DefaultService, name, ch.cfg.Base), t.Number),
 		ch.Tenants().Delete(name),
-		ch.audit("tenant.remove", name, "", fmt.Sprintf("%d nodes, %d tokens, %d custom routes", len(members), len(tokens), len(routes))),
+		ch.audit("tenant.remove", name, "", fmt.Sprintf("%d nodes, %d tokens, %d custom routes, %s", len(members), len(tokens), len(routes), of)),
 	)
 }
 
-// removePeople deletes what users have of a tenant. They themselves stay.
-func (ch *change) removePeople(tenant string) error {
-	issuers, err := ch.Issuers().In(tenant)
-	if err != nil {
-		return err
-	}
-	for _, i := range issuers {
-		if err := ch.removeIssuer(i.Name); err != nil {
-			return err
-		}
-	}
+// removePeople deletes what users have of a tenant, and returns how much that was for
+// the audit log. They themselves stay.
+func (ch *change) removePeople(tenant string) (string, error) {
 	grants, err := ch.Grants().In(tenant)
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, g := range grants {
 		if err := ch.Grants().Delete(g.GrantKey); err != nil {
-			return err
+			return "", err
 		}
 	}
 	favourites, err := ch.Favourites().In(tenant)
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, f := range favourites {
 		if err := ch.Favourites().Delete(f); err != nil {
-			return err
+			return "", err
 		}
 	}
-	return nil
+	issuers, err := ch.Issuers().In(tenant)
+	if err != nil {
+		return "", err
+	}
+	for _, i := range issuers {
+		if err := ch.removeIssuer(i.Name); err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("%d issuers, %d grants, %d favourites", len(issuers), len(grants), len(favourites)), nil
 }
 
 // removeMember forgets m but for its identity, which is turned away from now on.

@@ -22,7 +22,7 @@ func (c *Coordinator) postToken(site Site) http.HandlerFunc {
 			err = tooMany()
 		}
 		if err != nil {
-			writeProblem(w, c.problemOf(r.Context(), err))
+			writeProblem(w, c.Problem(r.Context(), err))
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxTokenBody)

@@ -291,6 +291,52 @@ func TestTakenBackWhileDialing(t *testing.T) {
 	}
 }
 
+// A hookedConn calls a function before it does what the function is for.
+type hookedConn struct {
+	*memConn
+	onDeadline, onWrite func()
+}
+
+func (c hookedConn) SetWriteDeadline(t time.Time) error {
+	if !t.IsZero() {
+		c.onDeadline()
+	}
+	return c.memConn.SetWriteDeadline(t)
+}
+
+func (c hookedConn) Write(b []byte) (int, error) {
+	c.onWrite()
+	return c.memConn.Write(b)
+}
+
+// TestTakenBackWhileGreeting: a client whose source is taken back when its node has
+// answered, and has heard nothing yet, gets no further.
+func TestTakenBackWhileGreeting(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		hooks func(take func()) (onDeadline, onWrite func())
+	}{
+		{"before the first byte", func(take func()) (_, _ func()) { return take, func() {} }},
+		// As when the node takes nothing in.
+		{"while it is written", func(take func()) (_, _ func()) {
+			return func() {}, func() { take(); synctest.Wait() }
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, Config{}, mapOf(admitting(acme, "admission", nil, listed("192.0.2.1/32", 10*time.Minute))))
+				taken := NewTable(mapOf(admitting(acme, "admission", nil)))
+				w.node("fd00::1").wrap = func(c net.Conn) net.Conn {
+					onDeadline, onWrite := tt.hooks(func() { w.g.SetRoutes(taken) })
+					return hookedConn{c.(*memConn), onDeadline, onWrite}
+				}
+				c := w.say(helloFor("a.example"), "192.0.2.1:1")
+				w.closed(c, <-w.node("fd00::1").conns)
+			})
+		})
+	}
+}
+
 // TestSwapAdmission: when SetRoutes has returned, no connection is open that the new
 // table does not admit, however many come at that moment.
 func TestSwapAdmission(t *testing.T) {

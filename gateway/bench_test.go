@@ -100,6 +100,12 @@ func startBare(b *testing.B, node func(net.Conn)) string {
 // startServer calls handle for each connection until the benchmark ends.
 func startServer(b *testing.B, handle func(net.Conn)) string {
 	ln := listen(b)
+	serveEach(b, ln, handle)
+	return ln.Addr().String()
+}
+
+// serveEach calls handle for each connection of ln until the benchmark ends.
+func serveEach(b *testing.B, ln net.Listener, handle func(net.Conn)) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -114,7 +120,6 @@ func startServer(b *testing.B, handle func(net.Conn)) string {
 		}
 	})
 	b.Cleanup(func() { ln.Close(); wg.Wait() })
-	return ln.Addr().String()
 }
 
 func dialHello(b *testing.B, addr string) net.Conn {

@@ -203,16 +203,24 @@ func (g *Gateway) connect(ctx context.Context, c *client) (net.Conn, error) {
 		return nil, err
 	}
 	defer g.limiter.endDial(v)
-	node, err := g.dial(ctx, f)
+	opening, err := c.opening(raw)
+	if err != nil {
+		return nil, offline(err)
+	}
+	a, err := g.dial(ctx, f, opening)
 	if err != nil {
 		return nil, err
 	}
-	c.node = f.node
-	if err := g.greet(node, c, raw); err != nil {
-		node.Close()
-		return nil, refusal{reason: Offline, alert: alertInternalError, detail: err.Error()}
+	defer a.free()
+	c.node = a.node
+	if len(a.first) > 0 { // so little that the kernel takes it without waiting
+		if _, err := c.Write(a.first); err != nil {
+			a.conn.Close()
+			return nil, err
+		}
 	}
-	return node, nil
+	g.spares.came(a.node, a.conn)
+	return a.conn, nil
 }
 
 // readClientHello reads one TLS ClientHello from c, as parseHello does.
@@ -244,19 +252,35 @@ func readClientHello(c net.Conn, buf []byte, first, whole time.Duration) (h hell
 	}
 }
 
-// greet says to the node who the client is, then what the client said.
-func (g *Gateway) greet(node net.Conn, c *client, raw []byte) error {
+// opening returns what is said to a node first: who the client is, then what the
+// client said.
+func (c *client) opening(raw []byte) ([]byte, error) {
 	h := proxyproto.Header{Src: c.src, Dst: c.dst, Authority: c.name, UniqueID: c.id}
 	b, err := h.AppendBinary(make([]byte, 0, proxyproto.MaxSize+len(raw)))
-	if err != nil {
-		return err
+	return append(b, raw...), err
+}
+
+// greet says opening to who answered, unless it was said or ctx ends first.
+func (g *Gateway) greet(ctx context.Context, a answer, opening []byte) (answer, error) {
+	if a.said {
+		return a, nil
 	}
-	node.SetWriteDeadline(time.Now().Add(g.cfg.DialTimeout))
-	defer node.SetWriteDeadline(time.Time{})
-	if _, err := node.Write(append(b, raw...)); err != nil {
-		return fmt.Errorf("forward the hello: %w", err)
+	a.conn.SetWriteDeadline(time.Now().Add(g.cfg.DialTimeout))
+	stop := context.AfterFunc(ctx, func() { a.conn.Close() })
+	defer stop()
+	if ctx.Err() != nil { // cut since the dial, and the conn not closed yet
+		a.close()
+		return answer{}, context.Cause(ctx)
 	}
-	return nil
+	if _, err := a.conn.Write(opening); err != nil {
+		a.close()
+		if ctx.Err() != nil {
+			return answer{}, context.Cause(ctx)
+		}
+		return answer{}, offline(fmt.Errorf("forward the hello: %w", err))
+	}
+	a.conn.SetWriteDeadline(time.Time{})
+	return a, nil
 }
 
 // refuse tells the client of r. Who is over a tenant's limits is kept waiting a

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -15,42 +17,59 @@ const (
 	// same route is tried beside it.
 	dialStagger = 300 * time.Millisecond
 
+	// askInterval is how often one looks whether a node has heard what was said on
+	// a spare.
+	askInterval = dialStagger / 3
+
 	// dialRetry is how long after all nodes failed they are tried again.
 	dialRetry = 200 * time.Millisecond
 )
 
 // dial connects f to a node that its name leads to, or to the coordinator (the
-// zero Node). It goes on trying for Config.DialTimeout, always by the newest
-// table: a node that shakes hands anew or comes back is worth a moment's wait,
-// and browsers wait gladly. The name must stay with the tenant, and the tenant
-// open to the client.
-func (g *Gateway) dial(ctx context.Context, f *flow) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, g.cfg.DialTimeout)
+// zero Node), and says opening there. It goes on trying for Config.DialTimeout,
+// always by the newest table: a node that shakes hands anew or comes back is worth
+// a moment's wait, and browsers wait gladly. The name must stay with the tenant,
+// and the tenant open to the client.
+func (g *Gateway) dial(ctx context.Context, f *flow, opening []byte) (answer, error) {
+	dialCtx, cancel := context.WithTimeout(ctx, g.cfg.DialTimeout)
 	defer cancel()
 	for {
-		target, ok := g.lookup(f.name)
-		switch {
-		case !ok || target.Tenant != f.tenant:
-			return nil, errUnknownName
-		case !g.flows.admitted(f, &g.routes, g.cfg.Now()):
-			return nil, errNotAdmitted
+		target, err := g.stillOpen(f)
+		if err != nil {
+			return answer{}, err
 		}
-		c, node, err := g.dialTarget(ctx, target)
-		if err == nil {
-			f.node = node
+		a := g.dialTarget(dialCtx, f, target, opening)
+		if a.err == nil {
+			f.node = a.node
 			if g.flows.add(f, &g.routes, g.cfg.Now()) {
-				return c, nil
+				return g.greet(ctx, a, opening)
 			}
-			g.flows.remove(f, g.cfg.Now())
-			c.Close()
+			a.close()
 			continue
 		}
 		select {
-		case <-ctx.Done():
-			return nil, refusal{reason: Offline, alert: alertInternalError, detail: err.Error()}
+		case <-dialCtx.Done():
+			return answer{}, offline(a.err)
 		case <-time.After(dialRetry):
 		}
 	}
+}
+
+// stillOpen returns where f's name leads as things stand, or why f may not go there.
+func (g *Gateway) stillOpen(f *flow) (Target, error) {
+	target, ok := g.lookup(f.name)
+	switch {
+	case !ok || target.Tenant != f.tenant:
+		return Target{}, errUnknownName
+	case !g.flows.admitted(f, &g.routes, g.cfg.Now()):
+		return Target{}, errNotAdmitted
+	}
+	return target, nil
+}
+
+// offline refuses because of err.
+func offline(err error) error {
+	return refusal{reason: Offline, alert: alertInternalError, detail: err.Error()}
 }
 
 // lookup returns where name leads as things stand.
@@ -62,16 +81,43 @@ func (g *Gateway) lookup(name string) (Target, bool) {
 	return t, ok
 }
 
-// dialTarget tries all of a target's nodes once: the next when one has failed or
-// takes long, and the first to answer is it.
-func (g *Gateway) dialTarget(ctx context.Context, t Target) (net.Conn, Node, error) {
+// An answer is what came of trying one node.
+type answer struct {
+	conn net.Conn
+	node Node
+	err  error
+
+	said   bool           // the opening was said on conn
+	first  []byte         // what conn answered to it so far
+	buffer *[4 << 10]byte // of helloBuffers, that first is in
+}
+
+func (a *answer) close() {
+	a.conn.Close()
+	a.free()
+}
+
+// free gives first's buffer back.
+func (a *answer) free() {
+	if a.buffer != nil {
+		helloBuffers.Put(a.buffer)
+		a.first, a.buffer = nil, nil
+	}
+}
+
+// dialTarget tries a target's nodes: the next when one has failed or takes long,
+// those again that were dialed and take long, and the first to answer is it. The
+// second attempt is for a SYN that was lost: TCP sends it again after a second.
+// On a spare, which is taken where there is one, the opening is said, and an
+// answer is one to that.
+func (g *Gateway) dialTarget(ctx context.Context, f *flow, t Target, opening []byte) answer {
 	if t.Tenant == "" {
 		c, err := g.cfg.DialCoordinator(ctx)
-		return c, Node{}, err
+		return answer{conn: c, err: err}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	nodes := g.failing.last(time.Now(), t.Nodes)
-	answers := make(chan answer, len(nodes)) // room for all: none waits to be heard
+	answers := make(chan answer, 2*len(nodes)) // room for all: none waits to be heard
 	var dialers sync.WaitGroup
 	defer func() {
 		cancel()
@@ -79,52 +125,113 @@ func (g *Gateway) dialTarget(ctx context.Context, t Target) (net.Conn, Node, err
 		close(answers)
 		for late := range answers {
 			if late.err == nil {
-				late.conn.Close()
+				late.close()
 			}
 		}
 	}()
 
 	var err error = errors.New("no nodes")
+	var silent []Node // that were dialed, once
 	for trying := 0; trying > 0 || len(nodes) > 0; {
-		var stagger <-chan time.Time
 		if len(nodes) > 0 {
 			node := nodes[0]
 			nodes = nodes[1:]
-			dialers.Go(func() { answers <- g.dialNode(ctx, node) })
+			if spare := g.spares.take(node); spare != nil {
+				dialers.Go(func() { answers <- g.ask(ctx, f, node, spare, opening) })
+			} else {
+				silent = append(silent, node)
+				dialers.Go(func() { answers <- g.dialNode(ctx, node, false) })
+			}
 			trying++
 		}
-		if len(nodes) > 0 {
+		var stagger <-chan time.Time
+		if len(nodes)+len(silent) > 0 {
 			stagger = time.After(dialStagger)
 		}
 		select {
 		case a := <-answers:
 			if a.err == nil {
-				return a.conn, a.node, nil
+				return a
 			}
 			trying--
 			err = fmt.Errorf("dial node %s at %v: %w", a.node.ID, a.node.Addr, a.err)
+			silent = slices.DeleteFunc(silent, func(n Node) bool { return n == a.node })
 		case <-stagger:
+			if len(nodes) == 0 {
+				node := silent[0]
+				silent = silent[1:]
+				dialers.Go(func() { answers <- g.dialNode(ctx, node, true) })
+				trying++
+			}
 		}
 	}
-	return nil, Node{}, err
+	return answer{err: err}
 }
 
-// An answer is what came of dialing one node.
-type answer struct {
-	conn net.Conn
-	node Node
-	err  error
-}
-
-func (g *Gateway) dialNode(ctx context.Context, n Node) answer {
+// dialNode dials n.
+func (g *Gateway) dialNode(ctx context.Context, n Node, again bool) answer {
 	c, err := g.cfg.Dial(ctx, n.Addr)
 	switch {
 	case err == nil:
 		g.failing.answered(n.Addr)
-	case !errors.Is(context.Cause(ctx), context.Canceled): // another node was quicker
+	case !again && !errors.Is(context.Cause(ctx), context.Canceled): // no other node was quicker
 		g.failing.failed(time.Now(), n.Addr)
 	}
-	return answer{c, n, err}
+	return answer{conn: c, node: n, err: err}
+}
+
+// ask says opening to n on a spare and waits for what n says to that, or for a sign
+// that n has heard it: a node with much to do is not a dead one, nor in need of more
+// to do. If the spare turns out to be dead, it dials n.
+func (g *Gateway) ask(ctx context.Context, f *flow, n Node, spare reserve, opening []byte) answer {
+	if _, err := g.stillOpen(f); err != nil { // it was when the first node was tried
+		spare.Close()
+		return answer{node: n, err: err}
+	}
+	keep := context.AfterFunc(ctx, func() { spare.Close() })
+	a := answer{conn: spare, node: n, said: true, buffer: helloBuffers.Get().(*[4 << 10]byte)}
+	var err error
+	a.first, err = converse(spare, opening, a.buffer[:])
+	if keep() && err == nil {
+		g.failing.answered(n.Addr)
+		return a
+	}
+	a.close()
+	switch cause := context.Cause(ctx); {
+	case cause == nil:
+		g.spares.distrust(n)
+		return g.dialNode(ctx, n, false)
+	case errors.Is(cause, context.DeadlineExceeded): // no other node was quicker
+		g.spares.distrust(n)
+		g.failing.failed(time.Now(), n.Addr)
+		fallthrough
+	default:
+		return answer{node: n, err: cause}
+	}
+}
+
+// converse says opening and returns what comes first, in buf. It is nil if after
+// askInterval or a multiple of that nothing came but packets: the opening arrived.
+func converse(c reserve, opening, buf []byte) (first []byte, err error) {
+	defer c.SetReadDeadline(time.Time{})
+	before := c.Heard()
+	if _, err := c.Write(opening); err != nil {
+		return nil, err
+	}
+	for {
+		c.SetReadDeadline(time.Now().Add(askInterval))
+		k, err := c.Read(buf)
+		switch {
+		case k > 0:
+			return buf[:k], nil
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, err
+		}
+		c.SetReadDeadline(time.Time{})
+		if c.Heard() > before && !c.ReadReady(func() {}) {
+			return nil, nil
+		}
+	}
 }
 
 // A node that failed maxFailures times in a row is tried after all others of its

@@ -45,12 +45,15 @@ func (fs *flows) admitted(f *flow, routes *atomic.Pointer[Table], now time.Time)
 	return fs.admits(routes.Load(), f, now)
 }
 
-// add makes f one of the open flows and reports whether the table still allows
-// it. The table is asked under the lock and SetRoutes swaps before it cuts, so no
+// add makes f one of the open flows if the table still allows it, and reports
+// whether it does. The table is asked under the lock and SetRoutes swaps before it cuts, so no
 // flow slips between the two.
 func (fs *flows) add(f *flow, routes *atomic.Pointer[Table], now time.Time) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
+	if fs.allow(routes.Load(), f, now) != nil {
+		return false
+	}
 	if fs.open == nil {
 		fs.open = map[*flow]struct{}{}
 	}
@@ -58,7 +61,7 @@ func (fs *flows) add(f *flow, routes *atomic.Pointer[Table], now time.Time) bool
 	if fs.noPipes && f.tenant == "" {
 		f.cancel(errDrained)
 	}
-	return fs.allow(routes.Load(), f, now) == nil
+	return true
 }
 
 // allow returns why t does not allow f, if it does not. The lock is held.

@@ -11,8 +11,8 @@
 //	Table.Lookup     whose name that is
 //	flows.admitted   is it let in from there?
 //	limiter.beginDial  too many to there?
-//	dial             a node that answers, within a few seconds
-//	greet            PROXY v2 header, then the hello's bytes
+//	dial             a node that answers, within a few seconds: on a spare that was
+//	                 dialed before, if there is one; PROXY v2 header, then the hello's bytes
 //	splice.Conns     until both sides are done, or the route is gone
 package gateway
 
@@ -32,7 +32,9 @@ import (
 // Config is what a Gateway needs. The zero Config works: it knows no names.
 type Config struct {
 	// Dial connects to a node's address in the overlay. It must return soon
-	// after ctx ends. If nil, all nodes are offline.
+	// after ctx ends. If its conns have the methods ReadReady and Heard, as those of
+	// a netstack, some are dialed before a client needs them. If nil, all nodes are
+	// offline.
 	Dial func(ctx context.Context, dst netip.AddrPort) (net.Conn, error)
 
 	// DialCoordinator opens an edge pipe (postern.EdgeProtocol) for a
@@ -77,6 +79,7 @@ type Gateway struct {
 	room      chan struct{} // holds one for every open connection
 	flows     flows
 	failing   failing
+	spares    *spares
 	counters  counters
 
 	reportMu sync.Mutex
@@ -104,18 +107,23 @@ func New(cfg Config) *Gateway {
 		stop:    make(chan struct{}),
 		limiter: newLimiter(cfg.Limits),
 	}
+	g.spares = newSpares(g.dialSpare)
 	g.room = make(chan struct{}, g.limiter.limits.Conns)
 	g.routes.Store(&Table{})
 	return g
 }
 
 // SetRoutes makes t the table for all connections from now on. Open connections
-// whose name no longer leads to the node that they are spliced to, or whose tenant
-// no longer admits the client's address, are closed.
+// whose name no longer leads to the node that they reached, or whose tenant no
+// longer admits the client's address, have been told to end when it returns: a node
+// that was not greeted yet hears nothing, and what a splice is passing on just then
+// may be the last.
 func (g *Gateway) SetRoutes(t *Table) {
 	g.routes.Store(t)
 	g.flows.cut(&g.routes, g.cfg.Now())
 	g.failing.forget(time.Now())
+	nodes := t.nodes()
+	g.spares.keep(func(n Node) bool { return nodes[n] })
 	tenants := t.tenants()
 	g.limiter.retain(func(name string) bool { return tenants[name] })
 }
@@ -144,6 +152,8 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	watch.Go(func() { g.watch(connCtx, func() { stopAccepting(); kill(net.ErrClosed) }) })
 	defer watch.Wait()
 	defer kill(nil)
+
+	watch.Go(func() { g.spares.run(ctx) })
 
 	closeListener := context.AfterFunc(ctx, func() { ln.Close() })
 	err := g.accept(ctx, ln, func(c net.Conn) {

@@ -167,11 +167,11 @@ func TestLateAnswer(t *testing.T) {
 		}})
 		g.SetRoutes(NewTable(m))
 		target, _ := g.lookup("a.example")
-		c, n, err := g.dialTarget(t.Context(), target)
-		if err != nil || n.Addr != addr443("fd00::2") {
-			t.Fatalf("got %v, %v; want the second node", n, err)
+		a := g.dialTarget(t.Context(), &flow{}, target, nil)
+		if a.err != nil || a.node.Addr != addr443("fd00::2") {
+			t.Fatalf("got %v, %v; want the second node", a.node, a.err)
 		}
-		defer c.Close()
+		defer a.conn.Close()
 		if got, err := readAll(late); got != "" || err != nil {
 			t.Errorf("late conn: got %q, %v; want its end", got, err)
 		}

@@ -118,8 +118,8 @@ type idleProcess struct {
 	cmd  *exec.Cmd
 	in   io.Writer
 	out  *bufio.Reader
-	addr string // for clients
-	node net.Listener
+	addr string        // for clients
+	node chan net.Conn // on which a client's header came
 }
 
 func startIdle(b *testing.B) *idleProcess {
@@ -127,11 +127,22 @@ func startIdle(b *testing.B) *idleProcess {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { host.Close() })
-	p := &idleProcess{b: b}
-	if p.node, err = host.Listen(443); err != nil {
+	p := &idleProcess{b: b, node: make(chan net.Conn)}
+	ln, err := host.Listen(443)
+	if err != nil {
 		b.Fatal(err)
 	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { p.admit(c) })
+		}
+	})
+	b.Cleanup(func() { host.Close(); wg.Wait() })
 	exe, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
@@ -156,17 +167,20 @@ func startIdle(b *testing.B) *idleProcess {
 	return p
 }
 
+// admit hands c to open, unless it was a spare that no client had.
+func (p *idleProcess) admit(c net.Conn) {
+	if _, err := proxyproto.Read(c); err != nil {
+		c.Close()
+		return
+	}
+	p.node <- c
+}
+
 // open opens connections and moves some bytes. It returns all of their ends.
 func (p *idleProcess) open(conns int) (ends []net.Conn) {
 	for range conns {
 		client := dialHello(p.b, p.addr)
-		node, err := p.node.Accept()
-		if err != nil {
-			p.b.Fatal(err)
-		}
-		if _, err := proxyproto.Read(node); err != nil {
-			p.b.Fatal(err)
-		}
+		node := <-p.node
 		p.pass(nil, node, len(benchHello))
 		p.pass(node, client, 5000)
 		p.pass(client, node, 2000)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -76,6 +77,7 @@ type stream struct {
 	readErr         error // the reader's end was closed
 	writeErr        error // the writer's end was closed
 	readBy, writeBy memDeadline
+	watcher         func() // called once when there is something to read
 }
 
 func newStream() *stream {
@@ -126,7 +128,7 @@ func (s *stream) write(b []byte) (n int, err error) {
 		if m := min(memBuffer-len(s.buf), len(b)); m > 0 {
 			s.buf = append(s.buf, b[:m]...)
 			b, n = b[m:], n+m
-			s.changed.Broadcast()
+			s.tell()
 			continue
 		}
 		s.changed.Wait()
@@ -140,7 +142,7 @@ func (s *stream) end(err error) {
 	if s.ended == nil {
 		s.ended = err
 	}
-	s.changed.Broadcast()
+	s.tell()
 }
 
 // reset loses what was written.
@@ -148,7 +150,7 @@ func (s *stream) reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.buf, s.ended = nil, syscall.ECONNRESET
-	s.changed.Broadcast()
+	s.tell()
 }
 
 // close closes the reader's or the writer's end and returns what is unread.
@@ -160,8 +162,38 @@ func (s *stream) close(err error, reader bool) int {
 	} else {
 		s.writeErr = err
 	}
-	s.changed.Broadcast()
+	s.tell()
 	return len(s.buf)
+}
+
+// tell wakes who waits. The lock is held.
+func (s *stream) tell() {
+	s.changed.Broadcast()
+	if f := s.watcher; f != nil && s.readable() {
+		s.watcher = nil
+		f()
+	}
+}
+
+// readable reports whether there is something to read, or no more. The lock is held.
+func (s *stream) readable() bool { return s.readErr != nil || s.ended != nil || len(s.buf) > 0 }
+
+// A tellingConn is a memConn that can be a spare.
+type tellingConn struct {
+	*memConn
+	heard *atomic.Uint64
+}
+
+func (c tellingConn) Heard() uint64 { return c.heard.Load() }
+
+func (c tellingConn) ReadReady(f func()) bool {
+	c.in.mu.Lock()
+	defer c.in.mu.Unlock()
+	if c.in.readable() {
+		return true
+	}
+	c.in.watcher = f
+	return false
 }
 
 type memDeadline struct {

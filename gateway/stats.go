@@ -11,6 +11,7 @@ type Stats struct {
 	Accepted  int64            `json:"accepted"`   // connections
 	Open      int64            `json:"open"`       // connections at present
 	Spliced   int64            `json:"spliced"`    // connections that reached a node or the coordinator
+	Spares    int64            `json:"spares"`     // connections to nodes at present that no client has yet
 	Refused   map[Reason]int64 `json:"refused"`    // connections; reasons that never occurred are absent
 	UpBytes   int64            `json:"up_bytes"`   // from clients
 	DownBytes int64            `json:"down_bytes"` // to clients
@@ -27,6 +28,7 @@ func (g *Gateway) Stats() Stats {
 	c := &g.counters
 	s := Stats{
 		Accepted: c.accepted.Load(), Open: c.open.Load(), Spliced: c.spliced.Load(),
+		Spares:  g.spares.count(),
 		UpBytes: c.up.Load(), DownBytes: c.down.Load(),
 		Refused: map[Reason]int64{},
 	}

@@ -88,3 +88,14 @@ func (t *Table) tenants() map[string]bool {
 	}
 	return names
 }
+
+// nodes returns those that any name leads to.
+func (t *Table) nodes() map[Node]bool {
+	nodes := map[Node]bool{}
+	for _, target := range t.targets {
+		for _, n := range target.Nodes {
+			nodes[n] = true
+		}
+	}
+	return nodes
+}

@@ -110,6 +110,7 @@ func TestNoWindow(t *testing.T) {
 			w := newWorld(t, Config{}, mapOf(admitting(acme, "admission", nil), other))
 			w.say(helloFor("b.example"), "192.0.2.1:1")
 			w.accept(w.node("fd00::2"))
+			synctest.Wait() // until it is counted
 			w.denied(helloFor("a.example"), "192.0.2.1:2")
 		})
 	})

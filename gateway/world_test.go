@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -34,6 +35,14 @@ type memNode struct {
 	conns chan *memConn
 	delay time.Duration // before it answers, if it does
 	down  bool          // it never answers
+	tells bool          // its conns can be spares
+	heard atomic.Uint64 // packets that it sent on one of those
+
+	wrap func(net.Conn) net.Conn // the gateway's end; nil: as it is
+
+	mu     sync.Mutex
+	lost   int // dials that are yet to get no answer
+	dialed int // that got one
 }
 
 var gatewayAddr = netip.MustParseAddrPort("198.51.100.1:443")
@@ -98,8 +107,19 @@ func (w *world) dialNode(ctx context.Context, dst netip.AddrPort) (net.Conn, err
 	return n.dial(ctx, dst)
 }
 
+// lose reports whether another dial is to be lost.
+func (n *memNode) lose() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.lost == 0 {
+		return false
+	}
+	n.lost--
+	return true
+}
+
 func (n *memNode) dial(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
-	if n.down {
+	if n.down || n.lose() {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
@@ -111,8 +131,18 @@ func (n *memNode) dial(ctx context.Context, dst netip.AddrPort) (net.Conn, error
 		}
 	}
 	near, far := memPipe(netip.MustParseAddrPort("[fd00::9]:1024"), dst)
+	n.mu.Lock()
+	n.dialed++
+	n.mu.Unlock()
 	n.conns <- far
-	return near, nil
+	var c net.Conn = near
+	if n.tells {
+		c = tellingConn{near, &n.heard}
+	}
+	if n.wrap != nil {
+		c = n.wrap(c)
+	}
+	return c, nil
 }
 
 // client connects to the gateway from an address of its own, or from src.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -123,6 +124,7 @@ var bursts = [][]int{
 	repeat(112, 128),
 	join(repeat(1312, 70), repeat(1452, 58)),
 	join(repeat(8952, 20), []int{32, 32, 1}),
+	repeat(8952, 128),
 	repeat(1452, 3),
 	join(repeat(1, 64), repeat(2, 64)),
 	{65000},
@@ -240,6 +242,13 @@ func TestBindSharesItsPort(t *testing.T) {
 	number := uint16(taken.LocalAddr().(*net.UDPAddr).Port)
 	if _, _, err := newTestBind(linux).Open(number); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("got %v, want %v", err, unix.EADDRINUSE)
+	}
+	// What Open had of it, it gave back.
+	v4, err := net.ListenPacket("udp4", fmt.Sprintf(":%d", number))
+	if err != nil {
+		t.Error(err)
+	} else {
+		v4.Close()
 	}
 	tries := 0
 	k := linux

@@ -108,6 +108,10 @@ func (c *tcpConn) ReadReady(f func()) bool {
 	return c.in.unwatch() // else f was called just now
 }
 
+// Heard returns how many TCP segments came from the peer: more than before say that
+// it is there.
+func (c *tcpConn) Heard() uint64 { return c.ep.Stats().(*tcp.Stats).SegmentsReceived.Value() }
+
 // Write implements net.Conn. Concurrent writes do not mix.
 func (c *tcpConn) Write(b []byte) (int, error) {
 	c.out.turn.Lock()

@@ -281,6 +281,17 @@ func TestReadReady(t *testing.T) {
 	}
 }
 
+// A peer that takes what is sent is heard of, if it says nothing itself.
+func TestHeard(t *testing.T) {
+	node, gateway := newPair(t)
+	c, _ := connect(t, gateway, node)
+	before := c.Heard()
+	if _, err := io.WriteString(c, "x"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "acknowledgement", func() bool { return c.Heard() > before })
+}
+
 // Neither a Read that waits nor a Write allocates.
 func TestHalfAllocatesNothing(t *testing.T) {
 	var events waiter.Queue

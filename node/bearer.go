@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // Codes of a bearerError (RFC 6750, section 3.1).
@@ -70,7 +71,7 @@ func issuerOf(token string) string {
 func (g *gate) ourBearer(t *table, r *http.Request) (string, error) {
 	tokens := bearers(r.Header)
 	for _, token := range tokens {
-		if !strings.HasPrefix(token, tokenPrefix) && (t.portal == nil || issuerOf(token) != t.portal.issuer) {
+		if !isPAT(token) && (t.portal == nil || issuerOf(token) != t.portal.issuer) {
 			continue
 		}
 		if len(r.Header["Authorization"]) > 1 {
@@ -88,7 +89,7 @@ const tokenPrefix = "pst_pat_"
 // bearer returns what token, one of ours, is worth at host. It fails with a
 // *bearerError.
 func (g *gate) bearer(t *table, r *http.Request, host, token string) (*credential, error) {
-	if strings.HasPrefix(token, tokenPrefix) {
+	if isPAT(token) {
 		if g.ways.token == nil {
 			return nil, &bearerError{code: bearerToken, detail: "The token is unknown here."}
 		}
@@ -98,5 +99,10 @@ func (g *gate) bearer(t *table, r *http.Request, host, token string) (*credentia
 	if err != nil {
 		return nil, &bearerError{bearerToken, "The token is not good for this address, or no longer good.", err}
 	}
-	return &credential{person: v.person, sid: v.sid, since: v.since, methods: v.methods, token: "access token"}, nil
+	arrived := g.now()
+	return &credential{
+		person: v.person, sid: v.sid, since: v.since, methods: v.methods, token: "access token",
+		// What it began may outlast it, and no longer than a session may last.
+		good: func(now time.Time) bool { return now.Before(arrived.Add(g.sessions.longest())) },
+	}, nil
 }

@@ -167,6 +167,29 @@ func TestAccessTokens(t *testing.T) {
 	})
 }
 
+// What an access token began goes on when it has expired, and not for ever.
+func TestAccessTokenUnderWay(t *testing.T) {
+	o := newOffice(t, map[string]Service{"a.test": {Handler: http.HandlerFunc(drip)}})
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://a.test/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+o.portal.access(o.user(ann), "https://a.test:8443", nil))
+	resp, err := o.client(t, 1).Do(req)
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatalf("got %v, %v", resp, err)
+	}
+	defer resp.Body.Close()
+	o.clock.advance(defaultMax - time.Second)
+	o.gate.recheck()
+	if o.passes() != 1 {
+		t.Fatal("it ended before its time")
+	}
+	o.clock.advance(time.Second)
+	o.gate.recheck()
+	await(t, "the end of the request", func() bool { return o.passes() == 0 })
+}
+
 // A personal access token is for its own hook, and so is what it may.
 func TestPersonalTokens(t *testing.T) {
 	o := newOffice(t, map[string]Service{"a.test": {Handler: http.HandlerFunc(drip), Require: postern.RequirePasskey}})

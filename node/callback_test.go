@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -107,7 +108,7 @@ func TestCallbackRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel() // who is waited for in vain is so for some seconds
+			t.Parallel()
 			o := newOffice(t, map[string]Service{"a.test": hello("a")})
 			tt.prepare(t, o)
 			c := o.browser(2)
@@ -258,4 +259,44 @@ func TestSpentIsBounded(t *testing.T) {
 	if _, old := s.until["1"]; old {
 		t.Error("what is of no use any more is remembered")
 	}
+}
+
+// Strangers' junk uses up neither what the portal answers to this node, nor the log.
+func TestJunkCodes(t *testing.T) {
+	o := newOffice(t, map[string]Service{"a.test": hello("a")})
+	redeem, redeemed := o.portal.redeem, 0
+	o.gate.redeem = func(ctx context.Context, form url.Values) (member.Tokens, error) {
+		redeemed++
+		return redeem(ctx, form)
+	}
+	var log strings.Builder
+	o.gate.log = slog.New(slog.NewTextHandler(&log, nil))
+	for range maxGuesses + 5 { // a whole company may have one address
+		o.signIn(o.browser(2), "a.test", o.user(ann))
+	}
+	redeemed = 0
+	junk := func() int {
+		c := o.browser(2)
+		resp, _ := get(t, c, "https://a.test/x", navigation...)
+		resp, _ = get(t, c, strings.Replace(o.back(resp, o.user(ann)), "code=", "code=x", 1), navigation...)
+		return resp.StatusCode
+	}
+	for range maxGuesses {
+		if got := junk(); got != 400 {
+			t.Fatalf("a junk code gets %d", got)
+		}
+	}
+	for range 10 {
+		if got := junk(); got != 429 {
+			t.Fatalf("one too many gets %d", got)
+		}
+	}
+	if redeemed != maxGuesses {
+		t.Errorf("the portal was asked %d times, want %d", redeemed, maxGuesses)
+	}
+	if n := strings.Count(log.String(), "sign-in refused"); n != maxGuesses {
+		t.Errorf("the log tells of %d refusals, want %d", n, maxGuesses)
+	}
+	o.clock.advance(time.Minute)
+	o.signIn(o.browser(2), "a.test", o.user(ann))
 }

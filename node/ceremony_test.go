@@ -11,7 +11,6 @@ import (
 	"github.com/go-webauthn/webauthn/protocol"
 	"github.com/go-webauthn/webauthn/webauthn"
 
-	"postern"
 	"postern/internal/datadir"
 )
 
@@ -31,13 +30,9 @@ type bench struct {
 
 func newBench(t testing.TB) *bench {
 	t.Helper()
-	dir, err := datadir.Open(t.TempDir(), postern.RoleNode)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { dir.Close() })
-	b := &bench{t: t, dir: dir, open: new(ceremonies), now: time.Unix(1_800_000_000, 0)}
+	b := &bench{t: t, dir: newDataDir(t), open: new(ceremonies), now: time.Unix(1_800_000_000, 0)}
 	b.reopen()
+	var err error
 	if b.rp, err = relyingParty("a.test", aOrigin, "Books"); err != nil {
 		t.Fatal(err)
 	}
@@ -55,11 +50,11 @@ func (b *bench) reopen() {
 
 func (b *bench) invite(owner passkeyOwner) string {
 	b.t.Helper()
-	code, _, err := b.keys.invite(owner, b.now)
+	codes, _, err := b.keys.invite([]passkeyOwner{owner}, b.now)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return code
+	return codes[0]
 }
 
 func (b *bench) beginEnrol(code string) string {
@@ -235,6 +230,35 @@ func TestEnrolmentIsGoodOnceAndForItsHost(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestInvitationsAllOrNone(t *testing.T) {
+	b := newBench(t)
+	there := alice
+	there.Host = "b.test"
+	for range maxOwnPasskeys {
+		b.enrol(alice, newAuthenticator(t, aOrigin))
+	}
+	earlier := b.invite(there)
+	if codes, _, err := b.keys.invite([]passkeyOwner{there, alice}, b.now); !errors.Is(err, errPasskeyLimit) || codes != nil {
+		t.Errorf("where she may have no more at one of two: %q, %v, want none, %v", codes, err, errPasskeyLimit)
+	}
+	if _, open := b.keys.list(b.now); len(open) != 1 {
+		t.Errorf("after that %+v are open, want the earlier one", open)
+	}
+	if _, err := b.keys.enrolment("b.test", earlier, b.now); err != nil {
+		t.Errorf("after that the earlier code: %v", err)
+	}
+	both := []passkeyOwner{there, {Host: "a.test", Login: "bob", Person: "u-bob"}}
+	codes, expires, err := b.keys.invite(both, b.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, owner := range both {
+		if e, err := b.keys.enrolment(owner.Host, codes[i], b.now); err != nil || e.passkeyOwner != owner || !e.Expires.Equal(expires) {
+			t.Errorf("code %d is good for %+v, %v, want %+v until %v", i, e, err, owner, expires)
+		}
+	}
 }
 
 func TestBadEnrolments(t *testing.T) {

@@ -29,8 +29,8 @@ func setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
 	})
 }
 
-// isOurCookie reports whether the cookie called name is the node's, in whatever
-// letters: no application gets it, and none sets it.
+// isOurCookie reports whether name begins as the names of the node's cookies do, in
+// whatever letters: no application gets such a cookie, and none sets it.
 func isOurCookie(name string) bool {
 	return len(name) >= len(cookiePrefix) && strings.EqualFold(name[:len(cookiePrefix)], cookiePrefix)
 }

@@ -19,5 +19,5 @@ type credential struct {
 	lasting bool                     // whether signing out everywhere leaves it: a personal access token
 	session string                   // hash of the session; empty: a bearer token
 	token   string                   // what the token is called in the log; empty: a session
-	good    func(now time.Time) bool // whether a token still is; nil: its time says so
+	good    func(now time.Time) bool // whether a token still is; nil: it is a session
 }

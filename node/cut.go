@@ -3,6 +3,7 @@ package node
 import (
 	"bufio"
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
@@ -69,20 +70,32 @@ func (c *heldConn) Close() error {
 	return err
 }
 
+// errCutOff is the cause of the end of a request's context that the node ended.
+var errCutOff = errors.New("the request may not go on")
+
 // severWith has w, and the request's body, fail once ctx is done, also for who is
-// reading or writing then. Stop ends that; it is to be called before the handler
-// returns, after which w is not to be touched.
-func severWith(ctx context.Context, w http.ResponseWriter) (stop func()) {
+// reading or writing then. If the node ended ctx, and a client that reads nothing holds
+// all up, c is closed after lastWords. Stop ends that; it is to be called before the
+// handler returns, after which w is not to be touched.
+func severWith(ctx context.Context, w http.ResponseWriter, c net.Conn) (stop func()) {
 	severed := make(chan struct{})
+	var late *time.Timer
 	cancel := context.AfterFunc(ctx, func() {
 		defer close(severed)
 		rc, past := http.NewResponseController(w), time.Unix(1, 0)
 		rc.SetReadDeadline(past)
 		rc.SetWriteDeadline(past)
+		if context.Cause(ctx) == errCutOff { // a stream of HTTP/2 ends when that could be written
+			late = time.AfterFunc(lastWords, func() { c.Close() })
+		}
 	})
 	return func() {
-		if !cancel() {
-			<-severed
+		if cancel() {
+			return
+		}
+		<-severed
+		if late != nil {
+			late.Stop()
 		}
 	}
 }

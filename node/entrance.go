@@ -21,9 +21,21 @@ import (
 	"postern/internal/proxyproto"
 )
 
-// headerTimeout bounds the arrival of a PROXY header. The gateway sends it with
-// the first bytes, so it is there as soon as the connection is.
-const headerTimeout = time.Second
+// A gateway dials some connections before it needs them. They wait, and take
+// little, until it sends the PROXY header of a browser's (docs/protocol.md,
+// section 5).
+const (
+	// headerTimeout bounds the arrival of a header, from its first byte.
+	headerTimeout = time.Second
+
+	// waitTimeout is how long a connection may wait for that byte. Gateways give
+	// up theirs after half of that.
+	waitTimeout = 2 * time.Minute
+
+	// maxWaiting is how many of one gateway may wait. Of more, the oldest is
+	// closed: the newest may be one whose header is on its way.
+	maxWaiting = 64
+)
 
 // A conn is a browser's connection, as a gateway handed it over. Its RemoteAddr
 // is the browser's.
@@ -72,8 +84,9 @@ type entrance struct {
 	lingering sync.WaitGroup
 
 	mu       sync.Mutex
-	gateways map[netip.Addr]string   // names, by address
-	open     map[net.Conn]netip.Addr // every connection, admitted or not yet, and the gateway's address
+	gateways map[netip.Addr]string     // names, by address
+	open     map[net.Conn]netip.Addr   // every connection, admitted or not yet, and the gateway's address
+	waiting  map[netip.Addr][]net.Conn // those of open that nothing came on yet, by gateway, the oldest first
 	accepted uint64
 	refused  uint64
 }
@@ -81,7 +94,7 @@ type entrance struct {
 func newEntrance(log *slog.Logger) *entrance {
 	return &entrance{
 		log: log, ready: make(chan *conn), closed: make(chan struct{}), cut: make(chan struct{}),
-		open: map[net.Conn]netip.Addr{},
+		open: map[net.Conn]netip.Addr{}, waiting: map[netip.Addr][]net.Conn{},
 	}
 }
 
@@ -104,17 +117,24 @@ func (e *entrance) run(ln net.Listener) error {
 	}
 }
 
-// admit reads raw's PROXY header and hands it to Accept, or closes it.
+// admit reads raw's PROXY header, when it comes, and hands raw to Accept, or
+// closes it.
 func (e *entrance) admit(raw net.Conn) {
 	gateway, ok := e.enter(raw)
 	if !ok {
 		e.refuse(raw, errors.New("not from a gateway of the current map"))
 		return
 	}
-	raw.SetReadDeadline(time.Now().Add(headerTimeout))
-	h, err := proxyproto.Read(raw)
+	raw.SetReadDeadline(time.Now().Add(waitTimeout))
+	first := &firstByte{Conn: raw, entrance: e}
+	h, err := proxyproto.Read(first)
 	if err != nil {
-		e.refuse(raw, err)
+		if first.came {
+			e.refuse(raw, err)
+		} else { // the gateway had no use for it, or had too many, or all is over
+			e.forget(raw)
+			raw.Close()
+		}
 		return
 	}
 	raw.SetReadDeadline(time.Time{})
@@ -132,17 +152,59 @@ func (e *entrance) admit(raw net.Conn) {
 	}
 }
 
-// enter counts raw in, and reports whether it comes from a gateway, and which.
+// A firstByte is a connection that waits until something comes.
+type firstByte struct {
+	net.Conn
+	entrance *entrance
+	came     bool
+}
+
+func (f *firstByte) Read(b []byte) (int, error) {
+	n, err := f.Conn.Read(b)
+	if n > 0 && !f.came {
+		f.came = true
+		f.entrance.begin(f.Conn)
+		f.SetReadDeadline(time.Now().Add(headerTimeout))
+	}
+	return n, err
+}
+
+// enter has raw wait, if it comes from a gateway, and reports whether and which.
 // One lock for both, so that setGateways misses none.
 func (e *entrance) enter(raw net.Conn) (gateway string, ok bool) {
 	addr := remoteAddr(raw)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.accepted++
-	if gateway, ok = e.gateways[addr]; ok {
-		e.open[raw] = addr
+	gateway, ok = e.gateways[addr]
+	if !ok || e.isClosed() {
+		e.accepted++
+		return "", false
 	}
-	return gateway, ok
+	e.open[raw] = addr
+	waiting := append(e.waiting[addr], raw)
+	if len(waiting) > maxWaiting {
+		waiting[0].Close() // and who reads it forgets it
+		waiting = waiting[1:]
+	}
+	e.waiting[addr] = waiting
+	return gateway, true
+}
+
+// begin ends raw's waiting: its header begins to come.
+func (e *entrance) begin(raw net.Conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.accepted++
+	e.unwait(raw)
+}
+
+// unwait takes raw off those that wait, if it is there. The lock is held.
+func (e *entrance) unwait(raw net.Conn) {
+	addr := e.open[raw]
+	e.waiting[addr] = slices.DeleteFunc(e.waiting[addr], func(c net.Conn) bool { return c == raw })
+	if len(e.waiting[addr]) == 0 {
+		delete(e.waiting, addr)
+	}
 }
 
 func (e *entrance) refuse(raw net.Conn, why error) {
@@ -157,6 +219,7 @@ func (e *entrance) refuse(raw net.Conn, why error) {
 func (e *entrance) forget(raw net.Conn) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.unwait(raw)
 	delete(e.open, raw)
 }
 
@@ -169,6 +232,7 @@ func (e *entrance) setGateways(gateways map[netip.Addr]string) {
 		if _, stays := gateways[gateway]; !stays {
 			gone = append(gone, c)
 			delete(e.open, c)
+			delete(e.waiting, gateway)
 		}
 	}
 	e.mu.Unlock()
@@ -237,7 +301,11 @@ func (e *entrance) finish(ctx context.Context) {
 func (e *entrance) counts() Connections {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return Connections{Open: len(e.open), Accepted: e.accepted, Refused: e.refused}
+	waiting := 0
+	for _, conns := range e.waiting {
+		waiting += len(conns)
+	}
+	return Connections{Open: len(e.open) - waiting, Waiting: waiting, Accepted: e.accepted, Refused: e.refused}
 }
 
 // Accept returns the next *conn. It fails with net.ErrClosed after Close.
@@ -250,10 +318,28 @@ func (e *entrance) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends Accept and run. Conns that were handed out go on.
+// Close ends Accept, run, and what waits. Conns that were handed out go on.
 func (e *entrance) Close() error {
-	e.close.Do(func() { close(e.closed) })
+	e.close.Do(func() {
+		close(e.closed)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		for _, conns := range e.waiting {
+			for _, raw := range conns {
+				raw.Close()
+			}
+		}
+	})
 	return nil
+}
+
+func (e *entrance) isClosed() bool {
+	select {
+	case <-e.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 // Addr returns the port that the entrance stands for.

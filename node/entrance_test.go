@@ -45,12 +45,7 @@ func (f from) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(f.addr) }
 func TestEntrance(t *testing.T) {
 	gateway := netip.MustParseAddrPort("[fd00::1]:40000")
 	stranger := netip.MustParseAddrPort("[fd00::2]:40000")
-	good, err := proxyproto.Header{
-		Src: browser, Dst: netip.MustParseAddrPort("198.51.100.1:443"), Authority: "a.test", UniqueID: "f00d",
-	}.AppendBinary(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	good := goodHeader(t)
 	local, err := proxyproto.Header{Local: true}.AppendBinary(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +68,6 @@ func TestEntrance(t *testing.T) {
 		{"PROXY version 1", gateway, []byte("PROXY TCP4 203.0.113.7 198.51.100.1 50123 443\r\n"), false, 0, 1},
 		{"wrong checksum", gateway, broken, false, 0, 1},
 		{"longer than 536 bytes", gateway, append(append([]byte(nil), good[:14]...), 0x10, 0), false, 0, 1},
-		{"silence", gateway, nil, false, headerTimeout, 1},
 		{"half a header", gateway, good[:20], false, headerTimeout, 1},
 	}
 	for _, tt := range tests {
@@ -128,23 +122,162 @@ func TestEntrance(t *testing.T) {
 	}
 }
 
-// A connection whose header is still awaited when the entrance closes must not
-// hold up run for longer than the header's deadline, nor stay open.
-func TestEntranceClosesWhileHeaderIsAwaited(t *testing.T) {
+// An entry is an entrance that runs, with one gateway.
+type entry struct {
+	*entrance
+	ln *pipeListener
+	wg sync.WaitGroup
+}
+
+var entryGateway = netip.MustParseAddrPort("[fd00::1]:40000")
+
+func newEntry(t *testing.T) *entry {
+	e := &entry{
+		entrance: newEntrance(discard),
+		ln:       &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})},
+	}
+	e.setGateways(map[netip.Addr]string{entryGateway.Addr(): "gw-1"})
+	e.wg.Go(func() { e.run(e.ln) })
+	t.Cleanup(func() { e.Close(); e.wg.Wait() })
+	return e
+}
+
+// dial has a gateway dial a connection and say nothing.
+func (e *entry) dial(gateway netip.AddrPort) net.Conn {
+	ours, theirs := net.Pipe()
+	e.ln.conns <- from{theirs, gateway}
+	synctest.Wait()
+	return ours
+}
+
+func (e *entry) mustCount(t *testing.T, want Connections) {
+	t.Helper()
+	synctest.Wait()
+	if got := e.counts(); got != want {
+		t.Errorf("counts are %+v, want %+v", got, want)
+	}
+}
+
+// mustBeClosed checks that the node closed c without a word.
+func mustBeClosed(t *testing.T, c net.Conn) {
+	t.Helper()
+	if n, err := c.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("read %d bytes, %v, want EOF", n, err)
+	}
+}
+
+func goodHeader(t *testing.T) []byte {
+	b, err := proxyproto.Header{
+		Src: browser, Dst: netip.MustParseAddrPort("198.51.100.1:443"), Authority: "a.test", UniqueID: "f00d",
+	}.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// A connection may wait for its header, which once it begins has to be quick.
+func TestEntranceWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEntrance(discard)
-		gateway := netip.MustParseAddrPort("[fd00::1]:40000")
-		e.setGateways(map[netip.Addr]string{gateway.Addr(): "gw-1"})
-		ln := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
-		var wg sync.WaitGroup
-		wg.Go(func() { e.run(ln) })
-		ours, theirs := net.Pipe()
-		ln.conns <- from{theirs, gateway}
-		e.Close()
-		wg.Wait()
-		if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-			t.Errorf("read: %v, want EOF", err)
+		e := newEntry(t)
+		used, half, never := e.dial(entryGateway), e.dial(entryGateway), e.dial(entryGateway)
+		start := time.Now()
+		e.mustCount(t, Connections{Waiting: 3})
+		<-time.After(waitTimeout - 2*time.Second)
+
+		header := goodHeader(t)
+		used.Write(header[:20])
+		<-time.After(headerTimeout / 2)
+		used.Write(header[20:])
+		c, err := e.Accept()
+		if err != nil {
+			t.Fatal(err)
 		}
+		e.mustCount(t, Connections{Open: 1, Waiting: 2, Accepted: 1})
+
+		began := time.Now()
+		half.Write(header[:20])
+		mustBeClosed(t, half)
+		if got := time.Since(began); got != headerTimeout {
+			t.Errorf("half a header was waited for %v, want %v", got, headerTimeout)
+		}
+		e.mustCount(t, Connections{Open: 1, Waiting: 1, Accepted: 2, Refused: 1})
+
+		mustBeClosed(t, never)
+		if got := time.Since(start); got != waitTimeout {
+			t.Errorf("it waited %v, want %v", got, waitTimeout)
+		}
+		e.mustCount(t, Connections{Open: 1, Accepted: 2, Refused: 1})
+
+		// What was let in has no deadline any more.
+		<-time.After(waitTimeout)
+		go used.Write([]byte("x"))
+		if _, err := c.Read(make([]byte, 1)); err != nil {
+			t.Errorf("read: %v", err)
+		}
+		c.Close()
+		e.mustCount(t, Connections{Accepted: 2, Refused: 1})
+	})
+}
+
+// A gateway may have so many wait, and one that has more loses its oldest. Other
+// gateways do not, nor do connections in use.
+func TestEntranceBoundsWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEntry(t)
+		other := netip.MustParseAddrPort("[fd00::2]:40000")
+		e.setGateways(map[netip.Addr]string{entryGateway.Addr(): "gw-1", other.Addr(): "gw-2"})
+		others := e.dial(other)
+		used := e.dial(entryGateway)
+		used.Write(goodHeader(t))
+		c, err := e.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		var conns []net.Conn
+		for range maxWaiting + 3 {
+			conns = append(conns, e.dial(entryGateway))
+		}
+		for _, c := range conns[:3] {
+			mustBeClosed(t, c)
+		}
+		e.mustCount(t, Connections{Open: 1, Waiting: maxWaiting + 1, Accepted: 1})
+		conns[0].Close()
+
+		// One that the gateway gives up makes room for one.
+		conns[3].Close()
+		e.mustCount(t, Connections{Open: 1, Waiting: maxWaiting, Accepted: 1})
+		conns = append(conns, e.dial(entryGateway))
+		e.mustCount(t, Connections{Open: 1, Waiting: maxWaiting + 1, Accepted: 1})
+
+		e.setGateways(map[netip.Addr]string{other.Addr(): "gw-2"})
+		for _, c := range append(conns[4:], used) {
+			mustBeClosed(t, c)
+		}
+		e.mustCount(t, Connections{Waiting: 1, Accepted: 1})
+		others.Close()
+	})
+}
+
+// What waits when the entrance closes is closed at once.
+func TestEntranceClosesWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEntry(t)
+		waiting, half := e.dial(entryGateway), e.dial(entryGateway)
+		half.Write(goodHeader(t)[:20])
+		start := time.Now()
+		e.Close()
+		mustBeClosed(t, waiting)
+		if got := time.Since(start); got != 0 {
+			t.Errorf("closed after %v, want at once", got)
+		}
+		mustBeClosed(t, half)
+		e.wg.Wait()
+		if got := time.Since(start); got != headerTimeout {
+			t.Errorf("run ended after %v, want %v", got, headerTimeout)
+		}
+		e.mustCount(t, Connections{Accepted: 1, Refused: 1})
 	})
 }
 

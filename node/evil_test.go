@@ -191,7 +191,7 @@ var attacks = []attack{
 		mine := newAuthenticator(e.t, "https://"+testHost+":8443")
 		e.forge(c, ann)
 		options := fmt.Sprintf(`{"publicKey":{"challenge":%q,"rp":{"id":%q},"user":{"id":"AAAA"}}}`, b64(make([]byte, 32)), testHost)
-		for _, code := range []string{"", newEnrolCode()} {
+		for _, code := range []string{"", newSecret()} {
 			step(e.t, c, testHost, pathEnrol+"/finish", map[string]any{"code": code, "credential": json.RawMessage(mine.create(options))})
 		}
 		return nil

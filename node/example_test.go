@@ -64,7 +64,9 @@ func ExampleUserOf() {
 		user, _ := node.UserOf(r.Context())
 		if !slices.Contains(user.Groups, "accounting") {
 			http.Error(w, "for accountants only", http.StatusForbidden)
+			return
 		}
+		fmt.Fprintln(w, "booked")
 	})
 	err := node.Serve(context.Background(), node.ListenConfig{
 		Data:    "/var/lib/hello",

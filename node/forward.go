@@ -1,6 +1,8 @@
 package node
 
 import (
+	"io"
+	"maps"
 	"net/http"
 	"strings"
 )
@@ -20,10 +22,10 @@ var forwarded = []string{headerFor, headerHost, headerProto, headerRealIP, heade
 // in our name, and puts in what the PROXY header says.
 func setForwarded(r *http.Request) {
 	c := connOf(r)
-	for name := range r.Header {
-		if isOurs(name) {
-			delete(r.Header, name)
-		}
+	dropOurs(r.Header)
+	if r.Trailer != nil {
+		dropOurs(r.Trailer)
+		r.Body = trailed{r.Body, r.Trailer}
 	}
 	addr := c.header.Src.Addr().String()
 	r.Header.Set(headerFor, addr)
@@ -33,13 +35,42 @@ func setForwarded(r *http.Request) {
 	r.Header.Set(headerRequestID, c.nextRequest())
 }
 
+// A trailed is the body of a request with trailers, which are filled in at its end, and
+// not only with those that were announced (RFC 9110, section 6.5).
+type trailed struct {
+	io.ReadCloser
+	trailer http.Header
+}
+
+func (b trailed) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		dropOurs(b.trailer)
+	}
+	return n, err
+}
+
+func (b trailed) Close() error {
+	err := b.ReadCloser.Close()
+	dropOurs(b.trailer)
+	return err
+}
+
+func dropOurs(h http.Header) {
+	maps.DeleteFunc(h, func(name string, _ []string) bool { return isOurs(name) })
+}
+
 // isOurs reports whether only this node may send the header called name to an
-// application. Many applications see _ and - as one (RFC 3875, section 4.1.18).
+// application.
 func isOurs(name string) bool {
-	name = strings.ToLower(strings.ReplaceAll(name, "_", "-"))
+	name = foldName(name)
 	switch name {
 	case "forwarded", "x-real-ip", "x-request-id":
 		return true
 	}
 	return strings.HasPrefix(name, "x-forwarded-") || strings.HasPrefix(name, "postern-")
 }
+
+// foldName returns one spelling of all that applications may take for the header called
+// name. Many see _ and - as one (RFC 3875, section 4.1.18).
+func foldName(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "-")) }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -30,6 +31,8 @@ type gate struct {
 	signer   *signer
 	ways     ways
 	spent    spent
+	codes    guesses // that providers did not know
+	refusals guesses // that were logged
 
 	mu     sync.Mutex
 	passes map[*pass]struct{} // under way
@@ -41,6 +44,8 @@ type gateConfig struct {
 	redeem redeemFunc
 	now    func() time.Time // nil: time.Now
 	log    *slog.Logger
+
+	grantWait time.Duration // for the map to bring somebody whom the portal knows; zero: 3 s
 }
 
 // newGate returns a gate that keeps its keys and sessions in dir; nil: nowhere.
@@ -48,6 +53,7 @@ func newGate(cfg gateConfig, dir *datadir.Dir) (*gate, error) {
 	if cfg.now == nil {
 		cfg.now = time.Now
 	}
+	cfg.grantWait = cmp.Or(cfg.grantWait, defaultGrantWait)
 	g := &gate{gateConfig: cfg, sessions: openSessions(dir, cfg.log), passes: map[*pass]struct{}{}}
 	var err error
 	if g.sealer, err = openSealer(dir); err != nil {
@@ -78,11 +84,15 @@ type ways struct {
 
 // A pass is a request that was let through and is under way.
 type pass struct {
-	host    string
-	service string
-	path    string // as it was judged
-	cred    *credential
-	cancel  context.CancelFunc
+	host   string
+	path   string // as it was judged
+	cred   *credential
+	cancel context.CancelFunc
+
+	// Guarded by the gate's mu.
+	svc  *service         // by which it was judged last
+	must []postern.Access // what has to allow it, by svc
+	cut  bool             // it may not go on
 }
 
 // A verdict is what a gate thinks of a request.
@@ -257,7 +267,7 @@ func (g *gate) enter(r *http.Request, host string, c *credential, cancel context
 	if person == nil {
 		c = nil
 	}
-	p = &pass{host: host, service: svc.Name, path: path, cred: c, cancel: cancel}
+	p = &pass{host: host, path: path, cred: c, cancel: cancel, svc: svc, must: must}
 	g.passes[p] = struct{}{}
 	if c != nil && c.session != "" {
 		g.sessions.enter(c.session, g.now())
@@ -287,7 +297,8 @@ func (g *gate) recheck() {
 	}, now)
 	cut := 0
 	for p := range g.passes {
-		if !g.goesOn(t, p, now) {
+		if !p.cut && !g.goesOn(t, p, now) {
+			p.cut = true
 			p.cancel()
 			cut++
 		}
@@ -297,16 +308,19 @@ func (g *gate) recheck() {
 	}
 }
 
-// goesOn reports whether p would get through now.
+// goesOn reports whether p would get through now. The caller has the lock.
 func (g *gate) goesOn(t *table, p *pass, now time.Time) bool {
 	svc := t.hosts[p.host]
-	if svc == nil || svc.Name != p.service {
+	if svc == nil || svc.Name != p.svc.Name {
 		return p.cred == nil // the service itself ends the others, when it does
+	}
+	if svc != p.svc { // a stranger may have chosen a path that takes long to look at
+		p.svc, p.must = svc, svc.policy.AccessAt(p.path)
 	}
 	if p.cred != nil && p.cred.session != "" && !g.sessions.alive(p.cred.session, now) {
 		return false
 	}
-	v, person := g.judge(t, svc, p.host, svc.policy.AccessAt(p.path), p.cred)
+	v, person := g.judge(t, svc, p.host, p.must, p.cred)
 	return v == passed && (p.cred == nil || person != nil)
 }
 
@@ -345,9 +359,9 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request, host string, answer
 		return
 	}
 	over := func() { g.leave(p); end() }
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	defer context.AfterFunc(life, cancel)()
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(life, func() { cancel(errCutOff) })()
 	if _, err := r.Cookie(cookieRounds); err == nil && p.cred != nil {
 		setCookie(w, cookieRounds, "", -1) // the session lasts
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -235,6 +236,44 @@ func TestNobodySpeaksForTheNode(t *testing.T) {
 	}
 }
 
+// Nor does anybody in what follows a body, announced or not.
+func TestNobodySpeaksForTheNodeInTrailers(t *testing.T) {
+	heard := make(chan http.Header, 1)
+	listen := func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		r.Body.Close()
+		heard <- r.Trailer
+	}
+	o := newOffice(t, map[string]Service{
+		"p.test": {Access: postern.AccessPublic, Upstream: application(t, listen)},
+		"h.test": {Access: postern.AccessPublic, Handler: http.HandlerFunc(listen)},
+	})
+	want := http.Header{"X-Sum": {"1"}}
+	for _, host := range []string{"p.test", "h.test"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+host+"/", io.MultiReader(strings.NewReader("x")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Trailer = http.Header{"X-Sum": {"1"}, "Postern-User": {"root"}, "Postern_identity": {"x.y.z"}, "X-Forwarded-For": {"6.6.6.6"}}
+		do(t, o.client(t, 2), req)
+		if got := <-heard; !maps.EqualFunc(got, want, slices.Equal) {
+			t.Errorf("%s, HTTP/2: the trailers are %v, want %v", host, got, want)
+		}
+
+		raw, err := o.dial(t.Context(), host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := tls.Client(raw, &tls.Config{RootCAs: o.ca.pool(), ServerName: host})
+		defer c.Close()
+		io.WriteString(c, "POST / HTTP/1.1\r\nHost: "+host+"\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, Postern-Role\r\n\r\n"+
+			"1\r\nx\r\n0\r\nX-Sum: 1\r\nPostern-Role: owner\r\nPostern-User: root\r\nPostern_Groups: bosses\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n")
+		if got := <-heard; !maps.EqualFunc(got, want, slices.Equal) {
+			t.Errorf("%s, HTTP/1: the trailers are %v, want %v", host, got, want)
+		}
+	}
+}
+
 // Nor can the application set the node's cookies.
 func TestApplicationSetsNoCookieOfOurs(t *testing.T) {
 	o := newOffice(t, map[string]Service{"a.test": {Access: postern.AccessPublic, Upstream: application(t, func(w http.ResponseWriter, r *http.Request) {
@@ -419,5 +458,32 @@ func TestUserOf(t *testing.T) {
 	}
 	if _, ok := UserOf(t.Context()); ok {
 		t.Error("there is somebody without a request")
+	}
+}
+
+// What a path asks for is worked out once, not each time that the map changes.
+func BenchmarkRecheck(b *testing.B) {
+	s := Service{Handler: http.NotFoundHandler(), Access: postern.AccessPublic}
+	for i := range postern.MaxExceptions {
+		s.Exceptions = append(s.Exceptions, Exception{Path: fmt.Sprintf("/part%d/", i), Access: postern.AccessPublic})
+	}
+	svc, err := newService(s, discard)
+	if err != nil {
+		b.Fatal(err)
+	}
+	tab := &table{hosts: map[string]*service{"a.test": svc}}
+	g, err := newGate(gateConfig{table: func() *table { return tab }, log: discard}, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodGet, "https://a.test/"+strings.Repeat("x/", 1000), nil)
+	for range 100 {
+		if v, _, _, _ := g.enter(r, "a.test", nil, func() {}); v != passed {
+			b.Fatal(v)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		g.recheck()
 	}
 }

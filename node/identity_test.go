@@ -71,7 +71,7 @@ func TestIdentity(t *testing.T) {
 }
 
 func TestSignKeys(t *testing.T) {
-	dir := newWorld(t).join().dir
+	dir := newDataDir(t)
 	first, err := openSigner(dir)
 	if err != nil {
 		t.Fatal(err)

@@ -24,12 +24,24 @@ import (
 	"go.uber.org/goleak"
 
 	"postern"
+	"postern/internal/datadir"
 	"postern/internal/proxyproto"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var discard = slog.New(slog.DiscardHandler)
+
+// newDataDir returns an empty data directory of a node.
+func newDataDir(t testing.TB) *datadir.Dir {
+	t.Helper()
+	dir, err := datadir.Open(t.TempDir(), postern.RoleNode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dir.Close() })
+	return dir
+}
 
 // await polls until ok is true.
 func await(t *testing.T, what string, ok func() bool) {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -210,6 +211,7 @@ func newOfficeWith(t *testing.T, hosts map[string]Service, cfg serverConfig) *of
 		t.Fatal(err)
 	}
 	cfg.redeem, cfg.now = o.portal.redeem, o.clock.time
+	cfg.grantWait = cmp.Or(cfg.grantWait, 20*time.Millisecond)
 	tab := o.on
 	o.site = serveWith(t, SourceCA, &tab, cfg)
 	return o

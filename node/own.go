@@ -3,6 +3,8 @@ package node
 import (
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 
@@ -67,7 +69,7 @@ func ownResource(s *server) http.Handler {
 		writeJSON(w, http.StatusOK, s.gate.signer.keys)
 	})
 	mux.HandleFunc("GET "+pathLogin, s.gate.login)
-	mux.HandleFunc("GET "+pathCallback, s.gate.callback)
+	mux.HandleFunc("GET "+pathCallback, s.gate.portalCallback)
 	mux.HandleFunc("POST "+pathLogout, s.gate.logout)
 	s.proofs.handle(mux)
 	mux.HandleFunc(ownPath, func(w http.ResponseWriter, r *http.Request) { writePage(w, r, noSuchResource) })
@@ -75,7 +77,7 @@ func ownResource(s *server) http.Handler {
 	// Applications at sibling names are of the same site, so that SameSite says
 	// nothing of what they send here.
 	protection := http.NewCrossOriginProtection()
-	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { writePage(w, r, notFromHere) }))
+	protection.SetDenyHandler(http.HandlerFunc(s.gate.refuseForm))
 	return protection.Handler(mux)
 }
 
@@ -83,6 +85,13 @@ var notFromHere = page{
 	status: http.StatusForbidden, code: postern.CodeForbidden,
 	title: "Not from here",
 	text:  "Another site sent this form in your name. Nothing came of it.",
+}
+
+// refuseForm answers what another site sent in somebody's name.
+func (g *gate) refuseForm(w http.ResponseWriter, r *http.Request) {
+	g.log.Log(r.Context(), g.refusal(r, slog.LevelWarn), "form of another site refused", "server_name", requestHost(r), "remote", r.RemoteAddr,
+		"id", r.Header.Get(headerRequestID), "origin", fmt.Sprintf("%.100q", r.Header.Get("Origin")), "path", r.URL.Path)
+	writePage(w, r, notFromHere)
 }
 
 func (s *server) whoAmI(r *http.Request) ownWhoAmI {

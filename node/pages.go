@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"postern"
+	"postern/internal/accept"
 )
 
 // A page is what the node itself answers in place of an application. It says
@@ -171,7 +172,7 @@ func writePage(w http.ResponseWriter, r *http.Request, p page) {
 	if p.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(p.retryAfter))
 	}
-	if !wantsHTML(r) {
+	if !accept.HTML(r) {
 		writeProblem(w, p)
 		return
 	}
@@ -191,21 +192,4 @@ func writeProblem(w http.ResponseWriter, p page) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.status)
 	json.NewEncoder(w).Encode(postern.NewProblem(p.status, p.code, detail, p.hint))
-}
-
-// wantsHTML reports whether r comes from a browser's address bar, or from what
-// behaves alike: fetch() and API clients do not ask for HTML by name.
-func wantsHTML(r *http.Request) bool {
-	for _, accept := range r.Header["Accept"] {
-		for part := range strings.SplitSeq(accept, ",") {
-			mediaType, _, _ := strings.Cut(part, ";")
-			switch strings.ToLower(strings.TrimSpace(mediaType)) {
-			case "text/html", "application/xhtml+xml":
-				return true
-			case "application/json", "application/problem+json":
-				return false // asked for first
-			}
-		}
-	}
-	return false
 }

@@ -120,29 +120,6 @@ func checkProblem(t *testing.T, resp *http.Response, body string, status int, co
 	}
 }
 
-func TestWantsHTML(t *testing.T) {
-	tests := []struct {
-		name, accept string
-		want         bool
-	}{
-		{"browser", acceptBrowser, true},
-		{"curl", "*/*", false},
-		{"nothing", "", false},
-		{"API", "application/json", false},
-		{"API, pages if need be", "application/json, text/html;q=0.1", false},
-		{"pages, JSON if need be", "TEXT/HTML ; q=1, application/json", true},
-		{"image", "image/avif,image/webp,*/*;q=0.8", false},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			r := &http.Request{Header: http.Header{"Accept": {tt.accept}}}
-			if got := wantsHTML(r); got != tt.want {
-				t.Errorf("wantsHTML(%q) = %v, want %v", tt.accept, got, tt.want)
-			}
-		})
-	}
-}
-
 func TestOwnResource(t *testing.T) {
 	proxied := make(chan string, 10)
 	up := application(t, func(w http.ResponseWriter, r *http.Request) { proxied <- r.URL.Path })

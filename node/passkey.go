@@ -2,14 +2,13 @@ package node
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"io/fs"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-webauthn/webauthn/webauthn"
@@ -73,90 +72,94 @@ type enrolment struct {
 // An enrolHash is the SHA-256 of an enrolment's code. The code has 256 random bits.
 type enrolHash = patHash
 
-// newEnrolCode returns the code of a new enrolment, in base64url.
-func newEnrolCode() string {
-	var b [32]byte
-	rand.Read(b[:])
-	return base64.RawURLEncoding.EncodeToString(b[:])
-}
-
 func hashEnrolCode(code string) enrolHash { return sha256.Sum256([]byte(code)) }
 
 // passkeys are those of a node. Its methods are safe for concurrent use; what they
 // change is on disk when they return.
 type passkeys struct {
-	dir *datadir.Dir // nil: nothing is kept on disk
+	dir  *datadir.Dir // nil: nothing is kept on disk
+	kept atomic.Pointer[passkeyState]
 
-	mu   sync.Mutex
-	kept passkeyState
+	writing sync.Mutex // held while kept changes, and not by who reads it
 }
 
-// passkeyState is the content of passkeyFile. Its lists are replaced, never changed.
+// passkeyState is the content of passkeyFile. It is replaced, never changed.
 type passkeyState struct {
 	Passkeys   []passkey   `json:"passkeys"`
 	Enrolments []enrolment `json:"enrolments"`
+
+	owners map[string]passkeyOwner // by id of the passkey
 }
 
 // openPasskeys reads what dir keeps.
 func openPasskeys(dir *datadir.Dir) (*passkeys, error) {
 	k := &passkeys{dir: dir}
-	if dir == nil {
-		return k, nil
+	var kept passkeyState
+	if dir != nil {
+		if err := dir.ReadJSON(passkeyFile, &kept); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
 	}
-	if err := dir.ReadJSON(passkeyFile, &k.kept); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
+	k.keep(kept)
 	return k, nil
 }
 
-// set replaces what is kept, on disk first. The caller has the lock.
+// set replaces what is kept, on disk first. The caller has writing.
 func (k *passkeys) set(next passkeyState) error {
 	if k.dir != nil {
 		if err := k.dir.WriteJSON(passkeyFile, next); err != nil {
 			return err
 		}
 	}
-	k.kept = next
+	k.keep(next)
 	return nil
 }
 
-// invite lets owner make a passkey, once, with the code that it returns. Their
-// earlier invitations to the same host are void. It fails with errPasskeyLimit.
-func (k *passkeys) invite(owner passkeyOwner, now time.Time) (code string, expires time.Time, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	next := k.kept
+func (k *passkeys) keep(next passkeyState) {
+	next.owners = make(map[string]passkeyOwner, len(next.Passkeys))
+	for _, p := range next.Passkeys {
+		next.owners[p.ID] = p.passkeyOwner
+	}
+	k.kept.Store(&next)
+}
+
+// invite lets each of owners make a passkey, once, with the code that it returns for
+// them: all of them or none. Their earlier invitations to the same hosts are void. It
+// fails with errPasskeyLimit.
+func (k *passkeys) invite(owners []passkeyOwner, now time.Time) (codes []string, expires time.Time, err error) {
+	k.writing.Lock()
+	defer k.writing.Unlock()
+	next := *k.kept.Load()
 	next.Enrolments = slices.DeleteFunc(slices.Clone(next.Enrolments), func(e enrolment) bool {
-		return !now.Before(e.Expires) || e.Host == owner.Host && e.Login == owner.Login
+		return !now.Before(e.Expires) || slices.ContainsFunc(owners, func(o passkeyOwner) bool { return e.Host == o.Host && e.Login == o.Login })
 	})
-	if len(next.Enrolments) >= maxPasskeys || len(next.Passkeys) >= maxPasskeys || len(k.owned(owner)) >= maxOwnPasskeys {
-		return "", time.Time{}, errPasskeyLimit
+	now = now.UTC().Truncate(time.Second)
+	expires = now.Add(enrolLife)
+	for _, owner := range owners {
+		if len(next.Enrolments) >= maxPasskeys || len(next.Passkeys) >= maxPasskeys || len(next.owned(owner)) >= maxOwnPasskeys {
+			return nil, time.Time{}, errPasskeyLimit
+		}
+		code := newSecret()
+		codes = append(codes, code)
+		next.Enrolments = append(next.Enrolments, enrolment{Code: hashEnrolCode(code), passkeyOwner: owner, Created: now, Expires: expires})
 	}
-	code = newEnrolCode()
-	e := enrolment{
-		Code: hashEnrolCode(code), passkeyOwner: owner,
-		Created: now.UTC().Truncate(time.Second), Expires: now.UTC().Truncate(time.Second).Add(enrolLife),
-	}
-	next.Enrolments = append(next.Enrolments, e)
-	return code, e.Expires, k.set(next)
+	return codes, expires, k.set(next)
 }
 
 // enrolment returns what code is good for at host. It fails with errEnrol.
 func (k *passkeys) enrolment(host, code string, now time.Time) (enrolment, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	i := k.enrolmentIndex(host, code, now)
+	kept := k.kept.Load()
+	i := kept.enrolmentIndex(host, code, now)
 	if i < 0 {
 		return enrolment{}, errEnrol
 	}
-	return k.kept.Enrolments[i], nil
+	return kept.Enrolments[i], nil
 }
 
-// enrolmentIndex returns where the enrolment with code is, -1 if it is good no
-// longer. The caller has the lock.
-func (k *passkeys) enrolmentIndex(host, code string, now time.Time) int {
+// enrolmentIndex returns where the enrolment with code is, -1 if it is good no longer.
+func (s *passkeyState) enrolmentIndex(host, code string, now time.Time) int {
 	hash := hashEnrolCode(code)
-	return slices.IndexFunc(k.kept.Enrolments, func(e enrolment) bool {
+	return slices.IndexFunc(s.Enrolments, func(e enrolment) bool {
 		return e.Code == hash && e.Host == host && now.Before(e.Expires)
 	})
 }
@@ -164,19 +167,20 @@ func (k *passkeys) enrolmentIndex(host, code string, now time.Time) int {
 // enrol uses code up for a passkey of whom it was made for. It fails with errEnrol if
 // somebody else was faster, with errPasskeyTaken, and with errPasskeyLimit.
 func (k *passkeys) enrol(host, code string, handle []byte, c webauthn.Credential, now time.Time) (passkey, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	i := k.enrolmentIndex(host, code, now)
+	k.writing.Lock()
+	defer k.writing.Unlock()
+	kept := k.kept.Load()
+	i := kept.enrolmentIndex(host, code, now)
 	if i < 0 {
 		return passkey{}, errEnrol
 	}
-	owner := k.kept.Enrolments[i].passkeyOwner
+	owner := kept.Enrolments[i].passkeyOwner
 	// A credential id belongs to one account at most (section 7.1, step 26).
 	taken := func(p passkey) bool { return p.Host == host && bytes.Equal(p.Credential.ID, c.ID) }
 	switch {
-	case slices.ContainsFunc(k.kept.Passkeys, taken):
+	case slices.ContainsFunc(kept.Passkeys, taken):
 		return passkey{}, errPasskeyTaken
-	case len(k.kept.Passkeys) >= maxPasskeys || len(k.owned(owner)) >= maxOwnPasskeys:
+	case len(kept.Passkeys) >= maxPasskeys || len(kept.owned(owner)) >= maxOwnPasskeys:
 		return passkey{}, errPasskeyLimit
 	}
 	p := passkey{
@@ -184,15 +188,15 @@ func (k *passkeys) enrol(host, code string, handle []byte, c webauthn.Credential
 		Created: now.UTC().Truncate(time.Second),
 	}
 	return p, k.set(passkeyState{
-		Passkeys:   append(slices.Clip(k.kept.Passkeys), p),
-		Enrolments: slices.Delete(slices.Clone(k.kept.Enrolments), i, i+1),
+		Passkeys:   append(slices.Clip(kept.Passkeys), p),
+		Enrolments: slices.Delete(slices.Clone(kept.Enrolments), i, i+1),
 	})
 }
 
-// owned returns the passkeys of owner. The caller has the lock.
-func (k *passkeys) owned(owner passkeyOwner) []passkey {
+// owned returns the passkeys of owner.
+func (s *passkeyState) owned(owner passkeyOwner) []passkey {
 	var own []passkey
-	for _, p := range k.kept.Passkeys {
+	for _, p := range s.Passkeys {
 		if p.passkeyOwner == owner {
 			own = append(own, p)
 		}
@@ -201,25 +205,20 @@ func (k *passkeys) owned(owner passkeyOwner) []passkey {
 }
 
 // of returns the passkeys of owner.
-func (k *passkeys) of(owner passkeyOwner) []passkey {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.owned(owner)
-}
+func (k *passkeys) of(owner passkeyOwner) []passkey { return k.kept.Load().owned(owner) }
 
 // holds reports whether owner has the passkey with that id.
 func (k *passkeys) holds(owner passkeyOwner, id string) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return slices.ContainsFunc(k.kept.Passkeys, func(p passkey) bool { return p.ID == id && p.passkeyOwner == owner })
+	held, ok := k.kept.Load().owners[id]
+	return ok && held == owner
 }
 
 // used notes what became of the passkey with that id when it was used. It fails with
 // errPasskeyAbsent if it was removed meanwhile.
 func (k *passkeys) used(id string, c webauthn.Credential, now time.Time) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	next := k.kept
+	k.writing.Lock()
+	defer k.writing.Unlock()
+	next := *k.kept.Load()
 	next.Passkeys = slices.Clone(next.Passkeys)
 	i := slices.IndexFunc(next.Passkeys, func(p passkey) bool { return p.ID == id })
 	if i < 0 {
@@ -231,23 +230,23 @@ func (k *passkeys) used(id string, c webauthn.Credential, now time.Time) error {
 
 // remove removes the passkey with that id, or fails with errPasskeyAbsent.
 func (k *passkeys) remove(id string) (passkey, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	i := slices.IndexFunc(k.kept.Passkeys, func(p passkey) bool { return p.ID == id })
+	k.writing.Lock()
+	defer k.writing.Unlock()
+	kept := k.kept.Load()
+	i := slices.IndexFunc(kept.Passkeys, func(p passkey) bool { return p.ID == id })
 	if i < 0 {
 		return passkey{}, errPasskeyAbsent
 	}
-	gone := k.kept.Passkeys[i]
-	return gone, k.set(passkeyState{Passkeys: slices.Delete(slices.Clone(k.kept.Passkeys), i, i+1), Enrolments: k.kept.Enrolments})
+	gone := kept.Passkeys[i]
+	return gone, k.set(passkeyState{Passkeys: slices.Delete(slices.Clone(kept.Passkeys), i, i+1), Enrolments: kept.Enrolments})
 }
 
 // list returns all passkeys and all open invitations, by host and login.
 func (k *passkeys) list(now time.Time) ([]passkey, []enrolment) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	keys := slices.Clone(k.kept.Passkeys)
+	kept := k.kept.Load()
+	keys := slices.Clone(kept.Passkeys)
 	slices.SortStableFunc(keys, func(a, b passkey) int { return a.compare(b.passkeyOwner) })
-	open := slices.DeleteFunc(slices.Clone(k.kept.Enrolments), func(e enrolment) bool { return !now.Before(e.Expires) })
+	open := slices.DeleteFunc(slices.Clone(kept.Enrolments), func(e enrolment) bool { return !now.Before(e.Expires) })
 	slices.SortStableFunc(open, func(a, b enrolment) int { return a.compare(b.passkeyOwner) })
 	return keys, open
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -116,24 +117,26 @@ func (n *Node) passkeyLinks(req PasskeyRequest) (PasskeyLinks, error) {
 	if err != nil {
 		return PasskeyLinks{}, err
 	}
-	out := PasskeyLinks{Service: svc.Name, Required: svc.Require == postern.RequirePasskey}
-	for host, at := range t.hosts {
-		if at == nil || at.Name != svc.Name {
-			continue
+	var owners []passkeyOwner
+	for _, host := range slices.Sorted(maps.Keys(t.hosts)) {
+		if at := t.hosts[host]; at != nil && at.Name == svc.Name {
+			owners = append(owners, ownerAt(host, *person))
 		}
-		code, expires, err := n.server.proofs.passkeys.invite(ownerAt(host, *person), time.Now())
-		if err != nil {
-			return PasskeyLinks{}, err
-		}
-		out.Links = append(out.Links, PasskeyLink{
-			PasskeyInvitation{host, person.Login, person.ID, expires},
-			t.origin(host) + pathEnrol + "?" + url.Values{"code": {code}}.Encode(),
-		})
 	}
-	slices.SortFunc(out.Links, func(a, b PasskeyLink) int { return strings.Compare(a.Host, b.Host) })
-	if len(out.Links) == 0 {
+	if len(owners) == 0 {
 		return PasskeyLinks{}, postern.NewProblem(http.StatusConflict, postern.CodeUnavailable,
 			fmt.Sprintf("service %q has no address yet", svc.Name), "wait until `postern node status` shows one")
+	}
+	codes, expires, err := n.server.proofs.passkeys.invite(owners, time.Now())
+	if err != nil {
+		return PasskeyLinks{}, err
+	}
+	out := PasskeyLinks{Service: svc.Name, Required: svc.Require == postern.RequirePasskey}
+	for i, o := range owners {
+		out.Links = append(out.Links, PasskeyLink{
+			PasskeyInvitation{o.Host, o.Login, o.Person, expires},
+			t.origin(o.Host) + pathEnrol + "?" + url.Values{"code": {codes[i]}}.Encode(),
+		})
 	}
 	return out, nil
 }

@@ -48,7 +48,7 @@ var (
 	}
 	tooManyGuesses = page{
 		status: http.StatusTooManyRequests, code: postern.CodeTooMany, retryAfter: 60,
-		title: "Too many attempts", text: "Too many links that are not good were tried from your address. Try again in a minute.",
+		title: "Too many attempts", text: "Too many links or codes that are not good came from your address. Try again in a minute.",
 	}
 	crowded = page{
 		status: http.StatusServiceUnavailable, code: postern.CodeUnavailable, retryAfter: 60,
@@ -140,11 +140,7 @@ func (p *proofs) passkeyOptions(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	options, err := p.passkeys.beginUse(&p.open, rp, ownerAt(v.host, *v.person), v.session.Hash, p.gate.now())
-	if err != nil {
-		p.passkeyFailed(w, r, err)
-		return
-	}
-	writeJSON(w, http.StatusOK, options)
+	p.passkeyAnswer(w, r, options, err)
 }
 
 // passkeyNext is where a browser goes on when it has made or used a passkey.
@@ -191,7 +187,7 @@ func (p *proofs) enrolPage(w http.ResponseWriter, r *http.Request) {
 	code := r.URL.Query().Get("code")
 	e, err := p.passkeys.enrolment(requestHost(r), code, p.gate.now())
 	if err != nil {
-		p.enrolFailed(w, r, err)
+		p.passkeyFailed(w, r, err)
 		return
 	}
 	service := ""
@@ -222,7 +218,7 @@ func (p *proofs) enrolRequest(w http.ResponseWriter, r *http.Request) (in enrolW
 	}
 	rp, err := visitor{host: host, table: t, service: svc}.relyingParty()
 	if err != nil {
-		p.enrolFailed(w, r, err)
+		p.passkeyFailed(w, r, err)
 		return in, nil, false
 	}
 	return in, rp, true
@@ -234,11 +230,7 @@ func (p *proofs) enrolOptions(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	options, err := p.passkeys.beginEnrol(&p.open, rp, in.Code, p.gate.now())
-	if err != nil {
-		p.enrolFailed(w, r, err)
-		return
-	}
-	writeJSON(w, http.StatusOK, options)
+	p.passkeyAnswer(w, r, options, err)
 }
 
 func (p *proofs) enrolFinish(w http.ResponseWriter, r *http.Request) {
@@ -247,48 +239,42 @@ func (p *proofs) enrolFinish(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	k, err := p.passkeys.finishEnrol(&p.open, rp, in.Code, in.Credential, p.gate.now())
-	if err != nil {
-		p.enrolFailed(w, r, err)
-		return
+	if err == nil {
+		p.gate.log.Info("passkey made", "server_name", k.Host, "user", k.Person, "passkey", k.ID, "remote", r.RemoteAddr)
 	}
-	p.gate.log.Info("passkey made", "server_name", k.Host, "user", k.Person, "passkey", k.ID, "remote", r.RemoteAddr)
-	writeJSON(w, http.StatusOK, passkeyNext{"/"})
+	p.passkeyAnswer(w, r, passkeyNext{"/"}, err)
 }
 
-// enrolFailed is passkeyFailed for links, which strangers may try to guess.
-func (p *proofs) enrolFailed(w http.ResponseWriter, r *http.Request, err error) {
-	if errors.Is(err, errEnrol) && !p.wrong.another(sourceOf(r), p.gate.now()) {
-		writePage(w, r, tooManyGuesses)
+// passkeyAnswer answers with v, unless err is not nil.
+func (p *proofs) passkeyAnswer(w http.ResponseWriter, r *http.Request, v any, err error) {
+	if err != nil {
+		p.passkeyFailed(w, r, err)
 		return
 	}
-	p.passkeyFailed(w, r, err)
+	writeJSON(w, http.StatusOK, v)
 }
 
 // passkeyFailed answers a request that err was the end of.
 func (p *proofs) passkeyFailed(w http.ResponseWriter, r *http.Request, err error) {
-	for _, known := range []struct {
-		err  error
-		page page
-	}{
-		{errEnrol, badEnrol}, {errPasskeyAbsent, noPasskey}, {errPasskeyTaken, takenPasskey}, {errPasskeyLimit, tooManyPasskeys},
-		{errCloned, clonedPasskey}, {errCrowded, crowded}, {errCeremony, badPasskey},
-	} {
-		if errors.Is(err, known.err) {
-			p.gate.refuse(w, r, known.page, err)
-			return
-		}
-	}
 	var wrong *protocol.Error
 	var unknown *protocol.ErrorUnknownCredential
+	answer := pageFor(err, notKept, []outcome{
+		{errEnrol, badEnrol}, {errPasskeyAbsent, noPasskey}, {errPasskeyTaken, takenPasskey}, {errPasskeyLimit, tooManyPasskeys},
+		{errCloned, clonedPasskey}, {errCrowded, crowded}, {errCeremony, badPasskey},
+	})
 	switch {
+	case errors.Is(err, errEnrol) && !p.wrong.another(sourceOf(r), p.gate.now()): // strangers may guess links
+		answer = tooManyGuesses
 	case errors.As(err, &wrong):
-		p.gate.refuse(w, r, badPasskey, fmt.Errorf("passkey: %s: %.500s", wrong.Details, wrong.DevInfo))
+		answer, err = badPasskey, fmt.Errorf("passkey: %s: %.500s", wrong.Details, wrong.DevInfo)
 	case errors.As(err, &unknown):
-		p.gate.refuse(w, r, badPasskey, fmt.Errorf("passkey: %w", err))
-	default:
+		answer, err = badPasskey, fmt.Errorf("passkey: %w", err)
+	case answer.status == http.StatusInternalServerError: // the disk, and nothing that they did
 		p.gate.log.Error("make or use a passkey", "server_name", requestHost(r), "err", err)
 		writePage(w, r, notKept)
+		return
 	}
+	p.gate.refuse(w, r, answer, err)
 }
 
 // readJSON fills v from r, or answers and reports false.

@@ -37,10 +37,11 @@ func must(t *testing.T) func(resp *http.Response, body string) string {
 // enrolled gives who a passkey at host, by the link that the node's machine makes.
 func (o *office) enrolled(host string, who postern.Person) *authenticator {
 	o.t.Helper()
-	code, _, err := o.proofs.passkeys.invite(ownerAt(host, who), o.clock.time())
+	codes, _, err := o.proofs.passkeys.invite([]passkeyOwner{ownerAt(host, who)}, o.clock.time())
 	if err != nil {
 		o.t.Fatal(err)
 	}
+	code := codes[0]
 	a := newAuthenticator(o.t, "https://"+host+":8443")
 	c := o.browser(2)
 	options := must(o.t)(step(o.t, c, host, pathEnrol+"/options", map[string]string{"code": code}))
@@ -301,11 +302,11 @@ func TestPasskeyPagesRefuse(t *testing.T) {
 func TestEnrolPages(t *testing.T) {
 	o := passkeyOffice(t)
 	invite := func(host string, who postern.Person) string {
-		code, _, err := o.proofs.passkeys.invite(ownerAt(host, who), o.clock.time())
+		codes, _, err := o.proofs.passkeys.invite([]passkeyOwner{ownerAt(host, who)}, o.clock.time())
 		if err != nil {
 			t.Fatal(err)
 		}
-		return code
+		return codes[0]
 	}
 	code := invite("a.test", ann)
 	link := "https://a.test" + pathEnrol + "?code=" + code
@@ -362,11 +363,43 @@ func TestGuessingLinks(t *testing.T) {
 	c := o.browser(2)
 	last := 0
 	for range maxGuesses + 1 {
-		resp, _ := step(t, c, "a.test", pathEnrol+"/options", map[string]string{"code": newEnrolCode()})
+		resp, _ := step(t, c, "a.test", pathEnrol+"/options", map[string]string{"code": newSecret()})
 		last = resp.StatusCode
 	}
 	if last != 429 {
 		t.Errorf("the last guess got %d", last)
 	}
 	o.enrolled("a.test", ann) // who has the right one is not kept waiting
+}
+
+// A tile at the portal is opened by who is signed in here already: nothing of theirs is
+// cut off, and nothing is asked for twice. Whoever proved it anew begins anew.
+func TestSignInAgain(t *testing.T) {
+	o := newOffice(t, map[string]Service{"a.test": {Upstream: application(t, longApplication().ServeHTTP), Require: postern.RequirePasskey}})
+	a := o.enrolled("a.test", ann)
+	c := o.signedIn("a.test", ann)
+	get(t, c, "https://a.test"+pathPasskey+"?target=/", navigation...)
+	if resp, body := o.usePasskey(c, "a.test", a); resp.StatusCode != 200 {
+		t.Fatalf("the passkey leads to %d %s", resp.StatusCode, body)
+	}
+	end := readOn(t, o, c, "https://a.test/drip")
+	held := cookies(c, "a.test")[cookieSession]
+	user := o.user(ann)
+	o.clock.advance(time.Minute)
+	o.signIn(c, "a.test", user)
+	if now := cookies(c, "a.test")[cookieSession]; now != held || o.gate.sessions.count() != 1 {
+		t.Errorf("the session is another: %d are kept", o.gate.sessions.count())
+	}
+	if resp, body := get(t, c, "https://a.test/", program...); resp.StatusCode != 200 {
+		t.Errorf("the passkey is wanted again: %d %s", resp.StatusCode, body)
+	}
+	if o.passes() != 1 {
+		t.Error("the other tab was cut off")
+	}
+	user.since = o.clock.time() // a password was asked for
+	o.signIn(c, "a.test", user)
+	end()
+	if now := cookies(c, "a.test")[cookieSession]; now == held || o.gate.sessions.count() != 1 {
+		t.Errorf("the session is the same, or one of %d", o.gate.sessions.count())
+	}
 }

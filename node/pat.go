@@ -141,8 +141,9 @@ func (t pat) permits(r *http.Request) bool {
 		return false
 	}
 	// A WebSocket can carry anything, and some frameworks take the method from a header.
-	for _, name := range []string{"Upgrade", "X-Http-Method", "X-Http-Method-Override", "X-Method-Override"} {
-		if r.Header.Get(name) != "" {
+	for name := range r.Header {
+		switch foldName(name) {
+		case "upgrade", "x-http-method", "x-http-method-override", "x-method-override":
 			return false
 		}
 	}

@@ -87,6 +87,7 @@ func TestPATScope(t *testing.T) {
 		{"POST", "", false}, {"PUT", "", false}, {"PATCH", "", false}, {"DELETE", "", false},
 		{"PROPFIND", "", false}, {"get", "", false}, {"TRACE", "", false},
 		{"GET", "Upgrade", false}, {"GET", "X-HTTP-Method-Override", false}, {"GET", "X-Method-Override", false}, {"GET", "X-HTTP-Method", false},
+		{"GET", "X_HTTP_METHOD_OVERRIDE", false}, {"GET", "x-Method_Override", false}, {"GET", "X-Http-Methods", true},
 	}
 	for _, tt := range tests {
 		r := httptest.NewRequest(http.MethodGet, "https://a.test/", nil)
@@ -110,11 +111,7 @@ var (
 
 func newPATs(t *testing.T) (*pats, *datadir.Dir) {
 	t.Helper()
-	dir, err := datadir.Open(t.TempDir(), postern.RoleNode)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { dir.Close() })
+	dir := newDataDir(t)
 	return reopenPATs(t, dir), dir
 }
 

@@ -48,6 +48,10 @@ type pats struct {
 	dir *datadir.Dir // nil: nothing is kept
 	log *slog.Logger
 
+	// writing is held from a change until it is on disk, and taken before mu: no
+	// request waits for the disk.
+	writing sync.Mutex
+
 	mu     sync.Mutex
 	byHash map[patHash]*pat
 	dirty  bool // what can be lost in a crash has changed
@@ -98,6 +102,22 @@ func (q patRequest) wrong() string {
 
 // create makes a token, and returns when it is on disk. It fails with errPATLimit.
 func (p *pats) create(q patRequest, now time.Time) (pat, error) {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	t, err := p.add(q, now)
+	if err != nil {
+		return pat{}, err
+	}
+	if err := p.write(); err != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.byHash, t.Hash)
+		return pat{}, err
+	}
+	return t, nil
+}
+
+func (p *pats) add(q patRequest, now time.Time) (pat, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.prune(now)
@@ -119,10 +139,6 @@ func (p *pats) create(q patRequest, now time.Time) (pat, error) {
 		t.Person, t.Vouched = &q.Owner, t.Created
 	}
 	p.byHash[t.Hash] = t
-	if err := p.write(); err != nil {
-		delete(p.byHash, t.Hash)
-		return pat{}, err
-	}
 	return *t, nil
 }
 
@@ -169,20 +185,32 @@ func (p *pats) revoke(host, issuer, owner, id string) error {
 // remove ends the token that is meant, and returns it. It fails with errPATAbsent if
 // there is none.
 func (p *pats) remove(meant func(*pat) bool) (pat, error) {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	t := p.take(meant)
+	if t == nil {
+		return pat{}, errPATAbsent
+	}
+	if err := p.write(); err != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.byHash[t.Hash] = t // it would be back after a restart
+		return pat{}, err
+	}
+	return *t, nil
+}
+
+// take forgets the token that is meant, and returns it; nil: there is none.
+func (p *pats) take(meant func(*pat) bool) *pat {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for hash, t := range p.byHash {
-		if !meant(t) {
-			continue
+		if meant(t) {
+			delete(p.byHash, hash)
+			return t
 		}
-		delete(p.byHash, hash)
-		if err := p.write(); err != nil {
-			p.byHash[hash] = t // it would be back after a restart
-			return pat{}, err
-		}
-		return *t, nil
 	}
-	return pat{}, errPATAbsent
+	return nil
 }
 
 // find returns the token with that secret, if it is good at host, and notes that it
@@ -226,17 +254,18 @@ func (p *pats) vouch(by proof, person postern.Person, now time.Time) {
 // vouches for them again.
 func (p *pats) disown(issuer, owner string) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	for _, t := range p.byHash {
 		if t.Owner == owner && t.Proof.Issuer == issuer {
 			t.Vouched = time.Time{}
 			p.dirty = true
 		}
 	}
+	p.mu.Unlock()
 	p.flush()
 }
 
-// prune forgets what expired long ago, and with it what would fill the list.
+// prune forgets what expired long ago, and with it what would fill the list. The
+// caller has the lock.
 func (p *pats) prune(now time.Time) {
 	maps.DeleteFunc(p.byHash, func(_ patHash, t *pat) bool { return !now.Before(t.Expires.Add(patKept)) })
 	if len(p.byHash) >= maxPATs {
@@ -244,22 +273,36 @@ func (p *pats) prune(now time.Time) {
 	}
 }
 
-// write brings all tokens to disk. The caller has the lock.
+// write brings all tokens to disk. The caller has writing.
 func (p *pats) write() error {
+	p.mu.Lock()
+	p.dirty = false
+	all := make([]pat, 0, len(p.byHash))
+	for _, t := range p.byHash {
+		all = append(all, *t)
+	}
+	p.mu.Unlock()
 	if p.dir == nil {
 		return nil
 	}
-	all := slices.SortedFunc(maps.Values(p.byHash), func(a, b *pat) int { return strings.Compare(a.ID, b.ID) })
-	if err := p.dir.WriteJSON(patFile, all); err != nil {
-		return err
+	slices.SortFunc(all, func(a, b pat) int { return strings.Compare(a.ID, b.ID) })
+	err := p.dir.WriteJSON(patFile, all)
+	if err != nil {
+		p.mu.Lock()
+		p.dirty = true
+		p.mu.Unlock()
 	}
-	p.dirty = false
-	return nil
+	return err
 }
 
-// flush brings to disk what was noted lately. The caller has the lock.
+// flush brings to disk what was noted lately.
 func (p *pats) flush() {
-	if !p.dirty {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	p.mu.Lock()
+	dirty := p.dirty
+	p.mu.Unlock()
+	if !dirty {
 		return
 	}
 	if err := p.write(); err != nil {
@@ -276,9 +319,7 @@ func (p *pats) run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-tick.C:
 		}
-		p.mu.Lock()
 		p.flush()
-		p.mu.Unlock()
 	}
 	return nil
 }

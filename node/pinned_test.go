@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -11,7 +12,9 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -205,6 +208,9 @@ func TestPinnedIssuersNames(t *testing.T) {
 		{"address that is not verified", map[string]any{"preferred_username": nil, "email_verified": nil}, "248289761001"},
 		{"a user name that fits into no header", map[string]any{"preferred_username": "jane\r\nPostern-Role: owner"}, "jane@acme.example"},
 		{"a user name that reads as two", map[string]any{"preferred_username": "jane,boss"}, "jane@acme.example"},
+		{"the verified address for a user name", map[string]any{"preferred_username": "jane@acme.example"}, "jane@acme.example"},
+		{"another's address for a user name", map[string]any{"preferred_username": "boss@acme.example"}, "jane@acme.example"},
+		{"another's address, with none verified", map[string]any{"preferred_username": "boss@acme.example", "email_verified": nil}, "248289761001"},
 		{"letters beyond ASCII", map[string]any{"preferred_username": "jäne", "email": nil}, "248289761001"},
 		{"a subject with a bar", map[string]any{"sub": "auth0|1"}, "jane"},
 		{"no subject", map[string]any{"sub": nil}, ""},
@@ -418,4 +424,49 @@ func TestPinnedIssuerConfig(t *testing.T) {
 	if a.rules() != b.rules() || a.rules() == c.rules() {
 		t.Errorf("rules %s, with other words %s, of others %s", a.rules(), b.rules(), c.rules())
 	}
+}
+
+// roundTrip is a RoundTripper.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// Whoever signs in while the issuer hangs waits for one question, not for a queue of
+// them, and whose sign-in is under way does not wait at all.
+func TestPinnedIssuerHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, err := newPinned(PinnedIssuer{URL: "https://issuer.test", ClientID: "c", Allow: AllowEverybody}, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := 0
+		p.client.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+			asked++
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})
+		begun := time.Now()
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				if _, err := p.start(t.Context(), newAttempt()); !errors.Is(err, errIssuerDown) {
+					t.Errorf("start: %v", err)
+				}
+			})
+		}
+		gone, leave := context.WithCancel(t.Context())
+		synctest.Wait()
+		leave()
+		if _, err := p.start(gone, newAttempt()); !errors.Is(err, errIssuerDown) || time.Since(begun) != 0 {
+			t.Errorf("who has left waits: %v after %v", err, time.Since(begun))
+		}
+		p.found.Store(&foundIssuer{})
+		if _, err := p.discovered(t.Context()); err != nil || time.Since(begun) != 0 {
+			t.Errorf("who comes back waits: %v after %v", err, time.Since(begun))
+		}
+		wg.Wait()
+		if took := time.Since(begun); took != issuerTimeout || asked != 1 {
+			t.Errorf("it took %v and %d questions, want %v and 1", took, asked, issuerTimeout)
+		}
+	})
 }

@@ -75,7 +75,12 @@ func (p *pinned) admit(claims issuerClaims) (v pinnedPerson, err error) {
 	if len(v.Person.Name) > maxName {
 		v.Person.Name = ""
 	}
-	for _, login := range []string{email, claims.text("preferred_username")} {
+	// People may choose their user name. Of addresses only one that was verified counts.
+	username := claims.text("preferred_username")
+	if strings.Contains(username, "@") {
+		username = ""
+	}
+	for _, login := range []string{email, username} {
 		if plainName(login, maxSubject) && !strings.ContainsAny(login, " ,") {
 			v.Person.Login = login
 		}

@@ -13,7 +13,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -49,10 +49,11 @@ type pinned struct {
 	client *http.Client
 	now    func() time.Time
 
-	mu    sync.Mutex
-	found *foundIssuer // nil: nothing yet
-	tried time.Time    // when it was asked last
-	err   error        // of that time
+	found atomic.Pointer[foundIssuer] // nil: nothing yet
+
+	asking chan struct{} // holds a token while somebody has what follows, and asks
+	tried  time.Time     // when it was asked last
+	err    error         // of that time
 }
 
 // foundIssuer is what an issuer says of itself (OpenID Connect Discovery 1.0).
@@ -79,7 +80,7 @@ func newPinned(given PinnedIssuer, now func() time.Time) (*pinned, error) {
 		TLSHandshakeTimeout: issuerTimeout, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 	}
 	return &pinned{
-		given: given, cfg: cfg, mark: proof{Issuer: cfg.URL, Rules: cfg.rules()}, now: now,
+		given: given, cfg: cfg, mark: proof{Issuer: cfg.URL, Rules: cfg.rules()}, now: now, asking: make(chan struct{}, 1),
 		client: &http.Client{
 			Transport: bounded{tr}, Timeout: issuerTimeout,
 			// It would carry secrets to where nobody said.
@@ -113,29 +114,30 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 // discover returns what the issuer says of itself now. So whoever would be sent there
 // is told here that it is away. It fails with errIssuerDown or errIssuerAnswer.
 func (p *pinned) discover(ctx context.Context) (*foundIssuer, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := p.now()
-	if now.Sub(p.tried).Abs() < issuerFresh {
-		return p.found, p.err
+	select {
+	case p.asking <- struct{}{}:
+		defer func() { <-p.asking }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", errIssuerDown, ctx.Err())
 	}
-	// Others wait for the answer, whoever asked first.
+	held := p.found.Load()
+	if p.now().Sub(p.tried).Abs() < issuerFresh {
+		return held, p.err
+	}
+	// Others wait for the answer, whoever asked first. It is fresh from when it came.
 	found, err := p.ask(context.WithoutCancel(ctx))
-	p.tried, p.err = now, err
+	p.tried, p.err = p.now(), err
 	// A provider keeps the keys that it fetched.
-	if err == nil && (p.found == nil || !bytes.Equal(found.document, p.found.document)) {
-		p.found = found
+	if err == nil && (held == nil || !bytes.Equal(found.document, held.document)) {
+		p.found.Store(found)
 	}
-	return p.found, p.err
+	return p.found.Load(), p.err
 }
 
 // discovered is discover for a sign-in that is under way: what the issuer said when it
 // began is good.
 func (p *pinned) discovered(ctx context.Context) (*foundIssuer, error) {
-	p.mu.Lock()
-	found := p.found
-	p.mu.Unlock()
-	if found != nil {
+	if found := p.found.Load(); found != nil {
 		return found, nil
 	}
 	return p.discover(ctx)
@@ -177,15 +179,6 @@ func issuerError(err error) error {
 		return fmt.Errorf("%w: %w", errIssuerDown, err)
 	}
 	return fmt.Errorf("%w: %.500s", errIssuerAnswer, err)
-}
-
-// An attempt is a sign-in at the issuer that is under way. Redirect is where the
-// answer comes to.
-type attempt struct {
-	Redirect string
-	State    string
-	Nonce    string
-	Verifier string // of PKCE
 }
 
 // config returns the OAuth client for one attempt.
@@ -251,6 +244,8 @@ func exchangeError(err error) error {
 	switch {
 	case !errors.As(err, &refused):
 		return issuerError(err)
+	case refused.ErrorCode == "invalid_grant":
+		return fmt.Errorf("%w: %w: %.200q", errIssuerCode, errJunkCode, refused.ErrorDescription)
 	case refused.ErrorCode == "invalid_client" || refused.ErrorCode == "unauthorized_client":
 		return fmt.Errorf("%w: %.100q %.200q", errIssuerSecret, refused.ErrorCode, refused.ErrorDescription)
 	case refused.ErrorCode != "":

@@ -1,23 +1,20 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 
 	"postern"
 )
 
 // Signing in at the pinned issuer, with which neither portal nor coordinator has to
-// do, in order:
+// do, as at the portal:
 //
-//	gate.login, gate.turnAway  somebody is to sign in at a service that requires it
-//	proofs.askIssuer           303 to the issuer: S256 challenge, nonce, sealed state
-//	proofs.issuerCallback      303 from the issuer: the code, which pinned.finish redeems
-//	gate.start                 a session, 303 to where it began
-//
-// Its callback is another than the portal's, and so is the state's purpose: an answer
-// of one is never taken for the other's (RFC 9700, section 4.4.2).
+//	proofs.askIssuer       somebody is to sign in at a service that requires it
+//	proofs.issuerCallback  their browser comes back
 const pathIssuerCallback = pathCallback + "/issuer"
 
 const issuerStatePurpose = "postern sign-in at the pinned issuer v1"
@@ -73,6 +70,19 @@ func (i *pinned) naming(p page) page {
 	return p
 }
 
+// atIssuer returns issuer, of which the node is a client.
+func (p *proofs) atIssuer(issuer *pinned) provider {
+	return provider{
+		issuer: issuer.cfg.URL, callback: pathIssuerCallback, purpose: issuerStatePurpose, authorize: issuer.start,
+		finish: func(ctx context.Context, a attempt, query url.Values) (session, error) {
+			return p.fromIssuer(ctx, issuer, a, query)
+		},
+		failed: func(w http.ResponseWriter, r *http.Request, target string, err error) {
+			p.issuerFailed(w, r, issuer, target, err)
+		},
+	}
+}
+
 // askIssuer sends the browser to the pinned issuer. It comes back to target, a path of
 // this origin.
 func (p *proofs) askIssuer(w http.ResponseWriter, r *http.Request, target string) {
@@ -81,74 +91,37 @@ func (p *proofs) askIssuer(w http.ResponseWriter, r *http.Request, target string
 		writePage(w, r, noIssuer)
 		return
 	}
-	g, t, host := p.gate, p.gate.table(), requestHost(r)
-	browser := newSecret()
-	st := signInState{
-		ID: newSecret()[:11], Browser: secretHash(browser), Host: host, Issuer: issuer.cfg.URL,
-		Nonce: newSecret(), Verifier: newSecret(), Target: target, Expires: g.now().Add(stateLife),
-	}
-	at, err := issuer.start(r.Context(), attempt{
-		Redirect: t.origin(host) + pathIssuerCallback, State: g.sealer.seal(issuerStatePurpose, st), Nonce: st.Nonce, Verifier: st.Verifier,
-	})
-	if err != nil {
-		p.issuerFailed(w, r, issuer, target, err)
-		return
-	}
-	forgetStates(w, r)
-	setCookie(w, cookieState+st.ID, browser, stateLife)
-	redirect(w, at)
+	p.gate.beginSignIn(w, r, p.atIssuer(issuer), target, 0)
 }
 
 // issuerCallback answers the browser that comes back from the pinned issuer.
 func (p *proofs) issuerCallback(w http.ResponseWriter, r *http.Request) {
-	g, t, host, q := p.gate, p.gate.table(), requestHost(r), r.URL.Query()
-	issuer, svc := p.pinned.Load(), t.hosts[host]
-	switch {
-	case r.Method != http.MethodGet: // a code is not to be used up by looking ahead
-		writePage(w, r, readOnly)
-		return
+	issuer := p.pinned.Load()
+	switch svc := p.gate.table().hosts[requestHost(r)]; {
+	case svc != nil && svc.Require != postern.RequireIssuer:
+		p.gate.refuse(w, r, badSignIn.begin("/"), errors.New("the service asks the portal"))
 	case issuer == nil:
 		writePage(w, r, noIssuer)
-		return
-	case svc == nil:
-		writePage(w, r, notPublished)
-		return
+	default:
+		p.gate.callback(w, r, p.atIssuer(issuer))
 	}
-	var st signInState
-	err := g.sealer.open(issuerStatePurpose, q.Get("state"), &st)
-	if err == nil && (st.Host != host || st.Issuer != issuer.cfg.URL || svc.Require != postern.RequireIssuer) {
-		err = fmt.Errorf("state is of issuer %q at %q", st.Issuer, st.Host)
-	}
-	if err != nil {
-		g.refuse(w, r, badSignIn.begin("/"), fmt.Errorf("state: %w", err))
-		return
-	}
-	setCookie(w, cookieState+st.ID, "", -1)
-	if !fromBrowser(r, st) || g.now().After(st.Expires) {
-		// As at the portal's callback: a link to the target would do the same.
-		if _, ok := g.session(r, host); ok {
-			redirect(w, st.Target)
-			return
-		}
-		g.refuse(w, r, badSignIn.begin(st.Target), errors.New("state has expired, or is another browser's"))
-		return
-	}
-	v, err := issuer.finish(r.Context(), attempt{Redirect: t.origin(host) + pathIssuerCallback, Nonce: st.Nonce, Verifier: st.Verifier}, q)
+}
+
+// fromIssuer returns whom issuer tells of.
+func (p *proofs) fromIssuer(ctx context.Context, issuer *pinned, a attempt, query url.Values) (in session, err error) {
+	v, err := issuer.finish(ctx, a, query)
 	if errors.Is(err, errIssuerStrange) {
 		p.disown(issuer, v.Person.ID)
 	}
 	if err != nil {
-		p.issuerFailed(w, r, issuer, st.Target, err)
-		return
+		return in, err
 	}
-	now := g.now()
+	now := p.gate.now()
 	if v.SignedIn.IsZero() || v.SignedIn.After(now) {
 		v.SignedIn = now
 	}
 	p.tokens.vouch(issuer.mark, v.Person, now)
-	g.start(w, r, session{
-		Host: host, Person: v.Person.ID, Pinned: &v.Person, Proof: issuer.mark, Since: v.SignedIn, Methods: v.Methods,
-	}, st.Target)
+	return session{Person: v.Person.ID, Pinned: &v.Person, Proof: issuer.mark, Since: v.SignedIn, Methods: v.Methods}, nil
 }
 
 // disown ends what somebody has here of whom issuer says that they may not come in any
@@ -161,17 +134,9 @@ func (p *proofs) disown(issuer *pinned, id string) {
 
 // issuerFailed answers a sign-in that was to lead to target and that err was the end of.
 func (p *proofs) issuerFailed(w http.ResponseWriter, r *http.Request, issuer *pinned, target string, err error) {
-	answer := issuerNonsense
-	for _, known := range []struct {
-		err  error
-		page page
-	}{
+	answer := pageFor(err, issuerNonsense, []outcome{
 		{errIssuerDown, issuerDown}, {errIssuerSecret, issuerMismatch}, {errIssuerCode, issuerRefused},
 		{errIssuerStrange, issuerStranger}, {errIssuerClock, issuerClock},
-	} {
-		if errors.Is(err, known.err) {
-			answer = known.page
-		}
-	}
+	})
 	p.gate.refuse(w, r, issuer.naming(answer).begin(target), err)
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -119,7 +120,6 @@ func TestIssuerCallbackRefuses(t *testing.T) {
 	}{
 		{"good", func(*office, *fakeIssuer, *http.Client, *url.URL) {}, 303},
 		{"another browser", func(o *office, _ *fakeIssuer, c *http.Client, _ *url.URL) { c.Jar = o.browser(2).Jar }, 400},
-		{"too late", func(o *office, _ *fakeIssuer, _ *http.Client, _ *url.URL) { o.clock.advance(stateLife + time.Second) }, 400},
 		{"state tampered with", func(_ *office, _ *fakeIssuer, _ *http.Client, back *url.URL) { setQuery(back, "state", "x") }, 400},
 		{"another host's state", func(o *office, _ *fakeIssuer, _ *http.Client, back *url.URL) {
 			o.change(func(t *table) {
@@ -303,5 +303,65 @@ func TestPortalWhereAnIssuerIsRequired(t *testing.T) {
 	}
 	if got := o.gate.sessions.count(); got != 0 {
 		t.Errorf("there are %d sessions", got)
+	}
+}
+
+// Whoever comes late begins once more, as at the portal.
+func TestSecondRoundAtTheIssuer(t *testing.T) {
+	o, f := issuerOffice(t)
+	c := o.browser(2)
+	resp, _ := get(t, c, "https://a.test/deep?x=1", navigation...)
+	late := func() (*http.Response, string) {
+		back := atIssuer(t, f, resp)
+		o.clock.advance(stateLife + time.Second)
+		return get(t, c, back, navigation...)
+	}
+	resp, _ = late()
+	if resp, body := get(t, c, atIssuer(t, f, resp), navigation...); resp.StatusCode != 303 || resp.Header.Get("Location") != "/deep?x=1" {
+		t.Errorf("the second round ends with %d %s", resp.StatusCode, body)
+	}
+	c = o.browser(2)
+	resp, _ = get(t, c, "https://a.test/deep?x=1", navigation...)
+	resp, _ = late()
+	if resp, body := late(); resp.StatusCode != 400 || !strings.Contains(body, "took too long") || len(sessionCookies(resp)) > 0 {
+		t.Errorf("the third round: %d %s", resp.StatusCode, body)
+	}
+}
+
+// A request that a browser repeats, cookies and all, has its code redeemed once.
+func TestIssuerCodeIsRedeemedOnce(t *testing.T) {
+	o, f := issuerOffice(t)
+	resp, _ := get(t, o.browser(2), "https://a.test/deep", navigation...)
+	back, state := atIssuer(t, f, resp), resp.Cookies()[0]
+	for _, want := range []int{303, 400} {
+		resp, body := get(t, o.client(t, 1), back, append([]string{"Cookie", state.Name + "=" + state.Value}, navigation...)...)
+		if resp.StatusCode != want || len(sessionCookies(resp)) > 0 != (want == 303) {
+			t.Errorf("got %d %s, want %d", resp.StatusCode, body, want)
+		}
+	}
+	asked := slices.DeleteFunc(f.requests(), func(path string) bool { return path != "/token" })
+	if len(asked) != 1 {
+		t.Errorf("the code was redeemed %d times", len(asked))
+	}
+}
+
+// Junk codes are kept from the issuer too.
+func TestJunkCodesAtTheIssuer(t *testing.T) {
+	o, f := issuerOffice(t)
+	last := 0
+	for range maxGuesses + 1 {
+		c := o.browser(2)
+		resp, _ := get(t, c, "https://a.test/deep", navigation...)
+		back, err := url.Parse(atIssuer(t, f, resp))
+		if err != nil {
+			t.Fatal(err)
+		}
+		setQuery(back, "code", "x")
+		resp, _ = get(t, c, back.String(), navigation...)
+		last = resp.StatusCode
+	}
+	asked := slices.DeleteFunc(f.requests(), func(path string) bool { return path != "/token" })
+	if last != 429 || len(asked) != maxGuesses {
+		t.Errorf("the last got %d, and the issuer was asked %d times", last, len(asked))
 	}
 }

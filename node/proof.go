@@ -208,6 +208,15 @@ func (g *guesses) another(source netip.Prefix, now time.Time) bool {
 	return g.wrong[source] <= maxGuesses
 }
 
+// right takes back what another noted: it was none.
+func (g *guesses) right(source netip.Prefix) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.wrong[source]--; g.wrong[source] <= 0 {
+		delete(g.wrong, source)
+	}
+}
+
 // sourceOf returns what counts as one source of r: an IPv4 address or an IPv6 /64.
 func sourceOf(r *http.Request) netip.Prefix {
 	a := connOf(r).header.Src.Addr().Unmap().WithZone("")

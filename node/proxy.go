@@ -30,6 +30,11 @@ const (
 	continueTimeout = 5 * time.Second
 
 	idleUpstreamConns = 64
+
+	// flushDelay is how long a part of an answer may wait for the next, so that the
+	// header and a short body are one TLS record and one packet. Event streams and
+	// answers of unknown length do not wait.
+	flushDelay = 5 * time.Millisecond
 )
 
 // newTransport returns the way to an http, https or unix upstream; cfg is for
@@ -88,14 +93,14 @@ func (u upstream) target() *url.URL {
 	return u.url
 }
 
-// newProxy returns a reverse proxy to s' upstream that streams both ways,
-// without buffering and without a limit on bodies.
+// newProxy returns a reverse proxy to s' upstream that streams both ways, and has no
+// limit on bodies.
 func newProxy(s *service, log *slog.Logger) http.Handler {
 	target := s.upstream.target()
 	p := &httputil.ReverseProxy{
 		Transport:      s.transport,
 		Rewrite:        func(pr *httputil.ProxyRequest) { rewrite(pr, target) },
-		FlushInterval:  -1,
+		FlushInterval:  flushDelay,
 		BufferPool:     copyBuffers,
 		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ModifyResponse: s.answered,

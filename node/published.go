@@ -139,7 +139,7 @@ func (n *Node) Services() []Service { return n.published.Load().services() }
 // use.
 type requests struct {
 	mu    sync.Mutex
-	open  map[*context.CancelFunc]struct{}
+	open  map[*context.CancelCauseFunc]struct{}
 	ended bool
 }
 
@@ -151,16 +151,16 @@ func (r *requests) begin(ctx context.Context) (_ context.Context, done func(), o
 	if r.ended {
 		return ctx, func() {}, false
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	if r.open == nil {
-		r.open = map[*context.CancelFunc]struct{}{}
+		r.open = map[*context.CancelCauseFunc]struct{}{}
 	}
 	r.open[&cancel] = struct{}{}
 	return ctx, func() {
 		r.mu.Lock()
 		delete(r.open, &cancel)
 		r.mu.Unlock()
-		cancel()
+		cancel(nil)
 	}, true
 }
 
@@ -170,6 +170,6 @@ func (r *requests) end() {
 	defer r.mu.Unlock()
 	r.ended = true
 	for cancel := range r.open {
-		(*cancel)()
+		(*cancel)(errCutOff)
 	}
 }

@@ -31,6 +31,8 @@ type serverConfig struct {
 	version string
 	drain   time.Duration
 	log     *slog.Logger
+
+	grantWait time.Duration // see gateConfig
 }
 
 // A table is what the newest map says of gateways, host names and people. It does not
@@ -84,7 +86,7 @@ const (
 func newServer(cfg serverConfig) (*server, error) {
 	s := &server{serverConfig: cfg, entrance: newEntrance(cfg.log)}
 	var err error
-	if s.gate, err = newGate(gateConfig{table: s.table.Load, redeem: cfg.redeem, now: cfg.now, log: cfg.log}, cfg.dir); err != nil {
+	if s.gate, err = newGate(gateConfig{table: s.table.Load, redeem: cfg.redeem, now: cfg.now, log: cfg.log, grantWait: cfg.grantWait}, cfg.dir); err != nil {
 		return nil, err
 	}
 	if s.proofs, err = newProofs(s.gate, cfg.dir); err != nil {

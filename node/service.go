@@ -326,8 +326,6 @@ func (s *service) serveWith(h http.Handler, w http.ResponseWriter, r *http.Reque
 		return
 	}
 	defer done()
-	if s.transport == nil { // the proxy looks at ctx itself
-		defer severWith(ctx, w)()
-	}
+	defer severWith(ctx, w, connOf(r))()
 	h.ServeHTTP(w, r.WithContext(ctx))
 }

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -56,6 +55,14 @@ func (s session) credential() *credential {
 	}
 }
 
+// sameSignIn reports whether s and in, which are of one host, began with one and the
+// same sign-in, of which the same is told.
+func (s session) sameSignIn(in session) bool {
+	return s.Person == in.Person && s.SID == in.SID && s.Since.Equal(in.Since) &&
+		s.Proof.Issuer == in.Proof.Issuer && s.Proof.Rules == in.Proof.Rules &&
+		(s.Pinned == nil) == (in.Pinned == nil) && (s.Pinned == nil || s.Pinned.Equal(*in.Pinned))
+}
+
 // newSecret returns 256 random bits in base64url.
 func newSecret() string {
 	var b [32]byte
@@ -75,6 +82,10 @@ type sessions struct {
 	dir  *datadir.Dir // nil: nothing is kept
 	log  *slog.Logger
 	poke chan struct{} // holds one token while there is more to write than uses
+
+	// writing is held while the file is written, and taken before mu: no request
+	// waits for the disk.
+	writing sync.Mutex
 
 	mu        sync.Mutex
 	byHash    map[string]*openSession
@@ -111,6 +122,13 @@ func (s *sessions) setLimits(idle, max time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.idle, s.max = idle, max
+}
+
+// longest returns how long a session may last in all.
+func (s *sessions) longest() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.max
 }
 
 // over reports whether the limits have ended o. A request that is under way is use.
@@ -191,13 +209,12 @@ func (s *sessions) use(hash string, requests int, now time.Time) {
 // too. If that fails, a restart of the node brings it back.
 func (s *sessions) end(hash string) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.byHash[hash] == nil {
-		return nil
+	if s.byHash[hash] != nil {
+		delete(s.byHash, hash)
+		s.dirty = true
 	}
-	delete(s.byHash, hash)
-	s.dirty = true
-	return s.write()
+	s.mu.Unlock()
+	return s.flush()
 }
 
 // raise has the session with that hash go on with the proof that a passkey was used,
@@ -244,22 +261,6 @@ func (s *sessions) count() int {
 	return len(s.byHash)
 }
 
-// write brings all sessions to disk. The caller has the lock.
-func (s *sessions) write() error {
-	if s.dir == nil {
-		return nil
-	}
-	all := make([]session, 0, len(s.byHash))
-	for _, hash := range slices.SortedFunc(maps.Keys(s.byHash), strings.Compare) {
-		all = append(all, s.byHash[hash].session)
-	}
-	if err := s.dir.WriteJSON(sessionFile, all); err != nil {
-		return err
-	}
-	s.used, s.dirty = false, false
-	return nil
-}
-
 // run keeps what is on disk up to date until ctx is done.
 func (s *sessions) run(ctx context.Context) error {
 	tick := time.NewTicker(sessionFlush)
@@ -268,7 +269,7 @@ func (s *sessions) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
-			s.flush()
+			s.keep()
 			continue
 		case <-s.poke:
 		}
@@ -277,19 +278,46 @@ func (s *sessions) run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-time.After(sessionWrite):
 		}
-		s.flush()
+		s.keep()
 	}
 	return nil
 }
 
-// flush brings to disk what is not there yet.
-func (s *sessions) flush() {
+func (s *sessions) keep() {
+	if err := s.flush(); err != nil {
+		s.log.Error("keep the sessions on disk", "err", err)
+	}
+}
+
+// flush brings to disk what is not there yet, and returns when it is.
+func (s *sessions) flush() error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	all, changed := s.changes()
+	if !changed || s.dir == nil {
+		return nil
+	}
+	err := s.dir.WriteJSON(sessionFile, all)
+	if err != nil {
+		s.mu.Lock()
+		s.dirty = true
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// changes returns all sessions, which count as written then, and whether that is
+// another thing than was written last.
+func (s *sessions) changes() (all []session, changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.dirty && !s.used {
-		return
+		return nil, false
 	}
-	if err := s.write(); err != nil {
-		s.log.Error("keep the sessions on disk", "err", err)
+	s.used, s.dirty = false, false
+	all = make([]session, 0, len(s.byHash))
+	for _, hash := range slices.Sorted(maps.Keys(s.byHash)) {
+		all = append(all, s.byHash[hash].session)
 	}
+	return all, true
 }

@@ -1,9 +1,12 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,7 +48,7 @@ func TestSessionsAreBounded(t *testing.T) {
 
 // What is kept survives a restart, and what ended does not come back.
 func TestSessionsAreKept(t *testing.T) {
-	dir := newWorld(t).join().dir
+	dir := newDataDir(t)
 	now := time.Now().UTC().Truncate(time.Second)
 	s := openSessions(dir, discard)
 	in := session{
@@ -53,7 +56,9 @@ func TestSessionsAreKept(t *testing.T) {
 		Methods: []string{"pwd"}, Pinned: &postern.Person{ID: "u1", Login: "ann", Role: "member"},
 	}
 	secret, gone := s.start(in, now), s.start(session{Host: "a.test", Person: "u2"}, now)
-	s.flush()
+	if err := s.flush(); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.end(secretHash(gone)); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +91,7 @@ func TestSessionsAreKept(t *testing.T) {
 
 // Not every request writes to the disk, and no sign-in is lost for long.
 func TestSessionsAreWrittenNowAndThen(t *testing.T) {
-	dir := newWorld(t).join().dir
+	dir := newDataDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := openSessions(dir, discard)
 		ended := make(chan error, 1)
@@ -129,7 +134,7 @@ func TestSessionsAreWrittenNowAndThen(t *testing.T) {
 }
 
 func TestSealer(t *testing.T) {
-	dir := newWorld(t).join().dir
+	dir := newDataDir(t)
 	s, err := openSealer(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -161,5 +166,87 @@ func TestSealer(t *testing.T) {
 	}
 	if one, other := s.seal("a", 1), s.seal("a", 1); one == other {
 		t.Error("two seals of one text are the same")
+	}
+}
+
+// No request waits for the disk, and whoever ends something does.
+func TestSlowDisk(t *testing.T) {
+	now := time.Now()
+	tests := []struct {
+		name string
+		// make returns what keeps requests waiting, something that they ask, and a
+		// change that is to be on disk when it returns.
+		make func(t *testing.T) (writing *sync.Mutex, ask func() bool, change func() error)
+	}{
+		{"a session ends", func(t *testing.T) (*sync.Mutex, func() bool, func() error) {
+			s := openSessions(newDataDir(t), discard)
+			hash := secretHash(s.start(session{Host: "a.test", Person: "u1"}, now))
+			return &s.writing, func() bool { return !s.alive(hash, now) }, func() error { return s.end(hash) }
+		}},
+		{"a token is revoked", func(t *testing.T) (*sync.Mutex, func() bool, func() error) {
+			p, _ := newPATs(t)
+			made, err := p.create(patWish("backup"), patNow)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return &p.writing, func() bool { return p.alive(made.Hash, patNow) }, func() error { return p.revoke(made.Host, "", made.Owner, made.ID) }
+		}},
+		{"a passkey is invited", func(t *testing.T) (*sync.Mutex, func() bool, func() error) {
+			b := newBench(t)
+			owner := passkeyOwner{Host: "a.test", Login: "ann", Person: "u-ann"}
+			return &b.keys.writing, func() bool { return !b.keys.holds(owner, "k") }, func() error {
+				_, _, err := b.keys.invite([]passkeyOwner{owner}, b.now)
+				return err
+			}
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			writing, ask, change := tt.make(t)
+			writing.Lock()
+			done := make(chan error, 1)
+			var wg sync.WaitGroup
+			wg.Go(func() { done <- change() })
+			await(t, "an answer while the disk is busy", ask)
+			select {
+			case err := <-done:
+				t.Errorf("the change is done before it is on disk: %v", err)
+			default:
+			}
+			writing.Unlock()
+			wg.Wait()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A session whose end could not be written is ended on disk by the next write.
+func TestSessionEndIsTriedAgain(t *testing.T) {
+	dir := newDataDir(t)
+	s := openSessions(dir, discard)
+	hash := secretHash(s.start(session{Host: "a.test", Person: "u1"}, time.Now()))
+	if err := s.flush(); err != nil {
+		t.Fatal(err)
+	}
+	file := dir.Path(sessionFile)
+	if err := os.Rename(file, file+".old"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(file, "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if s.end(hash) == nil {
+		t.Fatal("the end is on disk, where it cannot be")
+	}
+	if err := errors.Join(os.RemoveAll(file), os.Rename(file+".old", file)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n := openSessions(dir, discard).count(); n != 0 {
+		t.Errorf("a restart brings %d sessions back", n)
 	}
 }

@@ -2,11 +2,10 @@ package node
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -15,17 +14,16 @@ import (
 	"time"
 
 	"postern"
-	"postern/internal/member"
+	"postern/internal/accept"
 )
 
-// Signing in at the portal, as its relying party (OpenID Connect Core 1.0, section
-// 3.1), in order:
+// Signing in with OpenID Connect (Core 1.0, section 3.1), in order:
 //
 //	gate.login       the portal starts it (section 4), or
 //	gate.turnAway    a browser asks for a service and nobody is signed in
-//	gate.beginSignIn 303 to the portal: S256 challenge, nonce, sealed state
-//	gate.callback    303 from the portal: the code, which redeem changes for an ID token
-//	gate.finish      the person is of this tenant: a session, 303 to where it began
+//	gate.beginSignIn 303 to a provider: S256 challenge, nonce, sealed state
+//	gate.callback    303 from there: the code, which the provider's finish redeems
+//	gate.start       a session, 303 to where it began
 //
 // Next to nothing of it is kept here meanwhile: the state carries all, sealed, and a cookie
 // binds it to the browser. So there is no limit to how many are under way, and each
@@ -44,14 +42,40 @@ const (
 
 	maxRounds  = 2                // sign-ins in a row that lead nowhere
 	roundsLife = 30 * time.Second // how close those that succeed are then
-
-	grantWait = 3 * time.Second // for the map to bring somebody whom the portal knows
 )
 
-// statePurpose is what a state is sealed for.
-const statePurpose = "postern sign-in at the portal v1"
+// A provider is who says who somebody is: the portal, or the pinned issuer. Each has a
+// callback and a purpose of its own, so that an answer of one is never taken for the
+// other's (RFC 9700, section 4.4.2).
+type provider struct {
+	issuer   string
+	callback string // path
+	purpose  string // that states are sealed for
 
-// A signInState is a sign-in under way, as it travels through the portal.
+	// authorize returns where to send the browser for a.
+	authorize func(ctx context.Context, a attempt) (string, error)
+
+	// finish returns who somebody is, as a session that lacks the host, by query, which
+	// their browser brought back. It fails with errJunkCode, among others.
+	finish func(ctx context.Context, a attempt, query url.Values) (session, error)
+
+	// failed answers whoever was to come to target, which came to nothing with err.
+	failed func(w http.ResponseWriter, r *http.Request, target string, err error)
+}
+
+// errJunkCode says that what was brought back is of no sign-in of this browser's.
+var errJunkCode = errors.New("the code is made up, used, too old or another's")
+
+// An attempt is a sign-in at a provider. Redirect is where the answer comes to.
+type attempt struct {
+	Host     string
+	Redirect string
+	State    string // to begin it
+	Nonce    string
+	Verifier string // RFC 7636, section 4.1
+}
+
+// A signInState is a sign-in under way, as it travels through the provider.
 type signInState struct {
 	ID       string    `json:"id"`      // names the cookie
 	Browser  string    `json:"browser"` // hash of the cookie's value
@@ -63,9 +87,6 @@ type signInState struct {
 	Round    int       `json:"round"` // how many took too long before it
 	Expires  time.Time `json:"expires"`
 }
-
-// redeemFunc changes a code for tokens (RFC 6749, section 4.1.3).
-type redeemFunc func(ctx context.Context, form url.Values) (member.Tokens, error)
 
 // login answers the portal's, or anybody's, wish that somebody sign in here (OpenID
 // Connect Core 1.0, section 4). It does so anew for who is signed in: they may be
@@ -87,7 +108,7 @@ func (g *gate) login(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		g.refuse(w, r, badTarget.withPortal(t.portal), err)
 	default:
-		g.beginSignIn(w, r, t, host, target, 0)
+		g.beginSignIn(w, r, g.atPortal(t), target, 0)
 	}
 }
 
@@ -107,31 +128,44 @@ func checkTarget(s string) error {
 	return nil
 }
 
-// refuse answers with p, and says why in the log.
+// refuse answers with p, and says why in the log, where no stranger fills the pages.
 func (g *gate) refuse(w http.ResponseWriter, r *http.Request, p page, why error) {
-	g.log.Warn("sign-in refused", "server_name", requestHost(r), "remote", r.RemoteAddr, "id", r.Header.Get(headerRequestID), "err", why)
+	g.log.Log(r.Context(), g.refusal(r, slog.LevelWarn), "sign-in refused", "server_name", requestHost(r), "remote", r.RemoteAddr,
+		"id", r.Header.Get(headerRequestID), "err", why)
 	writePage(w, r, p)
 }
 
-// beginSignIn sends the browser to the portal. It comes back to target, a path of
-// this origin, after round sign-ins that took too long.
-func (g *gate) beginSignIn(w http.ResponseWriter, r *http.Request, t *table, host, target string, round int) {
+// refusal returns the level at which to log that r was refused: level, for the first
+// few of a source in a minute.
+func (g *gate) refusal(r *http.Request, level slog.Level) slog.Level {
+	if g.refusals.another(sourceOf(r), g.now()) {
+		return level
+	}
+	return slog.LevelDebug
+}
+
+// beginSignIn sends the browser to p. It comes back to target, a path of this origin,
+// after round sign-ins that took too long.
+func (g *gate) beginSignIn(w http.ResponseWriter, r *http.Request, p provider, target string, round int) {
 	browser := newSecret()
 	st := signInState{
-		ID: newSecret()[:11], Browser: secretHash(browser), Host: host, Issuer: t.portal.issuer,
+		ID: newSecret()[:11], Browser: secretHash(browser), Host: requestHost(r), Issuer: p.issuer,
 		Nonce: newSecret(), Verifier: newSecret(), Target: target, Round: round, Expires: g.now().Add(stateLife),
 	}
-	challenge := sha256.Sum256([]byte(st.Verifier))
-	query := url.Values{
-		"response_type": {"code"}, "scope": {"openid profile"}, "client_id": {host},
-		"redirect_uri": {t.origin(host) + pathCallback}, "nonce": {st.Nonce},
-		"state":                 {g.sealer.seal(statePurpose, st)},
-		"code_challenge":        {base64.RawURLEncoding.EncodeToString(challenge[:])},
-		"code_challenge_method": {"S256"},
+	a := g.attempt(p, st)
+	a.State = g.sealer.seal(p.purpose, st)
+	at, err := p.authorize(r.Context(), a)
+	if err != nil {
+		p.failed(w, r, target, err)
+		return
 	}
 	forgetStates(w, r)
 	setCookie(w, cookieState+st.ID, browser, stateKept)
-	redirect(w, t.portal.issuer+"/authorize?"+query.Encode())
+	redirect(w, at)
+}
+
+func (g *gate) attempt(p provider, st signInState) attempt {
+	return attempt{Host: st.Host, Redirect: g.table().origin(st.Host) + p.callback, Nonce: st.Nonce, Verifier: st.Verifier}
 }
 
 // forgetStates has a browser that began many sign-ins and finished none forget them.
@@ -173,43 +207,42 @@ func ascii(s string) string {
 	return out.String()
 }
 
-// callback answers the browser that comes back from the portal.
-func (g *gate) callback(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet { // a code is not to be used up by looking ahead
-		writePage(w, r, page{status: http.StatusMethodNotAllowed, code: postern.CodeInvalid, title: "This can only be opened"})
+// callback answers the browser that comes back from p.
+func (g *gate) callback(w http.ResponseWriter, r *http.Request, p provider) {
+	host, q, now := requestHost(r), r.URL.Query(), g.now()
+	switch {
+	case r.Method != http.MethodGet: // a code is not to be used up by looking ahead
+		writePage(w, r, readOnly)
 		return
-	}
-	t, host, q := g.table(), requestHost(r), r.URL.Query()
-	if svc := t.hosts[host]; svc != nil && svc.Require == postern.RequireIssuer {
-		g.refuse(w, r, issuerOnly.begin("/"), errors.New("the service asks another issuer than the portal"))
-		return
-	}
-	if t.portal == nil {
-		writePage(w, r, noPortal)
+	case g.table().hosts[host] == nil:
+		writePage(w, r, notPublished)
 		return
 	}
 	var st signInState
-	err := g.sealer.open(statePurpose, q.Get("state"), &st)
-	switch {
-	case err != nil:
+	err := g.sealer.open(p.purpose, q.Get("state"), &st)
+	if err == nil && (st.Host != host || st.Issuer != p.issuer) {
+		err = fmt.Errorf("it is of issuer %q at %q", st.Issuer, st.Host)
+	}
+	if err != nil {
 		g.refuse(w, r, badSignIn.begin("/"), fmt.Errorf("state: %w", err))
-		return
-	case st.Host != host || st.Issuer != t.portal.issuer || q.Has("iss") && q.Get("iss") != st.Issuer:
-		g.refuse(w, r, badSignIn.begin("/"), fmt.Errorf("state is of issuer %q at %q", st.Issuer, st.Host))
 		return
 	}
 	setCookie(w, cookieState+st.ID, "", -1)
 	switch {
 	case !fromBrowser(r, st):
 		g.refuse(w, r, badSignIn.begin(st.Target), errors.New("state is another browser's, or was used"))
-	case g.now().After(st.Expires):
-		g.again(w, r, t, st)
+	case now.After(st.Expires):
+		g.again(w, r, p, st)
 	case q.Has("error"):
-		g.refused(w, r, t, st, q.Get("error"))
-	case !g.spent.first(st, g.now()):
+		g.finish(w, r, p, st)
+	case !g.spent.first(st, now):
 		g.refuse(w, r, badSignIn.begin(st.Target), errors.New("state was used"))
+	case !g.codes.another(sourceOf(r), now): // the provider answers so many questions, and others have some
+		g.refuse(w, r, tooManyGuesses.begin(st.Target), errors.New("too many codes of this source were junk"))
 	default:
-		g.finish(w, r, t, st, q.Get("code"))
+		if !errors.Is(g.finish(w, r, p, st), errJunkCode) {
+			g.codes.right(sourceOf(r))
+		}
 	}
 }
 
@@ -224,97 +257,42 @@ func fromBrowser(r *http.Request, st signInState) bool {
 }
 
 // again begins anew a sign-in that took too long, unless that has happened too often.
-func (g *gate) again(w http.ResponseWriter, r *http.Request, t *table, st signInState) {
+func (g *gate) again(w http.ResponseWriter, r *http.Request, p provider, st signInState) {
 	if st.Round+1 >= maxRounds {
 		g.refuse(w, r, lateSignIn.begin(st.Target), errors.New("state has expired"))
 		return
 	}
 	g.log.Debug("sign-in begins again: it took too long", "server_name", st.Host)
-	g.beginSignIn(w, r, t, st.Host, st.Target, st.Round+1)
+	g.beginSignIn(w, r, p, st.Target, st.Round+1)
 }
 
-// refused answers what the portal refused with code (RFC 6749, section 4.1.2.1).
-func (g *gate) refused(w http.ResponseWriter, r *http.Request, t *table, st signInState, code string) {
-	why := fmt.Errorf("the portal says %.100q: %.200q", code, r.URL.Query().Get("error_description"))
-	switch code {
-	case "access_denied":
-		g.refuse(w, r, portalRefused.withPortal(t.portal), why)
-	case "server_error", "temporarily_unavailable":
-		g.refuse(w, r, portalFails.begin(st.Target), why)
-	default:
-		g.refuse(w, r, portalNonsense.begin(st.Target), why)
+// finish starts the session of whom p tells of, or answers with the error that it
+// returns.
+func (g *gate) finish(w http.ResponseWriter, r *http.Request, p provider, st signInState) error {
+	in, err := p.finish(r.Context(), g.attempt(p, st), r.URL.Query())
+	if err != nil {
+		p.failed(w, r, st.Target, err)
+		return err
 	}
-}
-
-// finish redeems code and starts the session.
-func (g *gate) finish(w http.ResponseWriter, r *http.Request, t *table, st signInState, code string) {
-	tokens, err := g.redeem(r.Context(), url.Values{
-		"grant_type": {"authorization_code"}, "code": {code}, "client_id": {st.Host},
-		"redirect_uri": {t.origin(st.Host) + pathCallback}, "code_verifier": {st.Verifier},
-	})
-	var refused *member.TokenError
-	switch {
-	case errors.As(err, &refused) && refused.Code == "invalid_grant": // used, too old, or another's
-		g.refuse(w, r, badSignIn.begin(st.Target), err)
-		return
-	case errors.As(err, &refused):
-		g.refuse(w, r, portalNonsense.begin(st.Target), err)
-		return
-	case err != nil:
-		g.refuse(w, r, portalFails.begin(st.Target), err)
-		return
-	}
-	v, err := t.portal.idToken(r.Context(), tokens.IDToken, expected{
-		host: st.Host, nonce: st.Nonce, tenant: t.tenant, access: tokens.AccessToken,
-	}, g.now())
-	var skew *skewError
-	switch {
-	case errors.As(err, &skew):
-		p := clocksDiffer
-		p.text = fmt.Sprintf("The clock of the machine that answers here is %v ahead of the portal's. Until that is put right, nobody can sign in.", skew.ahead)
-		g.refuse(w, r, p, err)
-		return
-	case err != nil:
-		g.refuse(w, r, portalNonsense.begin(st.Target), err)
-		return
-	}
-	if early := v.issued.Sub(g.now()); early.Abs() > tokenLeeway {
-		g.log.Warn("the clocks of this machine and of the portal differ", "ahead", -early.Round(time.Second))
-	}
-	in := session{Host: st.Host, Person: v.person, SID: v.sid, Since: v.since, Methods: v.methods}
-	if !g.awaitPerson(r.Context(), in.credential()) {
-		g.refuse(w, r, notOfTenant.withPortal(t.portal), fmt.Errorf("user %q is not among the tenant's people, or was signed out", v.person))
-		return
-	}
+	in.Host = st.Host
 	g.start(w, r, in, st.Target)
-}
-
-// awaitPerson reports whether c is worth something, now or within grantWait: the map
-// may be on its way with somebody who was granted the tenant a moment ago.
-func (g *gate) awaitPerson(ctx context.Context, c *credential) bool {
-	ctx, cancel := context.WithTimeout(ctx, grantWait)
-	defer cancel()
-	for {
-		t := g.table()
-		if g.person(t, c) != nil {
-			return true
-		}
-		select {
-		case <-t.replaced:
-		case <-ctx.Done():
-			return false
-		}
-	}
+	return nil
 }
 
 // start begins in, which Host, Person and what proves them are filled in of, in place
-// of the session that the browser had, and sends it to target.
+// of the session that the browser had, and sends it to target. A session that says the
+// same goes on, with what is under way in other tabs and the passkey that was used.
 func (g *gate) start(w http.ResponseWriter, r *http.Request, in session, target string) {
-	if old, ok := g.session(r, in.Host); ok {
+	setCookie(w, cookieRounds, strconv.Itoa(rounds(r)+1), roundsLife)
+	old, ok := g.session(r, in.Host)
+	if ok && old.sameSignIn(in) {
+		redirect(w, target)
+		return
+	}
+	if ok {
 		g.endSession(old)
 	}
 	setCookie(w, cookieSession, g.sessions.start(in, g.now()), 0)
-	setCookie(w, cookieRounds, strconv.Itoa(rounds(r)+1), roundsLife)
 	g.log.Info("signed in", "server_name", in.Host, "user", in.Person, "remote", r.RemoteAddr, "id", r.Header.Get(headerRequestID))
 	redirect(w, target)
 }
@@ -349,7 +327,7 @@ func (g *gate) logout(w http.ResponseWriter, r *http.Request) {
 	}
 	setCookie(w, cookieSession, "", -1)
 	setCookie(w, cookieRounds, "", -1)
-	if !wantsHTML(r) {
+	if !accept.HTML(r) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}

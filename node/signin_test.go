@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
@@ -278,7 +279,7 @@ func TestDeepLinks(t *testing.T) {
 
 // Somebody who was granted the tenant a moment ago comes before the map does.
 func TestGrantOnItsWay(t *testing.T) {
-	o := newOffice(t, map[string]Service{"a.test": hello("a")})
+	o := newOfficeWith(t, map[string]Service{"a.test": hello("a")}, serverConfig{grantWait: 20 * time.Second})
 	dave := postern.Person{ID: "u-dave", Login: "dave", Role: postern.TenantMember}
 	c := o.browser(2)
 	resp, _ := get(t, c, "https://a.test/", navigation...)
@@ -385,6 +386,22 @@ func TestLogout(t *testing.T) {
 	}
 	if resp, _ := post("Accept", "*/*"); resp.StatusCode != http.StatusNoContent {
 		t.Errorf("signing out twice, by a program: %d", resp.StatusCode)
+	}
+}
+
+// Whoever looks after the machine finds in the log who forges forms.
+func TestForgedFormsAreLogged(t *testing.T) {
+	o := newOffice(t, map[string]Service{"a.test": hello("a")})
+	var log strings.Builder
+	o.gate.log = slog.New(slog.NewTextHandler(&log, nil))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://a.test"+pathLogout, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Origin", "https://evil.test")
+	resp, _ := do(t, o.client(t, 2), req)
+	if resp.StatusCode != 403 || !strings.Contains(log.String(), "evil.test") || !strings.Contains(log.String(), pathLogout) {
+		t.Errorf("got %d, and the log is %q", resp.StatusCode, log.String())
 	}
 }
 

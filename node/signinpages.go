@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"net/http"
 
 	"postern"
@@ -58,3 +59,19 @@ var (
 		text: "This address does not know you any more. At the portal you may be signed in still: whoever opens this address again in this browser is let in then.",
 	}
 )
+
+// An outcome is what people are told who meet err.
+type outcome struct {
+	err  error
+	page page
+}
+
+// pageFor returns the page of the first of known that err is, or otherwise.
+func pageFor(err error, otherwise page, known []outcome) page {
+	for _, o := range known {
+		if errors.Is(err, o.err) {
+			return o.page
+		}
+	}
+	return otherwise
+}

@@ -127,6 +127,7 @@ type ServiceState struct {
 // Connections counts what came to the HTTPS listener.
 type Connections struct {
 	Open     int    `json:"open"`
+	Waiting  int    `json:"waiting"` // that gateways dialed before they need them
 	Accepted uint64 `json:"accepted"`
 	Refused  uint64 `json:"refused"` // not from a gateway, or without a right PROXY header
 }

@@ -2,10 +2,12 @@ package node
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 
 	"postern"
+	"postern/internal/accept"
 )
 
 var (
@@ -92,13 +94,13 @@ func (g *gate) askToSignIn(w http.ResponseWriter, r *http.Request, t *table, hos
 	case pinned:
 		g.ways.prove(w, r, svc.Require, deepLink(r))
 	default:
-		g.beginSignIn(w, r, t, host, deepLink(r), 0)
+		g.beginSignIn(w, r, g.atPortal(t), deepLink(r), 0)
 	}
 }
 
 // refuseBearer answers a request whose bearer token gets it nowhere.
 func (g *gate) refuseBearer(w http.ResponseWriter, r *http.Request, host string, refused *bearerError) {
-	g.log.Info("bearer token refused", "server_name", host, "id", r.Header.Get(headerRequestID), "err", refused)
+	g.log.Log(r.Context(), g.refusal(r, slog.LevelInfo), "bearer token refused", "server_name", host, "id", r.Header.Get(headerRequestID), "err", refused)
 	challenge(w, host, refused.code, refused.detail)
 	p := page{status: http.StatusUnauthorized, code: postern.CodeUnauthorized, title: "The token is refused", text: refused.detail}
 	switch refused.code {
@@ -134,7 +136,7 @@ func navigates(r *http.Request) bool {
 	}
 	switch r.Header.Get("Sec-Fetch-Mode") { // Fetch Metadata Request Headers
 	case "":
-		return wantsHTML(r)
+		return accept.HTML(r)
 	case "navigate":
 		dest := r.Header.Get("Sec-Fetch-Dest")
 		return dest == "document" || dest == ""

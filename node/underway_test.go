@@ -2,12 +2,16 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -308,5 +312,105 @@ func TestSessionEndsOnTheWayIn(t *testing.T) {
 	}
 	if v, _, person, _ := o.gate.enter(r, "a.test", s.credential(), func() {}); v != nobody || person != nil || o.passes() != 0 {
 		t.Errorf("after the end: %v, %+v", v, person)
+	}
+}
+
+// A deafConn stays open, and reads nothing once deaf is closed.
+type deafConn struct {
+	net.Conn
+	deaf   <-chan struct{}
+	closed context.Context
+	close  context.CancelFunc
+}
+
+func (c deafConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	select {
+	case <-c.deaf:
+		<-c.closed.Done()
+	default:
+	}
+	return n, err
+}
+
+func (c deafConn) Close() error {
+	c.close()
+	return c.Conn.Close()
+}
+
+// A client that reads nothing any more does not keep what it may not have any more.
+func TestSilentClient(t *testing.T) {
+	var sent atomic.Int64
+	flood := func(w http.ResponseWriter, r *http.Request) {
+		chunk := make([]byte, 64<<10)
+		for {
+			n, err := w.Write(chunk)
+			if err != nil {
+				return
+			}
+			sent.Add(int64(n))
+		}
+	}
+	folder := t.TempDir()
+	big, err := os.Create(filepath.Join(folder, "big.bin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(big.Truncate(1<<34), big.Close()); err != nil {
+		t.Fatal(err)
+	}
+	hosts := map[string]Service{
+		"proxy.test":   {Upstream: application(t, flood)},
+		"handler.test": {Handler: http.HandlerFunc(flood)},
+		"folder.test":  {Upstream: folder},
+	}
+	for host := range hosts {
+		for _, version := range []int{1, 2} {
+			t.Run(fmt.Sprintf("%s, HTTP/%d", host, version), func(t *testing.T) {
+				o := newOffice(t, hosts)
+				c := o.browser(version)
+				tr, deaf := c.Transport.(*http.Transport), make(chan struct{})
+				dial := tr.DialContext
+				tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+					c, err := dial(ctx, network, addr)
+					closed, shut := context.WithCancel(context.WithoutCancel(ctx))
+					return deafConn{c, deaf, closed, shut}, err
+				}
+				o.signIn(c, host, o.user(ann))
+				for range 10 { // more than what HTTP/2 lets one have on its way
+					resp, err := c.Get("https://" + host + "/big.bin")
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer resp.Body.Close()
+				}
+				close(deaf)
+				last, since := sent.Load(), time.Now()
+				await(t, "the buffers to be full", func() bool {
+					if now := sent.Load(); now != last {
+						last, since = now, time.Now()
+					}
+					return time.Since(since) > 200*time.Millisecond
+				})
+				o.change(func(t *table) { t.people = people(bob) })
+				await(t, "the end", func() bool { return o.passes() == 0 })
+			})
+		}
+	}
+}
+
+// A request that takes its time to end is cut off once.
+func TestCutOffOnce(t *testing.T) {
+	o := newOffice(t, map[string]Service{"a.test": hello("a")})
+	cuts := 0
+	c := &credential{person: ann.ID, since: o.clock.time()}
+	r := httptest.NewRequest(http.MethodGet, "https://a.test/", nil)
+	if v, _, _, _ := o.gate.enter(r, "a.test", c, func() { cuts++ }); v != passed {
+		t.Fatal(v)
+	}
+	o.change(func(t *table) { t.people = people(bob) })
+	o.gate.recheck()
+	if cuts != 1 {
+		t.Errorf("it was cut off %d times", cuts)
 	}
 }

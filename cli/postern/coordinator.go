@@ -159,7 +159,6 @@ func (s *seat) run(ctx context.Context) error {
 	defer s.close()
 	s.log.Info("coordinator up", "domain", s.domain, "control", s.control.Addr().String(),
 		"admin", s.admin.Addr().String(), "portal", s.PortalURL(), "version", programVersion())
-	defer context.AfterFunc(ctx, s.portal.EndStreams)()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.Serve(ctx, s.control, s.portal) })
 	g.Go(func() error { return s.ServeAdmin(ctx, s.admin) })

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -172,7 +173,7 @@ func problemHint(p *postern.Problem) string {
 	case postern.CodeForbidden:
 		return "ask the operator of the deployment"
 	case postern.CodeNotFound:
-		return "the list command of the same noun shows what there is, such as `postern tenants list`"
+		return "`postern tenants list`, `postern users list` and the like show what there is"
 	case postern.CodeTaken:
 		return "choose another name, or remove the one that has it first"
 	case postern.CodeQuarantined:
@@ -183,8 +184,13 @@ func problemHint(p *postern.Problem) string {
 		return "try again; if it stays so, something in between changes what this machine sends"
 	case postern.CodeRevoked:
 		return "if that was a mistake, join again with a new token and an empty --data directory"
-	case postern.CodeTooMany, postern.CodeUnavailable:
+	case postern.CodeUnavailable:
+		if p.Status == http.StatusInsufficientStorage {
+			return "free space on the coordinator's disk and try again"
+		}
+		return "wait a moment and try again"
+	case postern.CodeTooMany:
 		return "wait a moment and try again"
 	}
-	return "the coordinator's log tells more"
+	return "the coordinator's log says why"
 }

@@ -28,6 +28,10 @@ func TestReport(t *testing.T) {
 				"postern: hint: stop the other process, or choose another directory with --data\n", 1},
 		{"the coordinator's own hint", fmt.Errorf("join: %w", postern.NewProblem(409, postern.CodeTokenUsed, "used", "get another")),
 			"postern: error: join: used\npostern: hint: get another\n", 1},
+		{"what is not there", postern.NewProblem(404, postern.CodeNotFound, "there is no user \"x\"", ""),
+			"postern: error: there is no user \"x\"\npostern: hint: `postern tenants list`, `postern users list` and the like show what there is\n", 1},
+		{"a full disk", postern.NewProblem(507, postern.CodeUnavailable, "full", ""),
+			"postern: error: full\npostern: hint: free space on the coordinator's disk and try again\n", 1},
 		{"our hint around a problem", fail("ours", postern.NewProblem(409, postern.CodeTaken, "taken", "theirs")),
 			"postern: error: taken\npostern: hint: ours\n", 1},
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"postern"
+	"postern/coordinator/portal"
 	"postern/internal/datadir"
 )
 
@@ -32,14 +33,15 @@ func loginCommand() *cli.Command {
 		Description: "The first time it prints an address and a code on standard error: open the address in any browser, sign in, and " +
 			"allow it. The token goes to standard output. It is good for 10 minutes; later calls print another without asking, for " +
 			"30 days or until you end the session at your account.",
-		UsageText: "postern login acme.apps.example.com --portal https://portal.apps.example.com\n" +
+		UsageText: "postern login acme.apps.example.com\n" +
 			"curl -H \"Authorization: Bearer $(postern login acme.apps.example.com)\" \\\n" +
 			"    https://acme.apps.example.com/api/",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "portal", Usage: "`URL` where you sign in (https://portal.DOMAIN if not given, where HOST is NAME.DOMAIN)"},
-			&cli.StringFlag{Name: "ca", Usage: "`FILE` with the private CA that the portal's certificate is from, PEM"},
+			&cli.StringFlag{Name: "portal", Usage: "`URL` where you sign in (if not given, where HOST sends browsers for that)"},
+			&cli.StringFlag{Name: "ca", Usage: "`FILE` with the private CA that the certificates of HOST and the portal are from, PEM"},
 			&cli.BoolFlag{Name: "forget", Usage: "end the session and print nothing"},
-			dataFlag("`DIR`ectory in which sessions are kept, for this user alone"),
+			// Not POSTERN_DATA: that is where one of the parts has its state.
+			&cli.StringFlag{Name: "data", Usage: "`DIR`ectory in which sessions are kept, for this user alone"},
 		},
 	}
 }
@@ -53,8 +55,6 @@ type loginSession struct {
 
 const loginFile = "session.json"
 
-const loginClient = "postern-cli"
-
 func login(c *cli.Context) error {
 	words, err := operands(c, "HOST")
 	if err != nil {
@@ -64,9 +64,12 @@ func login(c *cli.Context) error {
 	if l.host, l.port, err = parseLoginHost(words[0]); err != nil {
 		return err
 	}
-	asked := strings.TrimSuffix(c.String("portal"), "/")
-	if u, err := url.Parse(asked); asked != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "") {
-		return misuse("such as --portal https://portal.apps.example.com", "--portal %q is no https URL without a path", asked)
+	if asked := strings.TrimSuffix(c.String("portal"), "/"); asked != "" {
+		u, err := url.Parse(asked)
+		if err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "" {
+			return misuse("such as --portal https://portal.apps.example.com", "--portal %q is no https URL without a path", asked)
+		}
+		l.portal = originOf(u)
 	}
 	if l.hc, err = portalClient(c.String("ca")); err != nil {
 		return err
@@ -77,7 +80,8 @@ func login(c *cli.Context) error {
 		logins = filepath.Join(defaultData(""), "logins")
 	}
 	// Two at a time would use one refresh token twice, which ends the session.
-	if l.dir, err = openWhenFree(c.Context, filepath.Join(logins, l.host+"_"+l.port), "login"); err != nil {
+	waiting := func() { fmt.Fprintf(l.ask, "Waiting for another postern login for %s to end.\n", l.host) }
+	if l.dir, err = openWhenFree(c.Context, filepath.Join(logins, l.host+"_"+l.port), "login", waiting); err != nil {
 		return err
 	}
 	defer l.dir.Close()
@@ -85,10 +89,13 @@ func login(c *cli.Context) error {
 	if err := l.dir.ReadJSON(loginFile, &held); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	_, domain, _ := strings.Cut(l.host, ".")
-	l.portal = cmp.Or(asked, held.Portal, httpsOrigin("portal."+domain, l.port))
 	if c.Bool("forget") {
 		return l.forget(c.Context, held)
+	}
+	if l.portal = cmp.Or(l.portal, held.Portal); l.portal == "" {
+		if l.portal, err = l.findPortal(c.Context); err != nil {
+			return err
+		}
 	}
 	token, err := l.token(c.Context, held)
 	if err != nil {
@@ -98,14 +105,18 @@ func login(c *cli.Context) error {
 	return err
 }
 
-// openWhenFree opens a data directory once no other process has it.
-func openWhenFree(ctx context.Context, path string, role postern.Role) (*datadir.Dir, error) {
+// openWhenFree opens a data directory once no other process has it. It calls waiting
+// first if that is not at once.
+func openWhenFree(ctx context.Context, path string, role postern.Role, waiting func()) (*datadir.Dir, error) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	for {
+	for first := true; ; first = false {
 		dir, err := datadir.Open(path, role)
 		if !errors.Is(err, datadir.ErrInUse) {
 			return dir, err
+		}
+		if first {
+			waiting()
 		}
 		select {
 		case <-tick.C:
@@ -120,6 +131,11 @@ func httpsOrigin(host, port string) string {
 		return "https://" + host
 	}
 	return "https://" + net.JoinHostPort(host, port)
+}
+
+// originOf returns the origin of an https URL.
+func originOf(u *url.URL) string {
+	return httpsOrigin(strings.ToLower(u.Hostname()), cmp.Or(u.Port(), "443"))
 }
 
 // parseLoginHost reads HOST[:PORT], also as a URL.
@@ -168,6 +184,28 @@ type loginFlow struct {
 	ask        io.Writer // where the user is told what to do
 }
 
+// findPortal returns where the host's node sends browsers to sign in. A name that is
+// guessed could be anybody's.
+func (l *loginFlow) findPortal(ctx context.Context) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, httpsOrigin(l.host, l.port)+"/.well-known/postern/tokens", nil)
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Accept", "text/html")
+	req.Header.Set("User-Agent", "postern/"+programVersion())
+	resp, err := l.hc.Do(req)
+	if err != nil {
+		return "", fail("check the host's name, and --ca if its certificate is of a private CA; --portal says where to sign in",
+			fmt.Errorf("%s does not say where people sign in: %w", l.host, err))
+	}
+	resp.Body.Close()
+	u, err := resp.Location()
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "/authorize" || u.Query().Get("client_id") != l.host {
+		return "", fail("say it with --portal", fmt.Errorf("%s does not say where people sign in", l.host))
+	}
+	return originOf(u), nil
+}
+
 // keep stores what the next token takes, before this one is used: a refresh token
 // is good once.
 func (l *loginFlow) keep(t tokenAnswer) (string, error) {
@@ -183,8 +221,8 @@ func (l *loginFlow) token(ctx context.Context, held loginSession) (string, error
 		switch {
 		case err == nil:
 			return l.keep(t)
-		case !errors.As(err, &refused):
-			return "", err
+		case !errors.As(err, &refused) || refused.Code != "invalid_grant":
+			return "", l.explain(err)
 		}
 	}
 	return l.device(ctx)
@@ -195,6 +233,9 @@ func (l *loginFlow) device(ctx context.Context) (string, error) {
 	begun, err := l.post(ctx, "/oauth/device", url.Values{"resource": {httpsOrigin(l.host, l.port)}})
 	if err != nil {
 		return "", l.explain(err)
+	}
+	if u, err := url.Parse(begun.VerificationComplete); err != nil || u.Scheme != "https" || originOf(u) != l.portal {
+		return "", fail("do not open it; check --portal", fmt.Errorf("portal %s: it names %q to sign in at, which is not its own", l.portal, begun.VerificationComplete))
 	}
 	fmt.Fprintf(l.ask, "To let this program speak to %s in your name, open\n\n  %s\n\nand check that it shows the code  %s\n\n", l.host, begun.VerificationComplete, begun.UserCode)
 	wait := time.Duration(max(begun.Interval, 1)) * time.Second
@@ -222,7 +263,7 @@ func (l *loginFlow) device(ctx context.Context) (string, error) {
 			return "", context.Cause(ctx)
 		case refused.Code == "slow_down":
 			wait += 5 * time.Second
-		case refused.Code != "authorization_pending":
+		case refused.Code != "authorization_pending" && !refused.passes():
 			return "", l.explain(err)
 		}
 		timer.Reset(wait)
@@ -265,12 +306,17 @@ func (e *oauthError) Error() string {
 	return e.Description
 }
 
+// passes reports whether it is the portal's own trouble, and not for long.
+func (e *oauthError) passes() bool {
+	return e.Code == "server_error" || e.Code == "temporarily_unavailable"
+}
+
 // maxTokenAnswer bounds what the portal answers, in bytes.
 const maxTokenAnswer = 64 << 10
 
 func (l *loginFlow) post(ctx context.Context, path string, form url.Values) (tokenAnswer, error) {
 	var out tokenAnswer
-	form.Set("client_id", loginClient)
+	form.Set("client_id", portal.ProgramClient)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.portal+path, strings.NewReader(form.Encode()))
 	if err != nil {
 		return out, err
@@ -307,10 +353,10 @@ func (l *loginFlow) explain(err error) error {
 		return err
 	}
 	hint := "run it again, and allow it in the browser"
-	switch refused.Code {
-	case "invalid_target":
-		hint = "check the host's name; --portal names the portal if it is another than that of its domain"
-	case "temporarily_unavailable":
+	switch {
+	case refused.Code == "invalid_target":
+		hint = "check the host's name, and --portal"
+	case refused.passes():
 		hint = "wait a few minutes"
 	}
 	return fail(hint, fmt.Errorf("portal %s: %w", l.portal, refused))

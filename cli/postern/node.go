@@ -260,5 +260,6 @@ func nodeStatusFields(t *table, s node.Status) {
 		}
 	}
 	t.field("Sessions", fmt.Sprintf("%d, signed in at %s", s.Sessions, dash(s.Portal)))
-	t.field("Connections", fmt.Sprintf("%d open, %d accepted, %d refused", s.Connections.Open, s.Connections.Accepted, s.Connections.Refused))
+	t.field("Connections", fmt.Sprintf("%d open, %d pre-dialed, %d accepted, %d refused",
+		s.Connections.Open, s.Connections.Waiting, s.Connections.Accepted, s.Connections.Refused))
 }

@@ -34,9 +34,6 @@ type portalOptions struct {
 	cert, key string // paths; empty: the private CA
 }
 
-// maxLogo bounds a logo, in bytes.
-const maxLogo = 1 << 20
-
 func parsePortal(c *cli.Context) (portalOptions, error) {
 	o := portalOptions{name: c.String("portal-name"), cert: c.String("portal-cert"), key: c.String("portal-key")}
 	if (o.cert == "") != (o.key == "") {
@@ -55,11 +52,11 @@ func parsePortal(c *cli.Context) (portalOptions, error) {
 			return o, fail("name a file with an SVG or PNG picture", fmt.Errorf("--portal-logo: %w", err))
 		}
 		defer f.Close()
-		if o.logo, err = io.ReadAll(io.LimitReader(f, maxLogo+1)); err != nil {
+		if o.logo, err = io.ReadAll(io.LimitReader(f, portal.MaxLogo+1)); err != nil {
 			return o, fmt.Errorf("--portal-logo: %w", err)
 		}
-		if len(o.logo) > maxLogo {
-			return o, fail("use a smaller picture", fmt.Errorf("--portal-logo %s: it has more than %d bytes", file, maxLogo))
+		if len(o.logo) > portal.MaxLogo {
+			return o, fail("use a smaller picture", fmt.Errorf("--portal-logo %s: it has more than %d bytes", file, portal.MaxLogo))
 		}
 	}
 	return o, nil

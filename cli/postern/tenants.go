@@ -34,8 +34,9 @@ func tenantsCommand() *cli.Command {
 			admissionCommand(),
 			{
 				Name: "remove", Aliases: []string{"rm"}, ArgsUsage: "NAME", Action: operate(removeTenant, "NAME"),
-				Usage: "remove a company with its nodes, tokens and routes",
-				Description: "Its nodes are cut off within seconds. Its name rests for 30 days before anybody can have it. " +
+				Usage: "remove a company with all that belongs to it",
+				Description: "Its nodes, tokens, routes and issuers go, and what people may open of it; they themselves stay. " +
+					"Its nodes are cut off within seconds. Its name rests for 30 days before anybody can have it. " +
 					"A company that has nodes is removed with --yes only.",
 				UsageText: "postern tenants remove acme --yes",
 				Flags:     adminFlags(&cli.BoolFlag{Name: "yes", Usage: "also if it has nodes"}),
@@ -98,7 +99,7 @@ func removeTenant(c *cli.Context, a *admin, words []string) error {
 			return err
 		}
 		if len(nodes) > 0 {
-			return misuse("to remove it with all its nodes, tokens and routes: postern tenants remove "+words[0]+" --yes",
+			return misuse("to remove it with all that belongs to it: postern tenants remove "+words[0]+" --yes",
 				"tenant %q has %s", words[0], count(len(nodes), "node"))
 		}
 	}

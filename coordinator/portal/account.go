@@ -6,16 +6,19 @@ import (
 
 	"postern"
 	"postern/coordinator"
+	"postern/internal/accept"
 )
 
 // An account is what its page is made from.
 type account struct {
-	User     coordinator.User
-	External string // title of the issuer that decides about the account; empty: none
-	Passkeys []coordinator.Passkey
-	Sessions []accountSession
-	Problem  *postern.Problem
-	Field    string // "name" or "password": where Problem belongs
+	User      coordinator.User
+	External  string // title of the issuer that decides about the account; empty: none
+	Passkeys  []coordinator.Passkey
+	Sessions  []accountSession
+	Admission admission
+	Sure      bool // the user confirmed that it is them
+	Problem   *postern.Problem
+	Field     string // "name", "password", "passkeys" or "confirm": where Problem belongs
 }
 
 type accountSession struct {
@@ -24,7 +27,9 @@ type accountSession struct {
 }
 
 // methodWords say how somebody signed in.
-var methodWords = map[string]string{"pwd": "password", "hwk": "passkey", "fed": "another issuer"}
+var methodWords = map[string]string{
+	coordinator.MethodPassword: "password", coordinator.MethodPasskey: "passkey", coordinator.MethodExternal: "another issuer",
+}
 
 // How says how s was begun.
 func (s accountSession) How() string {
@@ -42,7 +47,7 @@ func (p *Portal) accountPage(w http.ResponseWriter, r *http.Request, s coordinat
 
 // showAccount answers with u's account, and problem at field if not nil.
 func (p *Portal) showAccount(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User, field string, problem *postern.Problem) {
-	a := account{User: u, Problem: problem, Field: field}
+	a := account{User: u, Admission: p.admission(r, u.ID), Sure: p.isSure(r, s), Problem: problem, Field: field}
 	var err error
 	if a.Passkeys, err = p.c.Passkeys(r.Context(), u.ID); err != nil {
 		p.fail(w, r, err)
@@ -110,7 +115,7 @@ func (p *Portal) settle(w http.ResponseWriter, r *http.Request, s coordinator.Se
 	switch problem := problemIn(err); {
 	case err == nil:
 		p.done(w, r, "/account", what)
-	case problem != nil && wantsHTML(r):
+	case problem != nil && accept.HTML(r):
 		p.showAccount(w, r, s, u, field, problem)
 	default:
 		p.fail(w, r, err)
@@ -122,21 +127,73 @@ func (p *Portal) setName(w http.ResponseWriter, r *http.Request, s coordinator.S
 	p.settle(w, r, s, u, "name", "name", err)
 }
 
-// setPassword sets a password. Who has one gives it, so that who finds a browser
-// open cannot keep the account.
+// Confirming keeps who finds a browser open from keeping the account: to set a first
+// password or to add a passkey one proves once more who one is, with the password or
+// a passkey. It is good for one such change by that session, for underWayLife.
+
+// isSure reports whether the user of s, in r's browser, confirmed that it is them.
+func (p *Portal) isSure(r *http.Request, s coordinator.Session) bool {
+	browser, _ := browserOf(r)
+	return p.sure.has(s.ID, browser)
+}
+
+// useUp ends what isSure says of s.
+func (p *Portal) useUp(r *http.Request, s coordinator.Session) {
+	browser, _ := browserOf(r)
+	p.sure.take(s.ID, browser)
+}
+
+func unsure() *postern.Problem {
+	return postern.NewProblem(http.StatusForbidden, postern.CodeForbidden,
+		"this takes that you confirm that it is you", "do so on your account page, under Passkeys; it is good for five minutes")
+}
+
+func (p *Portal) confirmPassword(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User) {
+	err := p.checkCurrent(r, u)
+	if err == nil {
+		p.sure.put(s.ID, knowBrowser(w, r), remoteOf(r), struct{}{})
+	}
+	p.settle(w, r, s, u, "confirm", "sure", err)
+}
+
+func (p *Portal) confirmPasskey(w http.ResponseWriter, r *http.Request, _ coordinator.Session, u coordinator.User) {
+	p.askPasskey(w, r, confirming+u.ID)
+}
+
+func (p *Portal) confirmPasskeyFinish(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User) {
+	if _, ok := p.usedPasskey(w, r, confirming+u.ID); ok {
+		p.sure.put(s.ID, knowBrowser(w, r), remoteOf(r), struct{}{})
+		writeJSON(w, onward{"/account?done=sure"})
+	}
+}
+
+// checkCurrent fails if r's form has not the password that u has.
+func (p *Portal) checkCurrent(r *http.Request, u coordinator.User) error {
+	_, err := p.c.CheckPassword(r.Context(), u.Login, r.PostFormValue("current"), remoteOf(r))
+	if problem := problemIn(err); problem != nil && problem.Code == postern.CodeUnauthorized {
+		return postern.NewProblem(http.StatusUnprocessableEntity, postern.CodeInvalid, "the current password is wrong", "nothing was changed")
+	}
+	return err
+}
+
+// setPassword sets a password, for who gives the one they have, or confirmed that it
+// is them.
 func (p *Portal) setPassword(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User) {
 	if !p.decides(w, r, u) {
 		return
 	}
 	var err error
-	if u.Password != "" {
-		_, err = p.c.CheckPassword(r.Context(), u.Login, r.PostFormValue("current"), remoteOf(r))
-		if problem := problemIn(err); problem != nil && problem.Code == postern.CodeUnauthorized {
-			err = postern.NewProblem(http.StatusUnprocessableEntity, postern.CodeInvalid, "the current password is wrong", "nothing was changed")
-		}
+	switch {
+	case u.Password != "":
+		err = p.checkCurrent(r, u)
+	case !p.isSure(r, s):
+		err = unsure()
 	}
 	if err == nil {
 		err = p.c.SetPassword(r.Context(), coordinator.ActorUser(u.ID), u.ID, r.PostFormValue("password"), s.ID)
+	}
+	if err == nil {
+		p.useUp(r, s)
 	}
 	p.settle(w, r, s, u, "password", "password", err)
 }

@@ -17,6 +17,7 @@ import (
 // An audit is what the audit log's page is made from.
 type audit struct {
 	Tenants []postern.Tenant
+	Titles  titles
 	Query   coordinator.AuditQuery
 	Entries []auditEntry
 	Older   template.URL // the query of the next page; empty: there is none
@@ -26,7 +27,8 @@ type audit struct {
 
 type auditEntry struct {
 	postern.AuditEntry
-	Who string // the actor, by login if that is a user
+	Who  string // the actor, by login if that is a user
+	Whom string // login of the target, if that is a user
 }
 
 // auditPageSize is how many entries a page shows.
@@ -59,6 +61,7 @@ func (p *Portal) auditPage(w http.ResponseWriter, r *http.Request, _ coordinator
 		p.fail(w, r, err)
 		return
 	}
+	v.Titles = titlesOf(v.Tenants)
 	logins, err := loginsOf(r, o)
 	if err != nil {
 		p.fail(w, r, err)
@@ -72,7 +75,7 @@ func (p *Portal) auditPage(w http.ResponseWriter, r *http.Request, _ coordinator
 		return
 	}
 	for _, e := range entries {
-		v.Entries = append(v.Entries, auditEntry{e, whoIs(e.Actor, logins)})
+		v.Entries = append(v.Entries, auditEntry{e, whoIs(e.Actor, logins), logins[e.Target]})
 	}
 	filter := filterOf(v.Query)
 	v.Export = template.URL(filter.Encode())
@@ -131,7 +134,7 @@ func (p *Portal) exportAudit(w http.ResponseWriter, r *http.Request, _ coordinat
 		p.fail(w, r, err)
 		return
 	}
-	out := newExport(w, format, p.cfg.Now())
+	out := newExport(w, format, logins, p.cfg.Now())
 	for {
 		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute)) // for each thousand
 		if err == nil {
@@ -154,29 +157,39 @@ func (p *Portal) exportAudit(w http.ResponseWriter, r *http.Request, _ coordinat
 
 // An export writes entries in one of two formats.
 type export struct {
-	w     http.ResponseWriter
-	csv   *csv.Writer // nil: JSON
-	comma bool
+	w      http.ResponseWriter
+	logins map[string]string // by users' ids
+	csv    *csv.Writer       // nil: JSON
+	comma  bool
 }
 
-func newExport(w http.ResponseWriter, format string, now time.Time) *export {
+// An exported entry has logins beside ids.
+type exported struct {
+	postern.AuditEntry
+	ActorLogin  string `json:"actor_login,omitempty"`
+	TargetLogin string `json:"target_login,omitempty"`
+}
+
+func newExport(w http.ResponseWriter, format string, logins map[string]string, now time.Time) *export {
 	h := w.Header()
 	h.Set("Content-Disposition", `attachment; filename="audit-`+now.UTC().Format("2006-01-02")+"."+format+`"`)
 	if format == "json" {
 		h.Set("Content-Type", "application/json")
-		return &export{w: w}
+		return &export{w: w, logins: logins}
 	}
 	h.Set("Content-Type", "text/csv; charset=utf-8")
-	e := &export{w: w, csv: csv.NewWriter(w)}
-	e.csv.Write([]string{"seq", "time", "actor", "action", "tenant", "target", "detail"}) // its error comes with the next
+	e := &export{w: w, logins: logins, csv: csv.NewWriter(w)}
+	e.csv.Write([]string{"seq", "time", "actor", "action", "tenant", "target", "detail", "actor_login", "target_login"}) // its error comes with the next
 	return e
 }
 
 func (x *export) add(entries []postern.AuditEntry) error {
-	for _, e := range entries {
+	for _, entry := range entries {
+		e := exported{entry, x.logins[strings.TrimPrefix(entry.Actor, "user:")], x.logins[entry.Target]}
 		if x.csv != nil {
 			x.csv.Write([]string{
 				strconv.FormatUint(e.Seq, 10), e.Time.Format(time.RFC3339), cell(e.Actor), cell(e.Action), cell(e.Tenant), cell(e.Target), cell(e.Detail),
+				cell(e.ActorLogin), cell(e.TargetLogin),
 			})
 			continue
 		}

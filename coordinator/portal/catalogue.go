@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"time"
 
 	"postern"
 	"postern/coordinator"
@@ -16,14 +17,21 @@ import (
 type mark struct {
 	Icon, Tone string
 	Word       string // what it is
-	Why        string // what it means, and what to do
+	Why        string // what it means, and what to do, for who operates a node
+	People     string // the same for who wants to open what is there; empty: nothing to say
 }
 
 var marks = map[string]mark{
-	postern.StateReady:   {"ui-online", "good", "Online", "The control channel is open, and the tunnel answered lately."},
-	postern.StateNoCtrl:  {"ui-info", "warn", "Limited", "The tunnel works. The node has lost its control channel, so nobody new can sign in there and changes do not reach it until that is back."},
-	postern.StateNoPath:  {"ui-warning", "warn", "Not reachable", "The node is connected, but nothing comes through its tunnel: UDP may be blocked on its network, or the gateway just restarted."},
-	postern.StateOffline: {"ui-offline", "off", "Offline", "The node has neither a control channel nor a tunnel: it is switched off, or has no Internet."},
+	postern.StateReady: {"ui-online", "good", "Online", "The control channel is open, and the tunnel answered lately.", ""},
+	postern.StateNoCtrl: {"ui-info", "warn", "Limited",
+		"The tunnel works. The node has lost its control channel, so nobody new can sign in there and changes do not reach it until that is back.",
+		"If you are signed in there already, it works. Signing in there has to wait until its machine reaches this portal again."},
+	postern.StateNoPath: {"ui-warning", "warn", "Not reachable",
+		"The node is connected, but nothing comes through its tunnel: UDP may be blocked on its network, or the gateway just restarted.",
+		"Its machine is switched on, but the way to it is interrupted. Mostly that passes within a minute; if it does not, tell whoever manages it."},
+	postern.StateOffline: {"ui-offline", "off", "Offline",
+		"The node has neither a control channel nor a tunnel: it is switched off, or has no Internet.",
+		"Its machine is switched off, or has no Internet. You can open it as soon as its node is back."},
 }
 
 // markOf returns the mark of state, one of postern.StateXxx.
@@ -42,7 +50,12 @@ type catalogue struct {
 	Favourites []favourite
 	Tenants    []tenantTiles
 	Tiles      int
-	Operates   bool
+	Admission  admission
+
+	// Of who sees no tile:
+	Operates  bool
+	Published bool   // something is, that they operate
+	User      string // id
 }
 
 // tenantTiles are the tiles of one tenant.
@@ -58,7 +71,8 @@ type tile struct {
 	Title     string
 	Mark      mark
 	Live      bool
-	URL       string // on the portal
+	Since     time.Time // that it is offline; zero: it is not, or never was anything else
+	URL       string    // on the portal
 	Favourite bool
 	Shown     []entry // the first few
 	More      []entry
@@ -93,6 +107,9 @@ func newTile(t coordinator.Tile) tile {
 	v := tile{
 		Tile: t, ID: t.Tenant + "--" + t.Name, Title: cmp.Or(t.Title, t.Name), Mark: markOf(t.State), Live: reachable(t.State),
 		URL: openURL(t.Tenant, t.Name, ""), Favourite: slices.Contains(t.Favourites, ""),
+	}
+	if t.State == postern.StateOffline {
+		v.Since = t.Seen // the time of day, while a control channel is open
 	}
 	if t.Title == "" && t.Name == postern.DefaultService {
 		v.Title = t.TenantTitle
@@ -136,12 +153,20 @@ func (p *Portal) viewCatalogue(r *http.Request, u coordinator.User, _ url.Values
 		return nil, err
 	}
 	c := newCatalogue(tiles)
+	c.Admission = p.admission(r, u.ID)
 	if c.Tiles == 0 {
 		o, err := p.c.Operator(r.Context(), u.ID)
 		if err != nil {
 			return nil, err
 		}
-		c.Operates = o != nil
+		if o == nil {
+			return c, nil
+		}
+		routes, err := o.Routes(r.Context(), "")
+		if err != nil {
+			return nil, err
+		}
+		c.Operates, c.Published, c.User = true, len(routes) > 0, u.ID
 	}
 	return c, nil
 }

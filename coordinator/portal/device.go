@@ -17,8 +17,8 @@ import (
 	"postern/coordinator"
 )
 
-// cliClient is the one client that is a program of a user's (RFC 8628).
-const cliClient = "postern-cli"
+// ProgramClient is the id of the one client that is a program of a user's (RFC 8628).
+const ProgramClient = "postern-cli"
 
 var deviceGrants = []oidc.GrantType{oidc.GrantTypeDeviceCode, oidc.GrantTypeRefreshToken}
 
@@ -27,7 +27,8 @@ const (
 	deviceLife     = 10 * time.Minute // for the user to come by
 	deviceInterval = 5 * time.Second  // between two questions of a program
 	maxDevices     = 1024             // that wait
-	sourceDevices  = 16               // of them, from one address
+	sourceDevices  = 16               // of them, from one source, see coordinator.SourceOf
+	maxAgent       = 200              // bytes of what a program says that it is
 )
 
 // Answers of a user.
@@ -72,15 +73,15 @@ func (s *devices) put(d device) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d.Begun, d.interval = s.now(), deviceInterval
-	source := 0
+	source, same := coordinator.SourceOf(d.Remote), 0
 	for _, other := range s.byUser {
 		if d.Begun.Sub(other.Begun) >= deviceLife {
 			s.drop(other)
-		} else if other.Remote == d.Remote {
-			source++
+		} else if coordinator.SourceOf(other.Remote) == source {
+			same++
 		}
 	}
-	if len(s.byUser) >= maxDevices || source >= sourceDevices || s.byUser[d.UserCode] != nil {
+	if len(s.byUser) >= maxDevices || same >= sourceDevices || s.byUser[d.UserCode] != nil {
 		return false
 	}
 	s.byUser[d.UserCode], s.byCode[d.hash] = &d, &d
@@ -163,8 +164,9 @@ func (v *provider) DeviceAuthorization(ctx context.Context, r *op.ClientRequest[
 	if err != nil {
 		return nil, v.fail(ctx, err)
 	}
+	agent := r.Header.Get("User-Agent")
 	d := device{
-		UserCode: userCode, Host: host, Agent: r.Header.Get("User-Agent"), Remote: a.remote, hash: sha256.Sum256([]byte(deviceCode)),
+		UserCode: userCode, Host: host, Agent: agent[:min(len(agent), maxAgent)], Remote: a.remote, hash: sha256.Sum256([]byte(deviceCode)),
 	}
 	if !v.devices.put(d) {
 		v.note(ctx, a, "token.refused", v.p.c.TenantAt(host), host, "too many programs wait to be let in")
@@ -209,6 +211,10 @@ func (v *provider) DeviceToken(ctx context.Context, r *op.ClientRequest[oidc.Dev
 	if err != nil {
 		return nil, v.fail(ctx, err)
 	}
+	origin, err := v.originOf(d.Host)
+	if err != nil {
+		return nil, err
+	}
 	secret, session, err := v.p.c.StartSession(ctx, coordinator.SignIn{
 		User: s.user.ID, Methods: d.by.Methods, Device: true, Agent: d.Agent, Remote: d.Remote,
 	})
@@ -219,38 +225,48 @@ func (v *provider) DeviceToken(ctx context.Context, r *op.ClientRequest[oidc.Dev
 		return nil, v.fail(ctx, err)
 	}
 	s.session = session
-	return v.letIn(ctx, s, d.Host, secret)
+	access, err := v.access(s, origin, d.Host)
+	if err != nil {
+		return nil, v.fail(ctx, err)
+	}
+	return v.letIn(ctx, s, access, d.Host, secret)
+}
+
+// originOf returns the origin of host, if people sign in there.
+func (v *provider) originOf(host string) (string, error) {
+	origin, ok := v.p.c.Client(host)
+	if !ok {
+		return "", oidc.ErrInvalidTarget().WithDescription("nobody signs in there any more")
+	}
+	return origin, nil
+}
+
+// access returns an access token for host, which has that origin.
+func (v *provider) access(s standing, origin, host string) (string, error) {
+	c := s.claims(origin).bare()
+	c.ClientID, c.Scope, c.ID = ProgramClient, "host:"+host, postern.NewID()
+	return v.sign(typeAccess, c, accessLife)
 }
 
 // letIn answers with an access token for host, and a refresh token that has the
 // session's secret in it.
-func (v *provider) letIn(ctx context.Context, s standing, host, secret string) (*op.Response, error) {
-	origin, ok := v.p.c.Client(host)
-	if !ok {
-		return nil, oidc.ErrInvalidTarget().WithDescription("nobody signs in there any more")
-	}
-	c := s.claims(origin).bare()
-	c.ClientID, c.Scope, c.ID = cliClient, "host:"+host, postern.NewID()
-	access, err := v.sign(typeAccess, c, accessLife)
-	if err != nil {
-		return nil, v.fail(ctx, err)
-	}
+func (v *provider) letIn(ctx context.Context, s standing, access, host, secret string) (*op.Response, error) {
 	left := s.session.Expires.Sub(v.p.cfg.Now())
 	refresh, err := v.sign(typeRefresh, claims{
-		Subject: s.user.ID, Audience: v.issuer, SID: s.session.ID, ClientID: cliClient, Host: host, Secret: secret,
+		Subject: s.user.ID, Audience: v.issuer, SID: s.session.ID, ClientID: ProgramClient, Host: host, Secret: secret,
 	}, left)
 	if err != nil {
 		return nil, v.fail(ctx, err)
 	}
 	return op.NewResponse(&oidc.AccessTokenResponse{
 		AccessToken: access, TokenType: oidc.BearerToken, ExpiresIn: uint64(accessLife / time.Second),
-		RefreshToken: refresh, Scope: oidc.SpaceDelimitedArray{c.Scope},
+		RefreshToken: refresh, Scope: oidc.SpaceDelimitedArray{"host:" + host},
 	}), nil
 }
 
 // RefreshToken implements op.Server. Each refresh token is good once (RFC 9700,
 // section 4.14.2): one that comes back has been stolen, by one of the two who had
-// it, and ends the session.
+// it, and ends the session. So all that can fail is done before it is used up.
 func (v *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.RefreshTokenRequest]) (*op.Response, error) {
 	a := askerOf(ctx)
 	refuse := func(host, why string) error {
@@ -264,12 +280,22 @@ func (v *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 	if asked := hostAsked(r.Form.Get("resource"), r.Data.Scopes); asked != "" && asked != c.Host {
 		return nil, oidc.ErrInvalidTarget().WithDescription("the user allowed another host")
 	}
-	if _, err := v.stand(ctx, c.SID, c.Host); gone(err) != "" {
-		return nil, refuse(c.Host, gone(err))
-	} else if err != nil {
+	s, err := v.stand(ctx, c.SID, c.Host)
+	if why := gone(err); why != "" {
+		return nil, refuse(c.Host, why)
+	}
+	if err != nil {
 		return nil, v.fail(ctx, err)
 	}
-	secret, session, _, err := v.p.c.RenewSession(ctx, c.Secret)
+	origin, err := v.originOf(c.Host)
+	if err != nil {
+		return nil, err
+	}
+	access, err := v.access(s, origin, c.Host)
+	if err != nil {
+		return nil, v.fail(ctx, err)
+	}
+	secret, _, _, err := v.p.c.RenewSession(ctx, c.Secret)
 	if errors.Is(err, coordinator.ErrNotFound) {
 		if err := v.p.c.EndSession(ctx, a.actor, c.Subject, c.SID); err != nil && problemIn(err) == nil {
 			return nil, v.fail(ctx, err)
@@ -279,11 +305,7 @@ func (v *provider) RefreshToken(ctx context.Context, r *op.ClientRequest[oidc.Re
 	if err != nil {
 		return nil, v.fail(ctx, err)
 	}
-	s, err := v.stand(ctx, session.ID, c.Host)
-	if err != nil {
-		return nil, refuse(c.Host, "what was granted was taken away")
-	}
-	return v.letIn(ctx, s, c.Host, secret)
+	return v.letIn(ctx, s, access, c.Host, secret)
 }
 
 // Revocation implements op.Server (RFC 7009): a program's user signs out with it.

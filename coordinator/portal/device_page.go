@@ -4,10 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
-	"time"
-
-	"golang.org/x/time/rate"
 
 	"postern"
 	"postern/coordinator"
@@ -64,6 +60,7 @@ func (v *provider) showDevice(w http.ResponseWriter, r *http.Request, u coordina
 // speak to, which u may open. Guesses are few: RFC 8628, section 5.1.
 func (v *provider) deviceOf(r *http.Request, u coordinator.User, typed string) (device, coordinator.Tile, *postern.Problem) {
 	if !v.guesses.allow(u.ID, v.p.cfg.Now()) {
+		v.noteDevice(r, u, "", "", "too many codes were tried")
 		return device{}, coordinator.Tile{}, postern.NewProblem(http.StatusTooManyRequests, postern.CodeTooMany,
 			"too many codes were tried in a short time", "wait a minute and try again")
 	}
@@ -109,27 +106,4 @@ func (v *provider) answerDevice(w http.ResponseWriter, r *http.Request, s coordi
 // noteDevice records that a program was not let in.
 func (v *provider) noteDevice(r *http.Request, u coordinator.User, tenant, target, why string) {
 	v.p.c.Note(r.Context(), coordinator.ActorUser(u.ID), "authorize.refused", tenant, target, fmt.Sprintf("%v: %s", remoteOf(r), why))
-}
-
-// guesses bounds how many codes each user tries.
-type guesses struct {
-	mu sync.Mutex
-	of map[string]*rate.Limiter
-}
-
-// maxGuessers is how many users' guesses are remembered; beyond it all start afresh.
-const maxGuessers = 8192
-
-func (g *guesses) allow(user string, now time.Time) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.of == nil || len(g.of) >= maxGuessers {
-		g.of = make(map[string]*rate.Limiter)
-	}
-	l := g.of[user]
-	if l == nil {
-		l = rate.NewLimiter(rate.Every(6*time.Second), 12)
-		g.of[user] = l
-	}
-	return l.AllowN(now, 1)
 }

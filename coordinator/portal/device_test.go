@@ -12,6 +12,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
+	"postern"
 	"postern/coordinator"
 )
 
@@ -156,6 +157,15 @@ func TestDeviceFlow(t *testing.T) {
 	d.wantLog("session.end", "user:"+d.ann.ID, device.ID)
 }
 
+// TestDeviceAgent: what a program says that it is stands nowhere that somebody reads.
+func TestDeviceAgent(t *testing.T) {
+	d := newSignIns(t)
+	ann, program := d.signedIn("ann"), d.program()
+	program.header.Set("User-Agent", "Your IT department. "+strings.Repeat("x", 8<<10))
+	g := program.beginDevice(acmeHost)
+	ann.get("/device?user_code="+g.UserCode).want(http.StatusOK, "An unknown program").wantNot("IT department", "xxx")
+}
+
 func TestDeviceRefused(t *testing.T) {
 	d := newSignIns(t)
 	ann, bob, program := d.signedIn("ann"), d.signedIn("bob"), d.program()
@@ -175,6 +185,8 @@ func TestDeviceRefused(t *testing.T) {
 	ann.post("/device", "user_code", g.UserCode, "answer", "deny").want(http.StatusOK, "not let in")
 	program.poll(g).wantError(400, "access_denied")
 	program.poll(g).wantError(400, "invalid_grant")
+	d.wantLog("token.refused", "access_denied")
+	d.wantLog("token.refused", "no such device_code")
 	d.wantLog("authorize.refused", "user:"+d.ann.ID, "acme", acmeHost, "by the user")
 	d.wantLog("authorize.refused", "user:"+d.bob.ID, "acme", acmeHost, "may not open")
 
@@ -189,6 +201,14 @@ func TestDeviceRefused(t *testing.T) {
 	d.clock.advance(10 * time.Minute)
 	ann.post("/device", "user_code", g.UserCode, "answer", "allow").want(http.StatusNotFound, "No program waits")
 	hasty().wantError(400, "expired_token")
+
+	entries, err := d.Local().Audit(t.Context(), coordinator.AuditQuery{Action: "token", Limit: 100})
+	must(t, err)
+	for _, e := range entries {
+		if strings.Contains(e.Detail, "pending") || strings.Contains(e.Detail, "slow_down") {
+			t.Errorf("who shall ask again is in the audit log: %s", e.Detail)
+		}
+	}
 
 	// Another site's page allows nothing.
 	g = program.beginDevice(acmeHost)
@@ -245,6 +265,33 @@ func TestRefreshTwice(t *testing.T) {
 	program.refresh(other.Refresh).wantError(400, "invalid_grant")
 }
 
+// A refresh token is used up by who gets something for it, and by nothing else.
+func TestRefreshFails(t *testing.T) {
+	d := newSignIns(t)
+	ann, program := d.signedIn("ann"), d.program()
+	got := d.let(ann, program, acmeHost)
+
+	d.acme.publish(postern.Service{Name: postern.DefaultService, Access: postern.Access{Who: postern.AccessPublic}})
+	program.refresh(got.Refresh).wantError(400, "invalid_target")
+	d.acme.publish(ledger)
+	got = program.refresh(got.Refresh).tokens()
+
+	// Whichever look at the disk fails, it is the disk's fault.
+	for failing := int64(1); ; failing++ {
+		d.disk.left.Store(failing)
+		a := program.refresh(got.Refresh)
+		if a.status == http.StatusOK {
+			if failing < 4 {
+				t.Errorf("the disk was looked at %d times only", failing-1)
+			}
+			break
+		}
+		a.wantError(500, "server_error")
+	}
+	d.disk.left.Store(0)
+	program.refresh(got.Refresh).wantError(400, "invalid_grant")
+}
+
 // Codes are not to be guessed, nor programs to wait without number.
 func TestDeviceLimits(t *testing.T) {
 	d := newSignIns(t)
@@ -257,6 +304,7 @@ func TestDeviceLimits(t *testing.T) {
 	}
 	ann.post("/device", "user_code", "BBBB-BBBB").want(http.StatusTooManyRequests)
 	d.wantLog("authorize.refused", "user:"+d.ann.ID, "no program waits")
+	d.wantLog("authorize.refused", "user:"+d.ann.ID, "too many codes were tried")
 	for range 16 {
 		program.beginDevice(acmeHost)
 	}

@@ -30,7 +30,7 @@ type external struct {
 	begun  *underWay[journey] // by state
 
 	mu    sync.Mutex
-	known map[string]discovered // by URL
+	known map[string]*discovered // by URL
 }
 
 // A journey is somebody who is at an issuer.
@@ -40,6 +40,8 @@ type journey struct {
 
 // A discovered is what an issuer says of itself, or why that is not known.
 type discovered struct {
+	done chan struct{} // closed once that is settled; the rest is for who saw it
+
 	provider *oidc.Provider
 	err      error
 	until    time.Time
@@ -67,7 +69,7 @@ func newExternal(cfg Config) *external {
 		client = new(*cfg.Client)
 	}
 	client.Transport = boundedTransport{client.Transport}
-	return &external{client: client, now: cfg.Now, begun: newUnderWay[journey](cfg.Now), known: make(map[string]discovered)}
+	return &external{client: client, now: cfg.Now, begun: newUnderWay[journey](cfg.Now), known: make(map[string]*discovered)}
 }
 
 // noRedirects: an issuer answers at the addresses that it gave.
@@ -92,31 +94,58 @@ func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // provider returns what the issuer at url says of itself, from at most an hour ago.
+// One caller asks the issuer, for all who want to know at that time, whether or not its
+// own browser goes away.
 func (x *external) provider(ctx context.Context, url string) (*oidc.Provider, error) {
-	x.mu.Lock()
-	held, ok := x.known[url]
-	x.mu.Unlock()
-	if ok && x.now().Before(held.until) {
+	held, mine := x.look(url)
+	if mine {
+		x.discover(ctx, url, held)
+	}
+	select {
+	case <-held.done:
 		return held.provider, held.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, x.client), url)
-	if ctx.Err() != nil {
-		return nil, ctx.Err() // the asker went away; that says nothing of the issuer
-	}
-	if err == nil {
-		err = checkEndpoints(provider.Endpoint())
-	}
-	held = discovered{provider, err, x.now().Add(discoveryLife)}
-	if err != nil {
-		held = discovered{nil, err, x.now().Add(discoveryRest)}
-	}
+}
+
+// look returns what is known of the issuer at url, or will be; mine says that the
+// caller is to find it out.
+func (x *external) look(url string) (held *discovered, mine bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if held = x.known[url]; held != nil {
+		select {
+		case <-held.done:
+			if x.now().Before(held.until) {
+				return held, false
+			}
+		default:
+			return held, false
+		}
+	}
 	if len(x.known) >= maxDiscovered {
 		clear(x.known)
 	}
+	held = &discovered{done: make(chan struct{})}
 	x.known[url] = held
-	return held.provider, held.err
+	return held, true
+}
+
+// discover asks the issuer at url what it says of itself.
+func (x *external) discover(ctx context.Context, url string, held *discovered) {
+	defer close(held.done)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issuerTimeout)
+	defer cancel()
+	life := discoveryLife
+	held.provider, held.err = oidc.NewProvider(oidc.ClientContext(ctx, x.client), url)
+	if held.err == nil {
+		held.err = checkEndpoints(held.provider.Endpoint())
+	}
+	if held.err != nil {
+		life = discoveryRest
+	}
+	held.until = x.now().Add(life)
 }
 
 // checkEndpoints reports whether people and secrets would be sent over plain HTTP.
@@ -187,13 +216,18 @@ func (p *Portal) signInExternal(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	if !p.c.AllowPost(remoteOf(r)) { // each fills a place, and may ask the issuer
+		p.noteStranger(r, "signin.refused", i.Name, "too many sign-ins were begun")
+		p.refuse(w, r, tooManySignIns())
+		return
+	}
 	client, _, ok := p.client(w, r, i)
 	if !ok {
 		return
 	}
 	j := journey{issuer: i.Name, verifier: oauth2.GenerateVerifier(), nonce: rand.Text(), next: next}
 	state := rand.Text()
-	p.external.begun.put(state, knowBrowser(w, r), j)
+	p.external.begun.put(state, knowBrowser(w, r), remoteOf(r), j)
 	http.Redirect(w, r, client.AuthCodeURL(state, oidc.Nonce(j.nonce), oauth2.S256ChallengeOption(j.verifier)), http.StatusSeeOther)
 }
 
@@ -229,6 +263,7 @@ func (p *Portal) signInCallback(w http.ResponseWriter, r *http.Request) {
 		p.refuseIssuer(w, r, i, err, answerProblem(i, err))
 		return
 	}
+	e.Remote = remoteOf(r)
 	u, err := p.c.SignInExternal(r.Context(), e)
 	if err == nil {
 		err = p.startSession(w, r, u.ID, byIssuer)

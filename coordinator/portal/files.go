@@ -6,6 +6,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"html/template"
 	"net/http"
 	"path"
@@ -88,16 +89,16 @@ func (f file) serve(w http.ResponseWriter, r *http.Request, version string) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.data))
 }
 
-// maxLogo bounds a logo, in bytes.
-const maxLogo = 1 << 20
+// MaxLogo bounds a logo, in bytes.
+const MaxLogo = 1 << 20
 
 // logoFile returns data as a file, or Postern's own logo.
 func logoFile(data []byte) (file, error) {
 	switch start := bytes.TrimSpace(data[:min(len(data), 1024)]); {
 	case len(data) == 0:
 		return staticFiles()["logo.svg"], nil
-	case len(data) > maxLogo:
-		return file{}, errors.New("the logo has more than 1 MiB")
+	case len(data) > MaxLogo:
+		return file{}, fmt.Errorf("the logo has more than %d bytes", MaxLogo)
 	case bytes.HasPrefix(data, []byte("\x89PNG\r\n\x1a\n")):
 		return newFile(data, "image/png"), nil
 	case bytes.HasPrefix(start, []byte("<")) && bytes.Contains(start, []byte("<svg")):

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"strings"
 
 	"postern"
+	"postern/coordinator"
 )
 
 // maxBody bounds a request's body, in bytes.
@@ -19,7 +19,7 @@ const maxBody = 64 << 10
 //
 // Chromium holds the redirects that follow a form to form-action, too: a form
 // must not lead to a node or an issuer, see goOn.
-const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
+const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; " +
 	"connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
 // permissionsPolicy switches off what no page of ours asks for.
@@ -53,6 +53,9 @@ func (p *Portal) guard(next http.Handler) http.Handler {
 func (p *Portal) limit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead && !p.c.AllowPost(remoteOf(r)) {
+			if p.floods.allow(coordinator.SourceOf(remoteOf(r)).String(), p.cfg.Now()) {
+				p.noteStranger(r, "request.refused", r.URL.Path, "too much was asked in a short time")
+			}
 			p.refuse(w, r, postern.NewProblem(http.StatusTooManyRequests, postern.CodeTooMany,
 				"too much was asked from your address in a short time", "wait a minute and try again"))
 			return
@@ -93,20 +96,3 @@ func remoteOf(r *http.Request) netip.Addr {
 
 // fromScript reports whether a script of our pages asks, and not the browser itself.
 func fromScript(r *http.Request) bool { return r.Header.Get("HX-Request") == "true" }
-
-// wantsHTML reports whether r comes from a browser's address bar, or from what
-// behaves alike: fetch() and API clients do not ask for HTML by name.
-func wantsHTML(r *http.Request) bool {
-	for _, accept := range r.Header["Accept"] {
-		for part := range strings.SplitSeq(accept, ",") {
-			mediaType, _, _ := strings.Cut(part, ";")
-			switch strings.ToLower(strings.TrimSpace(mediaType)) {
-			case "text/html", "application/xhtml+xml":
-				return true
-			case "application/json", "application/problem+json":
-				return false // asked for first
-			}
-		}
-	}
-	return false
-}

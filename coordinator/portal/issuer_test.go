@@ -171,6 +171,12 @@ func TestExternalSignIn(t *testing.T) {
 	if len(u.Grants) != 1 || u.Grants[0].Tenant != "acme" || u.Grants[0].Issuer != "acme" || u.Grants[0].Groups[0] != "accounting" {
 		t.Errorf("granted %+v", u.Grants)
 	}
+	// People see whose grant it is, and cannot make it theirs by the way.
+	d.operator("root")
+	page := d.signedIn("root").get("/admin/people/"+u.ID).want(200, "from Acme login", "Acme login decides about this", "comes back at their next sign-in", "Take away")
+	if strings.Contains(page.body, `value="acme"`) {
+		t.Error("the grant can be saved as a person's")
+	}
 	b.post("/account/password", "password", password).want(http.StatusForbidden, "Acme login decides about this account")
 	b.ask("/account/passkeys", nil, nil).wantProblem(http.StatusForbidden, postern.CodeForbidden)
 	if b.leave(i, "acme", "/"); i.found != 1 {
@@ -340,6 +346,20 @@ func TestExternalState(t *testing.T) {
 	t.Run("open redirect", func(t *testing.T) {
 		d.browser().get("/sign-in/with/acme?next=//evil.example").want(400, "leads to another site")
 	})
+}
+
+// TestExternalLimit: who begins to sign in with an issuer again and again is stopped.
+func TestExternalLimit(t *testing.T) {
+	i := newIssuer(t)
+	d := withIssuer(t, i)
+	b := d.browser()
+	for range 120 {
+		b.get("/sign-in/with/acme").want(http.StatusSeeOther)
+	}
+	b.get("/sign-in/with/acme").want(http.StatusTooManyRequests, "Too many sign-ins were begun")
+	d.wantLog("signin.refused", "acme", "too many sign-ins")
+	d.clock.advance(time.Second)
+	b.leave(i, "acme", "/")
 }
 
 func TestExternalClaims(t *testing.T) {

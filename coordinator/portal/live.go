@@ -25,6 +25,7 @@ var views = map[string]view{
 	"catalogue": (*Portal).viewCatalogue,
 	"open":      (*Portal).viewOpen,
 	"nodes":     (*Portal).viewNodes,
+	"routes":    (*Portal).viewRoutes,
 }
 
 // A live is a page's part that is kept up to date, and from where.
@@ -35,10 +36,19 @@ type live struct {
 
 // renderLive is render for the page called name, one of views.
 func (p *Portal) renderLive(w http.ResponseWriter, r *http.Request, status int, name string, u coordinator.User, q url.Values) {
-	html, err := p.renderView(r, name, u, q)
+	part, err := p.newLive(r, name, u, q)
 	if err != nil {
 		p.fail(w, r, err)
 		return
+	}
+	p.render(w, r, status, name, part)
+}
+
+// newLive returns the live part of the page called name, one of views.
+func (p *Portal) newLive(r *http.Request, name string, u coordinator.User, q url.Values) (live, error) {
+	html, err := p.renderView(r, name, u, q)
+	if err != nil {
+		return live{}, err
 	}
 	at := url.Values{}
 	for key, values := range q {
@@ -46,7 +56,7 @@ func (p *Portal) renderLive(w http.ResponseWriter, r *http.Request, status int, 
 	}
 	at.Set("view", name)
 	at.Set("seen", versionOf(html))
-	p.render(w, r, status, name, live{template.HTML(html), "/events?" + at.Encode()})
+	return live{template.HTML(html), "/events?" + at.Encode()}, nil
 }
 
 func (p *Portal) renderView(r *http.Request, name string, u coordinator.User, q url.Values) ([]byte, error) {

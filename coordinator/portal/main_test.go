@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,20 +41,20 @@ const (
 
 // A clock is everybody's time, moved by hand.
 type clock struct {
-	mu  sync.Mutex
-	off time.Duration
+	mu sync.Mutex
+	at time.Time
 }
 
 func (c *clock) now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.Now().Add(c.off)
+	return c.at
 }
 
 func (c *clock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.off += d
+	c.at = c.at.Add(d)
 }
 
 // A deployment is a coordinator that serves on loopback, with its portal.
@@ -62,23 +64,47 @@ type deployment struct {
 	addr  string
 	ca    []byte // of the private CA
 	clock *clock
+	disk  *disk
 	stop  func()
+}
+
+// A disk is a store that can be made to fail.
+type disk struct {
+	coordinator.Store
+	left atomic.Int64 // reads and writes until one fails; below 1: none will
+}
+
+var errDisk = errors.New("the disk failed")
+
+func (s *disk) View(ctx context.Context, fn func(coordinator.Tx) error) error {
+	if s.left.Add(-1) == 0 {
+		return errDisk
+	}
+	return s.Store.View(ctx, fn)
+}
+
+func (s *disk) Update(ctx context.Context, fn func(coordinator.Tx) error) error {
+	if s.left.Add(-1) == 0 {
+		return errDisk
+	}
+	return s.Store.Update(ctx, fn)
 }
 
 // deploy makes a deployment of what change, if not nil, makes of the portal's settings.
 func deploy(t *testing.T, change func(*portal.Config)) *deployment {
 	t.Helper()
-	d := &deployment{t: t, clock: &clock{}}
+	d := &deployment{t: t, clock: &clock{at: time.Now()}}
 	dir := t.TempDir()
 	store, err := sqlite.Open(t.Context(), filepath.Join(dir, "registry.db"))
 	must(t, err)
+	d.disk = &disk{Store: store}
 	authority, err := coordinator.OpenAuthority(filepath.Join(dir, "authority"), base, d.clock.now)
 	must(t, err)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	d.addr, d.ca = ln.Addr().String(), authority.CA()
 	d.Coordinator, err = coordinator.New(coordinator.Config{
-		Store: store, Authority: authority, Base: base, Port: 8443, Now: d.clock.now,
+		Store: d.disk, Authority: authority, Base: base, Port: 8443, Now: d.clock.now,
 	})
 	must(t, err)
 	cfg := portal.Config{Coordinator: d.Coordinator, Now: d.clock.now}
@@ -315,12 +341,22 @@ func (a *answer) want(status int, texts ...string) *answer {
 	if a.status != status {
 		a.t.Fatalf("%s: got status %d, want %d: %s", a.what, a.status, status, a.text())
 	}
+	a.wantChallenge()
 	for _, text := range texts {
 		if !strings.Contains(a.text(), text) {
 			a.t.Fatalf("%s: no %q in %s", a.what, text, a.text())
 		}
 	}
 	return a
+}
+
+// wantChallenge fails the test if a is a 401 that says nothing of how to sign in (RFC
+// 9110, section 11.6.1).
+func (a *answer) wantChallenge() {
+	a.t.Helper()
+	if got := a.header.Get("WWW-Authenticate") != ""; got != (a.status == http.StatusUnauthorized) {
+		a.t.Errorf("%s: status %d, WWW-Authenticate is %q", a.what, a.status, a.header.Get("WWW-Authenticate"))
+	}
 }
 
 func (a *answer) wantNot(texts ...string) *answer {

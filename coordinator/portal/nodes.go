@@ -13,6 +13,7 @@ type nodes struct {
 	All      bool // who looks operates the whole deployment
 	Nodes    []postern.NodeState
 	Gateways []postern.GatewayState
+	Titles   titles
 	Marks    []mark // all that a node can have
 }
 
@@ -21,7 +22,11 @@ func (p *Portal) viewNodes(r *http.Request, u coordinator.User, _ url.Values) (a
 	if err != nil {
 		return nil, err
 	}
-	v := nodes{All: o.All(), Marks: []mark{
+	tenants, err := o.Tenants(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	v := nodes{All: o.All(), Titles: titlesOf(tenants), Marks: []mark{
 		markOf(postern.StateReady), markOf(postern.StateNoPath), markOf(postern.StateNoCtrl), markOf(postern.StateOffline),
 	}}
 	if v.Nodes, err = o.Nodes(r.Context(), ""); err != nil {

@@ -42,7 +42,30 @@ func (p *Portal) open(w http.ResponseWriter, r *http.Request, _ coordinator.Sess
 		p.renderLive(w, r, http.StatusServiceUnavailable, "open", u, q)
 		return
 	}
+	if isHeld(r) && r.URL.Query().Get("anyway") == "" {
+		p.hold(w, r, t, name)
+		return
+	}
 	http.Redirect(w, r, p.doorOf(t, e.Path), http.StatusSeeOther)
+}
+
+// A held is what the page is made from of who would come to a gateway too soon.
+type held struct {
+	Title       string
+	URL, Anyway string // of another attempt
+}
+
+// hold answers with a page that tries again, as a browser that a gateway refuses shows
+// a page of its own that helps nobody.
+func (p *Portal) hold(w http.ResponseWriter, r *http.Request, t coordinator.Tile, entry string) {
+	q := url.Values{"anyway": {"1"}}
+	if entry != "" {
+		q.Set("entry", entry)
+	}
+	v := held{newTile(t).Title, openURL(t.Tenant, t.Name, entry), openURL(t.Tenant, t.Name, "") + "?" + q.Encode()}
+	w.Header().Set("Retry-After", "5")
+	w.Header().Set("Refresh", "5")
+	p.render(w, r, http.StatusServiceUnavailable, "held", v)
 }
 
 // find returns the tile of a service that u may open at this moment, and its entry

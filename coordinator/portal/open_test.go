@@ -169,6 +169,41 @@ func TestOffline(t *testing.T) {
 	s.until("not open to you any more")
 }
 
+// TestNotReachable: a machine whose control channel is open, and nothing else, is
+// neither switched off nor away since any time, and its pages stay as they are.
+func TestNotReachable(t *testing.T) {
+	d := deploy(t, nil)
+	acme := newCompany(d, "acme", "Acme AG", ledger)
+	acme.node.connect()
+	acme.wait(postern.StateNoPath)
+	d.member("ada", "acme", postern.TenantAdmin)
+	b := d.signedIn("ada")
+	for _, path := range []string{"/", "/open/acme/default", "/admin/nodes"} {
+		a := b.get(path)
+		a.want(a.status, "Not reachable").wantNot("since", "last open")
+		if path != "/admin/nodes" {
+			a.want(a.status, "switched on, but the way to it is interrupted").wantNot("switched off")
+		}
+		d.clock.advance(time.Minute)
+		if then := b.get(path); then.source() != a.source() {
+			t.Errorf("%s: another page a minute later: %s", path, then.text())
+		}
+	}
+}
+
+// TestLimited: the tunnel works and the control channel does not; members are told what
+// that means for them.
+func TestLimited(t *testing.T) {
+	d := deploy(t, nil)
+	acme := newCompany(d, "acme", "Acme AG", ledger)
+	acme.gateway.report(acme.node, d.clock.now())
+	acme.wait(postern.StateNoCtrl)
+	d.member("ada", "acme", postern.TenantMember)
+	b := d.signedIn("ada")
+	b.get("/").want(200, "Limited", "If you are signed in there already, it works").wantNot("control channel", "since")
+	b.get("/open/acme/default").want(http.StatusSeeOther)
+}
+
 func TestLiveCatalogue(t *testing.T) {
 	d := deploy(t, nil)
 	acme := newCompany(d, "acme", "Acme AG", ledger)

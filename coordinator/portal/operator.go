@@ -1,9 +1,9 @@
 package portal
 
 import (
+	"cmp"
 	"net/http"
 	"strings"
-	"unicode"
 
 	"postern"
 	"postern/coordinator"
@@ -29,6 +29,7 @@ func (p *Portal) operatorRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /admin/routes/{host}/remove", p.operates(p.removeRoute))
 
 	mux.HandleFunc("GET /admin/tokens", p.operates(p.tokensPage))
+	mux.HandleFunc("POST /admin/companies", p.operates(p.addCompany))
 	mux.HandleFunc("POST /admin/tokens", p.operates(p.createToken))
 	mux.HandleFunc("POST /admin/tokens/{id}/revoke", p.operates(p.revokeToken))
 
@@ -62,7 +63,33 @@ func (p *Portal) operator(r *http.Request, u coordinator.User) (*coordinator.Ope
 	return o, err
 }
 
-// names returns the names in s, between commas or spaces; nil if there are none.
-func names(s string) []string {
-	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
+// label returns what somebody typed for a name as the DNS label that they mean.
+func label(s string) string {
+	return strings.Join(strings.Fields(strings.ToLower(s)), "-")
 }
+
+// labels returns the labels in s, between commas; nil if there are none.
+func labels(s string) []string {
+	var all []string
+	for part := range strings.SplitSeq(s, ",") {
+		if l := label(part); l != "" {
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+// titles are what people call tenants, by name.
+type titles map[string]string
+
+func titlesOf(tenants []postern.Tenant) titles {
+	all := make(titles, len(tenants))
+	for _, t := range tenants {
+		all[t.Name] = t.Title
+	}
+	return all
+}
+
+// Of returns the title of the tenant called name, or the name of one that is there no
+// more.
+func (all titles) Of(name string) string { return cmp.Or(all[name], name) }

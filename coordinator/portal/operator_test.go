@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"postern"
 	"postern/coordinator"
@@ -21,7 +22,7 @@ func TestPeople(t *testing.T) {
 	b.post("/admin/people", "login", "not a login", "tenant", "acme").want(422, "Add somebody", "not a login")
 
 	// Add and invite in one; the link is shown once.
-	a := b.post("/admin/people", "login", "ada@acme.example", "name", "Ada", "tenant", "acme", "role", "member", "groups", "sales, accounting", "services", "").
+	a := b.post("/admin/people", "login", "ada@acme.example", "name", "Ada", "tenant", "acme", "role", "member", "groups", "Sales , Accounts  Payable,", "services", "").
 		want(200, "Invitation for Ada", "not shown again")
 	link := a.find(`id="invite-link" class="code" value="([^"]*)"`)
 	path, ok := strings.CutPrefix(link, d.PortalURL())
@@ -30,10 +31,10 @@ func TestPeople(t *testing.T) {
 	}
 	u, err := d.Local().User(t.Context(), "ada@acme.example")
 	must(t, err)
-	if g := u.Grants[0]; g.Tenant != "acme" || g.Role != "member" || fmt.Sprint(g.Groups) != "[accounting sales]" {
+	if g := u.Grants[0]; g.Tenant != "acme" || g.Role != "member" || fmt.Sprintf("%q", g.Groups) != `["accounts-payable" "sales"]` {
 		t.Errorf("granted %+v", g)
 	}
-	b.get("/admin/people").want(200, "Ada", "Invited", "acme: member", "not yet")
+	b.get("/admin/people").want(200, "Ada", "Invited", "Acme AG: member", "not yet")
 	d.browser().post(path, "password", password).wantTo("/")
 	b.get("/admin/people?tenant=acme").want(200, "Active").wantNot("root operator")
 
@@ -41,6 +42,7 @@ func TestPeople(t *testing.T) {
 	b.get(at).want(200, "Ada", "ada@acme.example", "acme", "May open")
 	b.post(at+"/grants", "tenant", "acme", "role", "admin").wantTo(at + "?done=granted")
 	b.get(at+"?done=granted").want(200, "The rights were changed")
+	b.post(at+"/grants", "tenant", "acme", "groups", "Büro").want(422, "büro")
 	b.post(at+"/grants", "tenant", "acme", "role", "emperor").want(422, "emperor", "May open")
 	ada := d.signedIn("ada@acme.example")
 	ada.get("/account").want(200)
@@ -50,7 +52,8 @@ func TestPeople(t *testing.T) {
 	b.post(at + "/enable").wantTo(at + "?done=enabled")
 	b.post(at + "/grants/acme/revoke").wantTo(at + "?done=revoked")
 	b.get(at).want(200, "Nothing yet", "Let them open a company")
-	b.post(at+"/invite").want(200, "Invitation for Ada", "Their earlier invitations are void")
+	b.post(at+"/invite").want(200, "Invitation for Ada", "Who accepts it signs in as them with something new").wantNot("void")
+	b.post(at+"/invite").want(200, "Invitation for Ada", "The link that they were sent before is void")
 	b.post(at + "/remove").wantTo("/admin/people?done=person")
 	b.get(at).want(404, "There is nothing here")
 	for _, action := range []string{"user.add", "user.invite", "user.grant", "user.revoke", "user.disable", "user.enable", "user.remove"} {
@@ -58,13 +61,46 @@ func TestPeople(t *testing.T) {
 	}
 }
 
+// TestInviteAgain: who was invited and is added to another company keeps the link that
+// they have, and a manager who may not invite them is told so on their page.
+func TestInviteAgain(t *testing.T) {
+	d := deploy(t, nil)
+	for _, name := range []string{"acme", "globex", "initech"} {
+		d.tenant(name, name)
+	}
+	d.operator("root")
+	ada := d.member("ada", "acme", postern.TenantAdmin)
+	_, err := d.Local().Grant(t.Context(), ada.ID, "globex", postern.GrantRequest{Role: postern.TenantAdmin})
+	must(t, err)
+	b := d.signedIn("ada")
+	first := b.post("/admin/people", "login", "eve", "tenant", "acme").want(200, "good until they have accepted it").wantNot("void").find(`/invite/([^"]*)"`)
+	eve, err := d.Local().User(t.Context(), "eve")
+	must(t, err)
+	at := "/admin/people/" + eve.ID
+	b.post("/admin/people", "login", "eve", "tenant", "globex").wantTo(at + "?done=waiting")
+	b.get(at+"?done=waiting").want(200, "its link is still good", "globex")
+	d.browser().get("/invite/"+first).want(200, "good until you have accepted it")
+
+	// Once it has expired there is another, but for who is of another company, too.
+	_, err = d.Local().Revoke(t.Context(), eve.ID, "globex")
+	must(t, err)
+	_, err = d.Local().Grant(t.Context(), eve.ID, "initech", postern.GrantRequest{})
+	must(t, err)
+	d.clock.advance(73 * time.Hour)
+	b = d.signedIn("ada")
+	b.post("/admin/people", "login", "eve", "tenant", "globex").want(403, "eve", "May open", "globex", "is for more than what you manage", "Ask who operates the deployment")
+	b.post(at+"/invite").want(403, "May open", "is for more than what you manage")
+	d.signedIn("root").post(at+"/invite").want(200, "Invitation for eve").wantNot("void", "something new")
+	b.post("/admin/people/nobody/invite").want(404)
+}
+
 // TestTenantManager: who manages a tenant sees that one and nothing of another.
 func TestTenantManager(t *testing.T) {
 	d := deploy(t, nil)
 	newCompany(d, "acme", "Acme AG", ledger)
 	globex := newCompany(d, "globex", "Globex", ledger)
-	d.member("ada", "acme", postern.TenantAdmin)
-	d.member("carl", "acme", postern.TenantMember)
+	ada := d.member("ada", "acme", postern.TenantAdmin)
+	carl := d.member("carl", "acme", postern.TenantMember)
 	gus := d.member("gus", "globex", postern.TenantOwner)
 	foreign, err := d.Local().CreateToken(t.Context(), postern.TokenRequest{Tenant: "globex"})
 	must(t, err)
@@ -79,7 +115,17 @@ func TestTenantManager(t *testing.T) {
 		}
 		a.wantNot("globex", "Globex", "gus", foreign.ID.String())
 	}
-	b.get("/admin/nodes").want(200, "office", "acme").wantNot("Gateways", "gw-acme")
+	b.get("/admin/nodes").want(200, "office", "Acme AG").wantNot("Gateways", "gw-acme")
+	// What they may do is offered, and what they may not is not.
+	_, err = d.Local().AddRoute(t.Context(), postern.RouteRequest{Host: "books.acme.example", Tenant: "acme"})
+	must(t, err)
+	b.get("/admin/routes").want(200, "books.acme.example", "Whoever operates the whole deployment").wantNot("Remove", "Add the route")
+	carls := "/admin/people/" + carl.ID
+	b.get(carls).want(200, "Disable the account").wantNot("Remove the person")
+	b.post(carls + "/disable").wantTo(carls + "?done=disabled")
+	b.get(carls).want(200, "Enable")
+	b.post(carls + "/enable").wantTo(carls + "?done=enabled")
+	b.get("/admin/people/"+ada.ID).want(200, "This is your own account").wantNot("Disable")
 	b.get("/admin/people").want(200, "carl").wantNot("Operates the whole deployment")
 	for _, path := range []string{
 		"/admin/people/" + gus.ID + "/invite", "/admin/people/" + gus.ID + "/disable", "/admin/people/" + gus.ID + "/remove",
@@ -96,13 +142,13 @@ func TestTenantManager(t *testing.T) {
 	b.post("/admin/people", "login", "eve", "operator", "1").want(404)
 	b.post("/admin/people", "login", "eve", "tenant", "acme").want(200, "Invitation for eve")
 
-	carl := d.signedIn("carl")
-	carl.get("/").want(200).wantNot("People")
+	member := d.signedIn("carl")
+	member.get("/").want(200).wantNot("People")
 	for _, path := range []string{"/admin/people", "/admin/nodes", "/admin/routes", "/admin/tokens", "/admin/audit", "/admin/audit/export?format=csv"} {
-		carl.get(path).want(403, "for those who manage a company")
+		member.get(path).want(403, "for those who manage a company")
 		d.browser().get(path).want(http.StatusSeeOther)
 	}
-	carl.post("/admin/tokens", "for", "acme", "uses", "1", "days", "1").want(403)
+	member.post("/admin/tokens", "for", "acme", "uses", "1", "days", "1").want(403)
 }
 
 func TestNodes(t *testing.T) {
@@ -126,8 +172,10 @@ func TestRoutes(t *testing.T) {
 	d.operator("root")
 	b := d.signedIn("root")
 	b.get("/admin/routes").want(200, "No route yet", "There is no company yet")
-	newCompany(d, "acme", "Acme AG", ledger)
-	b.get("/admin/routes").want(200, "acme.apps.test", "Offline", "acme / default")
+	acme := newCompany(d, "acme", "Acme AG", ledger)
+	s := b.follow(b.get("/admin/routes").want(200, "acme.apps.test", "Offline", "Acme AG / default").source())
+	acme.come()
+	s.until("Online")
 	b.post("/admin/routes", "host", "acme.apps.test", "tenant", "acme").want(422, "Give a service its own domain", "acme.apps.test")
 	b.post("/admin/routes", "host", "Books.Acme.Example", "tenant", "acme").wantTo("/admin/routes?done=route")
 	b.get("/admin/routes?done=route").want(200, "The route was added", "books.acme.example", "own domain")
@@ -159,6 +207,41 @@ func TestTokens(t *testing.T) {
 	d.wantLog("token.create", "acme")
 }
 
+// TestCompanies: who operates the whole deployment needs no command line for the first
+// company, and nobody else adds one.
+func TestCompanies(t *testing.T) {
+	d := deploy(t, nil)
+	d.operator("root")
+	b := d.signedIn("root")
+	a := b.get("/admin/tokens").want(200, "Add a company", "https://acme.apps.test").wantNot("A node of")
+	if strings.Index(a.body, "Add a company") > strings.Index(a.body, "Let a machine join") {
+		t.Error("a token comes before what it is for")
+	}
+	b.post("/admin/companies", "title", "Acme AG", "name", "ac_me").want(422, "Add a company", `"ac_me"`, "A gateway")
+	b.post("/admin/companies", "title", " Acme AG ", "name", "Acme Bern").wantTo("/admin/tokens?done=company")
+	b.get("/admin/tokens?done=company").want(200, "The company was added", "A node of Acme AG", "Add a company")
+	b.post("/admin/companies", "title", "Acme", "name", "acme-bern").want(409, "already", "Add a company")
+	d.wantLog("tenant.add", "user:", "acme-bern", "Acme AG")
+	d.member("ada", "acme-bern", postern.TenantOwner)
+	ada := d.signedIn("ada")
+	ada.get("/admin/tokens").want(200, "A node of Acme AG").wantNot("Add a company")
+	ada.post("/admin/companies", "title", "Globex", "name", "globex").want(404, "operates the whole deployment")
+}
+
+// TestNothingOpen: who operates everything and was granted nothing is told so.
+func TestNothingOpen(t *testing.T) {
+	d := deploy(t, nil)
+	u := d.operator("root")
+	b := d.signedIn("root")
+	b.get("/").want(200, "Nothing is published yet", "Make a join token")
+	newCompany(d, "acme", "Acme AG", ledger)
+	a := b.get("/").want(200, "Nothing is open to you yet", "You manage what is published here").wantNot("Nothing is published")
+	b.get(a.find(`<a class="button main" href="([^"]*)"`)).want(200, "root", "Let them open")
+	_, err := d.Local().Grant(t.Context(), u.ID, "acme", postern.GrantRequest{})
+	must(t, err)
+	b.get("/").want(200, "Ledger")
+}
+
 func TestAudit(t *testing.T) {
 	d := deploy(t, nil)
 	d.tenant("acme", "Acme AG")
@@ -173,10 +256,12 @@ func TestAudit(t *testing.T) {
 	b.get("/admin/audit?action=nothing.like.it").want(200, "Nothing in the log matches")
 	b.get("/admin/audit?tenant=acme&action=tenant").want(200, "tenant.add", "Acme AG").wantNot("=target-59")
 
+	b.get("/admin/audit?action=user.add").want(200, "root "+u.ID)
+
 	a := b.get(first.find(`href="(/admin/audit/export\?format=csv[^"]*)"`)).want(200)
 	rows, err := csv.NewReader(strings.NewReader(a.body)).ReadAll()
 	must(t, err)
-	if len(rows) != 61 || rows[1][5] != "'=target-00" || rows[60][5] != "'=target-59" || rows[1][3] != "test.it" {
+	if len(rows) != 61 || rows[1][5] != "'=target-00" || rows[60][5] != "'=target-59" || rows[1][3] != "test.it" || rows[0][7] != "actor_login" || rows[1][7] != "root" || rows[1][8] != "" {
 		t.Errorf("%d rows: %q", len(rows), rows)
 	}
 	if got := a.header.Get("Content-Disposition"); !strings.HasPrefix(got, `attachment; filename="audit-`) || !strings.HasSuffix(got, `.csv"`) {
@@ -188,6 +273,7 @@ func TestAudit(t *testing.T) {
 	if len(entries) != 60 || entries[0].Target != "=target-00" {
 		t.Errorf("%d entries: %+v", len(entries), entries)
 	}
+	b.get("/admin/audit/export?format=json&action=user.add").want(200, `"target":"`+u.ID, `"target_login":"root"`)
 	a = b.get("/admin/audit/export?format=json&action=nothing").want(200)
 	must(t, json.Unmarshal([]byte(a.body), &entries))
 	if len(entries) != 0 {

@@ -16,6 +16,7 @@ import (
 
 	"postern"
 	"postern/coordinator"
+	"postern/internal/accept"
 )
 
 // pages are the templates of whole pages, by name: templates/layout.html and
@@ -66,12 +67,16 @@ var functions = template.FuncMap{
 	"time":     timeElement,
 	"date":     dateElement,
 	"sentence": sentence,
+	"hint":     hintOf,
 	"initial":  initial,
 	"join":     func(all []string) string { return strings.Join(all, ", ") },
 	"plural":   plural,
 	"state":    markOf,
 	"agent":    agentName,
 	"roles":    func() []string { return postern.TenantRoles },
+
+	"minPassword": func() int { return coordinator.MinPassword },
+	"maxPassword": func() int { return coordinator.MaxPassword },
 
 	// Some parts take more than one value.
 	"here":         newLink,
@@ -149,14 +154,17 @@ var notices = map[string]string{
 	"everywhere": "You are signed out everywhere.",
 	"name":       "Your name was changed.",
 	"password":   "Your password was set. All your other sessions have ended.",
+	"sure":       "You confirmed that it is you. For five minutes you can change how you sign in.",
 	"passkey":    "The passkey was added. You can sign in with it from now on.",
 	"unkeyed":    "The passkey was removed.",
 	"session":    "The session has ended.",
 	"granted":    "The rights were changed. They are in force now.",
+	"waiting":    "The rights were changed. They have not accepted their invitation yet; its link is still good.",
 	"revoked":    "The rights were taken away.",
 	"disabled":   "The account is disabled. All its sessions have ended.",
 	"enabled":    "The account can sign in again.",
 	"person":     "The person was removed.",
+	"company":    "The company was added. Its first machine joins with a token.",
 	"node":       "The node was removed.",
 	"gateway":    "The gateway was removed.",
 	"route":      "The route was added.",
@@ -184,12 +192,29 @@ var headings = map[string]string{
 	postern.CodeTokenRevoked: "This link is good no longer",
 }
 
+// hints say what to do about a problem that says nothing of it itself, to people who
+// have a browser and nothing else.
+var hints = map[string]string{
+	postern.CodeInvalid:      "change it and try again",
+	postern.CodeUnauthorized: "sign in and try again",
+	postern.CodeForbidden:    "ask whoever manages it",
+	postern.CodeNotFound:     "it may have been removed a moment ago; load the page again, or begin at your start page",
+	postern.CodeTaken:        "choose another name",
+	postern.CodeTooMany:      "wait a minute and try again",
+	postern.CodeUnavailable:  "try again in a minute; if it goes on, tell whoever operates this portal",
+	postern.CodeInternal:     "try again in a minute; if it goes on, tell whoever operates this portal, whose log says why",
+}
+
+func hintOf(p *postern.Problem) string { return cmp.Or(p.Hint, hints[p.Code]) }
+
 // refuse answers with a page that says what is wrong and what to do, or, where
 // JSON is asked for, with problem itself.
 func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, problem *postern.Problem) {
 	if problem.Status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "60")
 	}
+	challenge(w, problem.Status)
+	problem = postern.NewProblem(problem.Status, problem.Code, problem.Detail, hintOf(problem))
 	c := complaint{problem, headings[problem.Code]}
 	if c.Heading == "" {
 		c.Heading = "That did not work"
@@ -199,13 +224,21 @@ func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, problem *postern
 		// In place of what the script wanted to change, the page's own line says it.
 		w.Header().Set("HX-Retarget", "#notice")
 		w.Header().Set("HX-Reswap", "innerHTML")
-		p.write(w, problem.Status, "problem", "complaint", c)
-	case wantsHTML(r):
+		p.write(w, problem.Status, "problem", "complaint", problem)
+	case accept.HTML(r):
 		p.render(w, r, problem.Status, "problem", c)
 	default:
 		w.Header().Set("Content-Type", "application/problem+json")
 		w.WriteHeader(problem.Status)
 		json.NewEncoder(w).Encode(problem) // the reader's trouble if it fails
+	}
+}
+
+// challenge sets what an answer with that status has to say of how to sign in (RFC 9110,
+// section 11.6.1: a MUST). Browsers do nothing of their own about this scheme.
+func challenge(w http.ResponseWriter, status int) {
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 }
 
@@ -287,7 +320,8 @@ func timeHTML(t time.Time, attribute string) template.HTML {
 	return template.HTML(fmt.Sprintf(`<time datetime="%s"%s>%s</time>`, t.Format(time.RFC3339), attribute, t.Format("2 Jan 2006, 15:04 UTC")))
 }
 
-// agentName returns a User-Agent header as people call it.
+// agentName returns a User-Agent header as people call it, in words of ours alone: a
+// stranger's would stand where somebody decides whether to let them in.
 func agentName(agent string) string {
 	name := firstOf(agent, []string{"Edg", "Edge", "OPR", "Opera", "Firefox", "Firefox", "FxiOS", "Firefox", "CriOS", "Chrome", "Chrome", "Chrome", "Safari", "Safari", "curl", "curl", "postern", "Postern"})
 	system := firstOf(agent, []string{"iPhone", "iPhone", "iPad", "iPad", "Android", "Android", "Windows", "Windows", "Mac OS", "macOS", "CrOS", "ChromeOS", "Linux", "Linux"})
@@ -296,10 +330,8 @@ func agentName(agent string) string {
 		return name + " on " + system
 	case name != "" || system != "":
 		return name + system
-	case agent == "":
-		return "An unknown browser"
 	}
-	return agent
+	return "An unknown program"
 }
 
 // firstOf returns the name behind the first mark in pairs that s has.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/go-webauthn/webauthn/protocol"
 	"github.com/go-webauthn/webauthn/webauthn"
@@ -29,7 +30,9 @@ type passkeys struct {
 // A ceremony is what somebody began who is about to use or make a passkey.
 type ceremony struct {
 	webauthn.SessionData
-	whose string // whom the new passkey is for: a user's id, or an invitation's secret; empty: sign in
+	// whom a new passkey is for: a user's id, or an invitation's secret; or what one
+	// that is there is used for: confirming and a user's id, or, if empty, to sign in
+	whose string
 }
 
 func newPasskeys(cfg Config) (passkeys, error) {
@@ -79,13 +82,19 @@ func keep(k *coordinator.Passkey, c *webauthn.Credential) error {
 	return err
 }
 
-func (p *Portal) signInPasskey(w http.ResponseWriter, r *http.Request) {
+// confirming is what precedes a user's id in a ceremony's whose.
+const confirming = "confirm "
+
+func (p *Portal) signInPasskey(w http.ResponseWriter, r *http.Request) { p.askPasskey(w, r, "") }
+
+// askPasskey asks r's browser for any passkey that is there.
+func (p *Portal) askPasskey(w http.ResponseWriter, r *http.Request, whose string) {
 	options, session, err := p.passkeys.BeginDiscoverableLogin()
 	if err != nil {
 		p.fail(w, r, err)
 		return
 	}
-	p.passkeys.begun.put(session.Challenge, knowBrowser(w, r), ceremony{SessionData: *session})
+	p.passkeys.begun.put(session.Challenge, knowBrowser(w, r), remoteOf(r), ceremony{*session, whose})
 	writeJSON(w, options.Response)
 }
 
@@ -94,26 +103,8 @@ func (p *Portal) signInPasskeyFinish(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	answer, err := protocol.ParseCredentialRequestResponseBody(r.Body)
-	if err != nil {
-		p.refusePasskey(w, r, err)
-		return
-	}
-	ceremony, ok := p.begun(w, r, answer.Response.CollectedClientData.Challenge, "")
+	u, ok := p.usedPasskey(w, r, "")
 	if !ok {
-		return
-	}
-	k, u, refused, err := p.usePasskey(r.Context(), ceremony.SessionData, answer)
-	if err != nil {
-		p.fail(w, r, err)
-		return
-	}
-	if refused != nil {
-		p.refusePasskey(w, r, refused)
-		return
-	}
-	if err := p.c.PutPasskey(r.Context(), coordinator.ActorUser(u.ID), k); err != nil {
-		p.fail(w, r, err)
 		return
 	}
 	if err := p.startSession(w, r, u.ID, byPasskey); err != nil {
@@ -121,6 +112,36 @@ func (p *Portal) signInPasskeyFinish(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, onward{next})
+}
+
+// usedPasskey returns whose passkey is in r's body, which was asked for whose; it
+// answers r if that is none.
+func (p *Portal) usedPasskey(w http.ResponseWriter, r *http.Request, whose string) (u coordinator.User, ok bool) {
+	answer, err := protocol.ParseCredentialRequestResponseBody(r.Body)
+	if err != nil {
+		p.refusePasskey(w, r, err)
+		return u, false
+	}
+	ceremony, ok := p.begun(w, r, answer.Response.CollectedClientData.Challenge, whose)
+	if !ok {
+		return u, false
+	}
+	k, u, refused, err := p.usePasskey(r.Context(), ceremony.SessionData, answer)
+	if id, ok := strings.CutPrefix(whose, confirming); ok && refused == nil && u.ID != id {
+		refused = errors.New("it is another's than who is signed in")
+	}
+	if err == nil && refused == nil {
+		err = p.c.PutPasskey(r.Context(), coordinator.ActorUser(u.ID), k)
+	}
+	switch {
+	case err != nil:
+		p.fail(w, r, err)
+	case refused != nil:
+		p.refusePasskey(w, r, refused)
+	default:
+		return u, true
+	}
+	return u, false
 }
 
 // An onward says where a script goes on.
@@ -202,7 +223,7 @@ func (p *Portal) beginPasskey(w http.ResponseWriter, r *http.Request, u coordina
 		p.fail(w, r, err)
 		return
 	}
-	p.passkeys.begun.put(session.Challenge, knowBrowser(w, r), ceremony{*session, whose})
+	p.passkeys.begun.put(session.Challenge, knowBrowser(w, r), remoteOf(r), ceremony{*session, whose})
 	writeJSON(w, options.Response)
 }
 
@@ -257,13 +278,20 @@ func (p *Portal) invitePasskeyFinish(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, onward{"/"})
 }
 
-func (p *Portal) addPasskey(w http.ResponseWriter, r *http.Request, _ coordinator.Session, u coordinator.User) {
-	if p.decides(w, r, u) {
+// addPasskey begins to add a passkey, for who confirmed that it is them: one who
+// finds a browser open cannot keep the account.
+func (p *Portal) addPasskey(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User) {
+	switch {
+	case !p.decides(w, r, u):
+	case !p.isSure(r, s):
+		p.refuse(w, r, unsure())
+	default:
 		p.beginPasskey(w, r, u, u.ID)
 	}
 }
 
-func (p *Portal) addPasskeyFinish(w http.ResponseWriter, r *http.Request, _ coordinator.Session, u coordinator.User) {
+// addPasskeyFinish ends what addPasskey alone begins.
+func (p *Portal) addPasskeyFinish(w http.ResponseWriter, r *http.Request, s coordinator.Session, u coordinator.User) {
 	if !p.decides(w, r, u) {
 		return
 	}
@@ -275,6 +303,7 @@ func (p *Portal) addPasskeyFinish(w http.ResponseWriter, r *http.Request, _ coor
 		p.fail(w, r, err)
 		return
 	}
+	p.useUp(r, s)
 	writeJSON(w, onward{"/account?done=passkey"})
 }
 

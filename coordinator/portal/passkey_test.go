@@ -16,12 +16,21 @@ func (b *browser) begin(path string) options {
 	return o
 }
 
-// addPasskey gives the user of b, who is signed in, a passkey.
+// addPasskey gives the user of b, who is signed in and sure, a passkey.
 func (b *browser) addPasskey() *authenticator {
 	b.t.Helper()
 	a := newAuthenticator(b.t, b.d)
 	b.ask("/account/passkeys/finish?title=my+laptop", a.create(b.begin("/account/passkeys")), nil).want(200, `/account?done=passkey`)
 	return a
+}
+
+// holder returns a browser in which a new user is signed in, and their passkey.
+func (d *deployment) holder(login string) (*browser, *authenticator) {
+	d.t.Helper()
+	b, a := d.browser(), newAuthenticator(d.t, d)
+	at := "/invite/" + d.invitation(d.user(login).ID) + "/passkey"
+	b.ask(at+"/finish", a.create(b.begin(at)), nil).want(200)
+	return b, a
 }
 
 func TestInviteWithPasskey(t *testing.T) {
@@ -84,8 +93,7 @@ func TestPasskeyRefusals(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			d := deploy(t, nil)
-			d.user("ada")
-			a := d.signedIn("ada").addPasskey()
+			_, a := d.holder("ada")
 			first := d.browser()
 			first.ask("/sign-in/passkey/finish", a.get(first.begin("/sign-in/passkey")), nil).want(200)
 			first.ask("/sign-in/passkey/finish", a.get(first.begin("/sign-in/passkey")), nil).want(200)
@@ -107,8 +115,7 @@ func TestPasskeyRefusals(t *testing.T) {
 // TestPasskeyReplay: an answer counts once, and in the browser that was asked.
 func TestPasskeyReplay(t *testing.T) {
 	d := deploy(t, nil)
-	d.user("ada")
-	a := d.signedIn("ada").addPasskey()
+	_, a := d.holder("ada")
 	b := d.browser()
 	answer := a.get(b.begin("/sign-in/passkey"))
 	other := d.browser()
@@ -128,13 +135,16 @@ func TestPasskeyReplay(t *testing.T) {
 // TestPasskeyPurpose: what was begun for one thing is good for no other.
 func TestPasskeyPurpose(t *testing.T) {
 	d := deploy(t, nil)
-	d.user("ada")
 	d.typist("bob")
 	u, err := d.Local().AddUser(t.Context(), postern.UserRequest{Login: "eve"})
 	must(t, err)
 	secret := d.invitation(u.ID)
-	b := d.signedIn("ada")
+	b, held := d.holder("ada")
 	a := newAuthenticator(t, d)
+	b.ask("/account/confirm/passkey/finish", held.get(b.begin("/sign-in/passkey")), nil).wantProblem(400, postern.CodeInvalid)
+	b.ask("/sign-in/passkey/finish", held.get(b.begin("/account/confirm/passkey")), nil).wantProblem(400, postern.CodeInvalid)
+	b.ask("/account/passkeys/finish", a.create(b.begin("/account/confirm/passkey")), nil).wantProblem(400, postern.CodeInvalid)
+	b.ask("/account/confirm/passkey/finish", held.get(b.begin("/account/confirm/passkey")), nil).want(200)
 	b.ask("/account/passkeys/finish", a.create(b.begin("/sign-in/passkey")), nil).wantProblem(400, postern.CodeInvalid)
 	b.ask("/invite/"+secret+"/passkey/finish", a.create(b.begin("/account/passkeys")), nil).wantProblem(400, postern.CodeInvalid)
 	b.ask("/account/passkeys/finish", a.create(b.begin("/invite/"+secret+"/passkey")), nil).wantProblem(400, postern.CodeInvalid)
@@ -149,8 +159,11 @@ func TestAccountPasskeys(t *testing.T) {
 	d.typist("ada")
 	d.user("bob")
 	b := d.signedIn("ada")
+	b.post("/account/confirm", "current", password).wantTo("/account?done=sure")
+	b.get("/account?done=sure").want(200, "You confirmed that it is you", "Add a passkey")
 	a := b.addPasskey()
 	b.get("/account").want(200, "my laptop", "Remove")
+	b.ask("/account/confirm/passkey/finish", a.get(b.begin("/account/confirm/passkey")), nil).want(200, "/account?done=sure")
 	if o := b.begin("/account/passkeys"); len(o.ExcludeCredentials) != 1 || o.ExcludeCredentials[0].ID != b64(a.id) {
 		t.Errorf("the passkey that is there could be made again: %+v", o.ExcludeCredentials)
 	}
@@ -161,6 +174,43 @@ func TestAccountPasskeys(t *testing.T) {
 	d.wantLog("passkey.remove", "my laptop")
 	other := d.browser()
 	other.ask("/sign-in/passkey/finish", a.get(other.begin("/sign-in/passkey")), nil).wantProblem(401, postern.CodeUnauthorized)
+}
+
+// TestUnsure: who finds a browser open cannot keep the account.
+func TestUnsure(t *testing.T) {
+	d := deploy(t, nil)
+	b, a := d.holder("ada")
+	eve, hers := d.holder("eve")
+	b.get("/account").want(200, "Confirm that it is you", "You have none").wantNot("Add a passkey", "New password")
+	refused := func(b *browser) {
+		t.Helper()
+		b.ask("/account/passkeys", nil, nil).wantProblem(403, postern.CodeForbidden)
+		b.post("/account/password", "password", password).want(403, "This takes that you confirm that it is you")
+	}
+	refused(b)
+	b.post("/account/confirm", "current", "").want(422, "The current password is wrong")
+	b.ask("/account/confirm/passkey/finish", hers.get(b.begin("/account/confirm/passkey")), nil).wantProblem(401, postern.CodeUnauthorized)
+	d.wantLog("signin.refused", "another's than who is signed in")
+	refused(b)
+	confirm := func() {
+		t.Helper()
+		b.ask("/account/confirm/passkey/finish", a.get(b.begin("/account/confirm/passkey")), nil).want(200, "/account?done=sure")
+	}
+	confirm()
+	refused(eve)
+	other := d.signedIn("ada")
+	refused(other) // by the same user, but in another session
+	d.clock.advance(6 * time.Minute)
+	refused(b)
+	confirm()
+	b.addPasskey()
+	refused(b) // once
+	confirm()
+	b.post("/account/password", "password", password).wantTo("/account?done=password")
+	b.ask("/account/passkeys", nil, nil).wantProblem(403, postern.CodeForbidden)
+	b.get("/account").want(200, "Change the password", "Confirm with the password", "Confirm with a passkey")
+	d.user("carl")
+	d.signedIn("carl").get("/account").want(200, "Ask whoever manages your account for a new invitation link")
 }
 
 // TestLastPasskey: nobody locks themselves out.

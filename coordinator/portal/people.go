@@ -7,12 +7,14 @@ import (
 
 	"postern"
 	"postern/coordinator"
+	"postern/internal/accept"
 )
 
 // A people is what the page of all people is made from.
 type people struct {
 	All     bool // who looks operates the whole deployment
 	Tenants []postern.Tenant
+	Titles  titles
 	Tenant  string // only its people are shown; empty: all
 	Users   []postern.UserState
 	Form    personForm
@@ -36,6 +38,7 @@ func (p *Portal) showPeople(w http.ResponseWriter, r *http.Request, o *coordinat
 		p.fail(w, r, err)
 		return
 	}
+	v.Titles = titlesOf(v.Tenants)
 	if v.Users, err = o.Users(r.Context(), v.Tenant); err != nil {
 		p.fail(w, r, err)
 		return
@@ -51,7 +54,7 @@ func (p *Portal) showPeople(w http.ResponseWriter, r *http.Request, o *coordinat
 	p.render(w, r, status, "people", v)
 }
 
-func (p *Portal) addPerson(w http.ResponseWriter, r *http.Request, _ coordinator.User, o *coordinator.Operator) {
+func (p *Portal) addPerson(w http.ResponseWriter, r *http.Request, me coordinator.User, o *coordinator.Operator) {
 	f := personForm{
 		Login: r.PostFormValue("login"), Name: r.PostFormValue("name"), Tenant: r.PostFormValue("tenant"),
 		Role: r.PostFormValue("role"), Groups: r.PostFormValue("groups"), Services: r.PostFormValue("services"),
@@ -63,7 +66,7 @@ func (p *Portal) addPerson(w http.ResponseWriter, r *http.Request, _ coordinator
 	if f.Tenant == "" {
 		u, err = o.AddUser(r.Context(), req)
 	} else {
-		u, err = o.AddMember(r.Context(), f.Tenant, req, postern.GrantRequest{Role: f.Role, Groups: names(f.Groups), Services: names(f.Services)})
+		u, err = o.AddMember(r.Context(), f.Tenant, req, postern.GrantRequest{Role: f.Role, Groups: labels(f.Groups), Services: labels(f.Services)})
 	}
 	if err != nil {
 		if problem := problemIn(err); problem != nil {
@@ -73,30 +76,35 @@ func (p *Portal) addPerson(w http.ResponseWriter, r *http.Request, _ coordinator
 		p.fail(w, r, err)
 		return
 	}
-	if u.State != postern.UserInvited {
-		p.done(w, r, "/admin/people/"+u.ID, "granted") // they can sign in already
-		return
+	r.SetPathValue("id", u.ID) // it is about them from here on
+	switch {
+	case u.State != postern.UserInvited: // they can sign in already
+		p.done(w, r, "/admin/people/"+u.ID, "granted")
+	case !u.Invited.IsZero(): // another invitation would make void what they hold
+		p.done(w, r, "/admin/people/"+u.ID, "waiting")
+	default:
+		p.invitePerson(w, r, me, o)
 	}
-	p.invite(w, r, o, u.ID)
 }
 
 // An invited is what the page is made from that shows an invitation's link, once.
 type invited struct {
 	postern.Invite
-	New bool // the person was made just now
+	Void bool // an earlier link, by this one
 }
 
-func (p *Portal) invite(w http.ResponseWriter, r *http.Request, o *coordinator.Operator, id string) {
-	i, err := o.InviteUser(r.Context(), id)
+func (p *Portal) invitePerson(w http.ResponseWriter, r *http.Request, me coordinator.User, o *coordinator.Operator) {
+	id := r.PathValue("id")
+	before, err := o.User(r.Context(), id)
+	var i postern.Invite
+	if err == nil {
+		i, err = o.InviteUser(r.Context(), id)
+	}
 	if err != nil {
-		p.fail(w, r, err)
+		p.settlePerson(w, r, me, o, "", err)
 		return
 	}
-	p.render(w, r, http.StatusOK, "invited", invited{i, i.User.SignedIn.IsZero()})
-}
-
-func (p *Portal) invitePerson(w http.ResponseWriter, r *http.Request, _ coordinator.User, o *coordinator.Operator) {
-	p.invite(w, r, o, r.PathValue("id"))
+	p.render(w, r, http.StatusOK, "invited", invited{i, !before.Invited.IsZero()})
 }
 
 // A person is what a person's page is made from.
@@ -104,8 +112,16 @@ type person struct {
 	postern.UserState
 	All     bool             // who looks operates the whole deployment
 	Self    bool             // who looks is the one
+	May     []personGrant    // the grants
 	Others  []postern.Tenant // without a grant
 	Problem *postern.Problem
+}
+
+// A personGrant is a grant as its person's page shows it.
+type personGrant struct {
+	postern.UserGrant
+	Title string // the tenant's
+	By    string // title of the issuer that decides about it; empty: people do
 }
 
 func (p *Portal) personPage(w http.ResponseWriter, r *http.Request, me coordinator.User, o *coordinator.Operator) {
@@ -124,6 +140,20 @@ func (p *Portal) showPerson(w http.ResponseWriter, r *http.Request, me coordinat
 		p.fail(w, r, err)
 		return
 	}
+	issuers, err := p.c.Issuers(r.Context())
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	for _, g := range u.Grants {
+		may := personGrant{UserGrant: g, Title: titlesOf(tenants).Of(g.Tenant), By: g.Issuer}
+		for _, i := range issuers {
+			if i.Name == g.Issuer {
+				may.By = i.Title
+			}
+		}
+		v.May = append(v.May, may)
+	}
 	for _, t := range tenants {
 		if !slices.ContainsFunc(u.Grants, func(g postern.UserGrant) bool { return g.Tenant == t.Name }) {
 			v.Others = append(v.Others, t)
@@ -141,7 +171,7 @@ func (p *Portal) settlePerson(w http.ResponseWriter, r *http.Request, me coordin
 	switch problem := problemIn(err); {
 	case err == nil:
 		p.done(w, r, "/admin/people/"+r.PathValue("id"), what)
-	case problem != nil && problem.Code != postern.CodeNotFound && wantsHTML(r):
+	case problem != nil && problem.Code != postern.CodeNotFound && accept.HTML(r):
 		p.showPerson(w, r, me, o, problem)
 	default:
 		p.fail(w, r, err)
@@ -168,7 +198,7 @@ func (p *Portal) removePerson(w http.ResponseWriter, r *http.Request, me coordin
 
 func (p *Portal) grant(w http.ResponseWriter, r *http.Request, me coordinator.User, o *coordinator.Operator) {
 	_, err := o.Grant(r.Context(), r.PathValue("id"), r.PostFormValue("tenant"), postern.GrantRequest{
-		Role: r.PostFormValue("role"), Groups: names(r.PostFormValue("groups")), Services: names(r.PostFormValue("services")),
+		Role: r.PostFormValue("role"), Groups: labels(r.PostFormValue("groups")), Services: labels(r.PostFormValue("services")),
 	})
 	p.settlePerson(w, r, me, o, "granted", err)
 }

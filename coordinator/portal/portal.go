@@ -14,6 +14,7 @@ import (
 
 	"postern"
 	"postern/coordinator"
+	"postern/internal/accept"
 )
 
 // A Config is what a Portal is made from. Coordinator is required.
@@ -39,6 +40,8 @@ type Portal struct {
 	external *external
 	streams  *streams
 	provider *provider
+	floods   *rates              // of what the audit log has of sources that ask too much
+	sure     *underWay[struct{}] // sessions whose users confirmed that it is them, by id
 }
 
 // New returns a portal. It starts nothing.
@@ -52,7 +55,7 @@ func New(cfg Config) (*Portal, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Portal{cfg: cfg, c: cfg.Coordinator, log: cfg.Logger, streams: newStreams()}
+	p := &Portal{cfg: cfg, c: cfg.Coordinator, log: cfg.Logger, streams: newStreams(), floods: newRates(time.Minute, 1), sure: newUnderWay[struct{}](cfg.Now)}
 	var err error
 	if p.logo, err = logoFile(cfg.Logo); err != nil {
 		return nil, fmt.Errorf("portal: %w", err)
@@ -104,6 +107,9 @@ func (p *Portal) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /account", p.signedIn(p.accountPage))
 	mux.HandleFunc("POST /account/name", p.signedIn(p.setName))
 	mux.HandleFunc("POST /account/password", p.signedIn(p.setPassword))
+	mux.HandleFunc("POST /account/confirm", p.signedIn(p.confirmPassword))
+	mux.HandleFunc("POST /account/confirm/passkey", p.signedIn(p.confirmPasskey))
+	mux.HandleFunc("POST /account/confirm/passkey/finish", p.signedIn(p.confirmPasskeyFinish))
 	mux.HandleFunc("POST /account/passkeys", p.signedIn(p.addPasskey))
 	mux.HandleFunc("POST /account/passkeys/finish", p.signedIn(p.addPasskeyFinish))
 	mux.HandleFunc("POST /account/passkeys/{id}/remove", p.signedIn(p.removePasskey))
@@ -123,6 +129,7 @@ type visit struct {
 	session coordinator.Session
 	user    coordinator.User
 	ok      bool
+	held    bool // where they are was not let through in time
 }
 
 type visitKey struct{}
@@ -172,7 +179,7 @@ func (p *Portal) signedIn(next signedInHandler) http.HandlerFunc {
 		case ok:
 			p.admit(r, u.ID)
 			next(w, r, s, u)
-		case r.Method == http.MethodGet && wantsHTML(r) && !fromScript(r):
+		case r.Method == http.MethodGet && accept.HTML(r) && !fromScript(r):
 			p.signIn(w, r, r.URL.RequestURI())
 		case fromScript(r):
 			w.Header().Set("HX-Redirect", "/sign-in")

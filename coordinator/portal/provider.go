@@ -1,13 +1,16 @@
 package portal
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/zitadel/oidc/v3/pkg/oidc"
@@ -42,7 +45,7 @@ type provider struct {
 	requests *underWay[authRequest] // whose users sign in
 	codes    *codes
 	devices  *devices
-	guesses  guesses      // at user codes
+	guesses  *rates       // at user codes, by user
 	server   http.Handler // op's
 }
 
@@ -63,6 +66,7 @@ func newProvider(p *Portal) *provider {
 	v := &provider{
 		p: p, issuer: p.c.PortalURL(), key: p.c.SignInKey(), requests: newUnderWay[authRequest](p.cfg.Now),
 		codes: newCodes(p.cfg.Now), devices: newDevices(p.cfg.Now),
+		guesses: newRates(6*time.Second, 12),
 	}
 	v.server = op.RegisterServer(v, op.Endpoints{
 		Token:               op.NewEndpoint(pathToken),
@@ -81,7 +85,9 @@ func (v *provider) routes(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+pathUserCode, v.p.signedIn(v.answerDevice))
 	mux.Handle("GET "+pathDiscovery, v.server)
 	mux.Handle("GET "+pathKeys, v.server)
-	mux.Handle("GET "+pathUserInfo, v.server)
+	mux.HandleFunc("GET "+pathUserInfo, func(w http.ResponseWriter, r *http.Request) {
+		v.server.ServeHTTP(&replies{ResponseWriter: w, challenge: `Bearer error="invalid_token"`}, r) // RFC 6750, section 3
+	})
 	for _, path := range []string{pathToken, pathDevice, pathRevoke} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) { v.program(w, r, nil, false) })
 	}
@@ -100,6 +106,7 @@ type asker struct {
 	hosts  []string // that it serves then
 	actor  string
 	remote netip.Addr
+	noted  *bool // that it was refused
 }
 
 type askerKey struct{}
@@ -111,7 +118,7 @@ func askerOf(ctx context.Context) asker {
 
 // program lets op's server answer a form that a program sent.
 func (v *provider) program(w http.ResponseWriter, r *http.Request, hosts []string, node bool) {
-	a := asker{node: node, hosts: hosts, actor: coordinator.Asker(r.Context()), remote: remoteOf(r)}
+	a := asker{node: node, hosts: hosts, actor: coordinator.Asker(r.Context()), remote: remoteOf(r), noted: new(bool)}
 	// RFC 6749, section 5.1: MUST, for what has a token in it.
 	w.Header().Set("Cache-Control", "no-store")
 	if err := checkForm(r); err != nil {
@@ -119,7 +126,50 @@ func (v *provider) program(w http.ResponseWriter, r *http.Request, hosts []strin
 		op.WriteError(w, r, oidc.ErrInvalidRequest().WithDescription("%s", err), nil)
 		return
 	}
-	v.server.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), askerKey{}, a)))
+	reply := &replies{ResponseWriter: w, challenge: "Bearer"}
+	if _, _, ok := r.BasicAuth(); ok {
+		reply.challenge = `Basic realm="postern"` // RFC 6749, section 5.2: a MUST
+	}
+	v.server.ServeHTTP(reply, r.WithContext(context.WithValue(r.Context(), askerKey{}, a)))
+	if why := reply.refusal(); why != "" && !*a.noted {
+		v.note(r.Context(), a, "token.refused", "", r.PostForm.Get("client_id"), why)
+	}
+}
+
+// replies passes on what op's server answers, which tells nobody of the requests that
+// it refuses itself.
+type replies struct {
+	http.ResponseWriter
+	challenge string // of who is not known
+	status    int
+	body      bytes.Buffer // of a refusal
+}
+
+func (w *replies) WriteHeader(status int) {
+	w.status = status
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", w.challenge) // RFC 9110, section 11.6.1: a MUST
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *replies) Write(b []byte) (int, error) {
+	if w.status >= http.StatusBadRequest {
+		w.body.Write(b)
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// refusal says why a program was refused, "" if it was not, or shall only ask again.
+func (w *replies) refusal() string {
+	var e oidc.Error
+	if w.status < http.StatusBadRequest || w.status >= http.StatusInternalServerError || json.Unmarshal(w.body.Bytes(), &e) != nil {
+		return ""
+	}
+	if e.ErrorType == oidc.AuthorizationPending || e.ErrorType == oidc.SlowDown {
+		return "" // RFC 8628, section 3.5
+	}
+	return fmt.Sprintf("%s: %s", e.ErrorType, e.Description)
 }
 
 // checkForm parses r's body, and reports what is not as it is to be (RFC 6749,
@@ -147,6 +197,9 @@ func checkOnce(q url.Values) error {
 
 // note records what became of what a program asked for.
 func (v *provider) note(ctx context.Context, a asker, action, tenant, target, why string) {
+	if a.noted != nil {
+		*a.noted = true
+	}
 	v.p.c.Note(context.WithoutCancel(ctx), a.actor, action, tenant, target, fmt.Sprintf("%v: %s", a.remote, why))
 }
 
@@ -222,7 +275,7 @@ func (v *provider) VerifyClient(ctx context.Context, r *op.Request[op.ClientCred
 		why = "nobody signs in at that host"
 	case a.node:
 		why = "that host does not lead to this node"
-	case c.id == cliClient:
+	case c.id == ProgramClient:
 		c.grants = deviceGrants
 		return c, nil
 	default:

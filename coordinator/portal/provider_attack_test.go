@@ -102,6 +102,9 @@ func TestAuthorizeAttacks(t *testing.T) {
 				}
 				return
 			}
+			if strings.Contains(a.text(), "evil.example") {
+				t.Errorf("the page says a stranger's words: %s", a.text())
+			}
 			if a.status != tt.status || a.header.Get("Location") != "" || !strings.Contains(a.header.Get("Content-Type"), "text/html") {
 				t.Errorf("got status %d to %q, want a page with %d", a.status, a.header.Get("Location"), tt.status)
 			}
@@ -156,7 +159,7 @@ func TestContinueAttacks(t *testing.T) {
 		ann.get("/continue"+id).want(http.StatusBadRequest, "not begun in this browser")
 	}
 	own := begin(mallory)
-	mallory.get(own[:len(own)-1] + "A").want(http.StatusBadRequest)
+	mallory.get(own[:len(own)-1] + "0").want(http.StatusBadRequest) // no letter of rand.Text
 	mallory.post("/sign-in", "login", "ann", "password", password).want(http.StatusSeeOther)
 	mallory.get(own).back(acmeHost)
 	mallory.get(own).want(http.StatusBadRequest)

@@ -146,7 +146,7 @@ func (v *provider) authorize(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		v.noteRefused(r, req, err)
 		v.p.refuse(w, r, postern.NewProblem(http.StatusBadRequest, postern.CodeInvalid,
-			err.Error(), "the link may be old or mistyped; begin at your start page"))
+			"this sign-in was asked for in a way that leads nowhere", "the link may be old or mistyped; begin at your start page"))
 	default:
 		v.decide(w, r, req)
 	}
@@ -180,11 +180,10 @@ func (v *provider) decide(w http.ResponseWriter, r *http.Request, req authReques
 		v.refuseAtClient(w, r, req, refusal("login_required", "nobody is signed in"))
 	case !v.p.c.AllowPost(remoteOf(r)):
 		v.noteRefused(r, req, errors.New("too many sign-ins"))
-		v.p.refuse(w, r, postern.NewProblem(http.StatusTooManyRequests, postern.CodeTooMany,
-			"too many sign-ins were begun from your address in a short time", "wait a minute and try again"))
+		v.p.refuse(w, r, tooManySignIns())
 	default:
 		id := rand.Text()
-		v.requests.put(id, knowBrowser(w, r), req)
+		v.requests.put(id, knowBrowser(w, r), remoteOf(r), req)
 		next := signInURL(pathContinue + "?id=" + id)
 		if again {
 			next += "&again=1"

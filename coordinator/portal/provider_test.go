@@ -110,6 +110,7 @@ func (a *answer) wantError(status int, code string) {
 	if a.header.Get("Cache-Control") != "no-store" {
 		a.t.Errorf("%s: Cache-Control is %q", a.what, a.header.Get("Cache-Control"))
 	}
+	a.wantChallenge()
 }
 
 // signIns is a deployment with two companies, each with a node and a person.
@@ -347,31 +348,50 @@ func TestTokenEndpoint(t *testing.T) {
 		fields []string
 		status int
 		code   string
+		log    string
 	}{
-		{"nothing", nil, 400, "invalid_request"},
-		{"password", []string{"grant_type", "password", "username", "ann", "password", password, "client_id", "postern-cli"}, 400, "unsupported_grant_type"},
-		{"client credentials", []string{"grant_type", "client_credentials", "client_id", "postern-cli"}, 400, "unauthorized_client"},
-		{"token exchange", []string{"grant_type", "urn:ietf:params:oauth:grant-type:token-exchange", "client_id", "postern-cli", "subject_token", "x", "subject_token_type", "urn:ietf:params:oauth:token-type:access_token"}, 400, "unauthorized_client"},
-		{"JWT bearer", []string{"grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion", "x"}, 400, "unsupported_grant_type"},
-		{"a host's code", []string{"grant_type", "authorization_code", "client_id", acmeHost, "code", code, "redirect_uri", callback(acmeHost)}, 401, "invalid_client"},
-		{"a host's code by a program", []string{"grant_type", "authorization_code", "client_id", "postern-cli", "code", code, "redirect_uri", callback(acmeHost)}, 400, "unauthorized_client"},
-		{"a secret", []string{"grant_type", "refresh_token", "client_id", "postern-cli", "client_secret", "x", "refresh_token", "x"}, 401, "invalid_client"},
-		{"another client", []string{"grant_type", "refresh_token", "client_id", "nobody", "refresh_token", "x"}, 401, "invalid_client"},
-		{"a parameter twice", []string{"grant_type", "refresh_token", "client_id", "postern-cli", "client_id", "other", "refresh_token", "x"}, 400, "invalid_request"},
-		{"nonsense", []string{"grant_type", "refresh_token", "client_id", "postern-cli", "refresh_token", "x"}, 400, "invalid_grant"},
+		{"nothing", nil, 400, "invalid_request", "grant_type missing"},
+		{"password", []string{"grant_type", "password", "username", "ann", "password", password, "client_id", "postern-cli"}, 400, "unsupported_grant_type", "unsupported_grant_type"},
+		{"client credentials", []string{"grant_type", "client_credentials", "client_id", "postern-cli"}, 400, "unauthorized_client", "unauthorized_client"},
+		{"token exchange", []string{"grant_type", "urn:ietf:params:oauth:grant-type:token-exchange", "client_id", "postern-cli", "subject_token", "x", "subject_token_type", "urn:ietf:params:oauth:token-type:access_token"}, 400, "unauthorized_client", "unauthorized_client"},
+		{"JWT bearer", []string{"grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion", "x"}, 400, "unsupported_grant_type", "unsupported_grant_type"},
+		{"a host's code", []string{"grant_type", "authorization_code", "client_id", acmeHost, "code", code, "redirect_uri", callback(acmeHost)}, 401, "invalid_client", "no such client"},
+		{"a host's code by a program", []string{"grant_type", "authorization_code", "client_id", "postern-cli", "code", code, "redirect_uri", callback(acmeHost)}, 400, "unauthorized_client", "unauthorized_client"},
+		{"a secret", []string{"grant_type", "refresh_token", "client_id", "postern-cli", "client_secret", "x", "refresh_token", "x"}, 401, "invalid_client", "no secrets"},
+		{"another client", []string{"grant_type", "refresh_token", "client_id", "nobody", "refresh_token", "x"}, 401, "invalid_client", "no such client"},
+		{"a parameter twice", []string{"grant_type", "refresh_token", "client_id", "postern-cli", "client_id", "other", "refresh_token", "x"}, 400, "invalid_request", "2 times"},
+		{"nonsense", []string{"grant_type", "refresh_token", "client_id", "postern-cli", "refresh_token", "x"}, 400, "invalid_grant", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			a := b.post("/oauth/token", tt.fields...)
 			a.t = t
 			a.wantError(tt.status, tt.code)
+			if target := clientIn(tt.fields); tt.log != "" {
+				d.wantLog("token.refused", "stranger", target, tt.log)
+			}
 		})
+	}
+	req := b.request("POST", "/oauth/token", strings.NewReader("grant_type=refresh_token&refresh_token=x"))
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.SetBasicAuth("postern-cli", "x")
+	if a := b.do(req); a.status != http.StatusUnauthorized || !strings.HasPrefix(a.header.Get("WWW-Authenticate"), "Basic ") {
+		t.Errorf("by Basic: status %d, WWW-Authenticate is %q", a.status, a.header.Get("WWW-Authenticate"))
 	}
 	b.post("/oauth/token?grant_type=refresh_token", "client_id", "postern-cli", "refresh_token", "x").wantError(400, "invalid_request")
 	d.wantLog("token.refused", "stranger", acmeHost, "no such client")
+	d.wantLog("token.refused", "stranger", "the refresh token is not good")
 	// The node's own channel has codes and nothing else.
 	form := url.Values{"grant_type": {"refresh_token"}, "client_id": {acmeHost}, "refresh_token": {"x"}}
 	d.acme.form(postern.PathToken, form).wantError(400, "unauthorized_client")
 	form = url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "client_id": {"postern-cli"}, "device_code": {"x"}}
 	d.acme.form(postern.PathToken, form).wantError(401, "invalid_client")
+}
+
+// clientIn returns the client in fields, names and values in turn.
+func clientIn(fields []string) string {
+	if i := slices.Index(fields, "client_id"); i >= 0 {
+		return fields[i+1]
+	}
+	return ""
 }

@@ -2,31 +2,55 @@ package portal
 
 import (
 	"net/http"
+	"net/url"
 
 	"postern"
 	"postern/coordinator"
+	"postern/internal/accept"
 )
 
-// A routes is what the routes' page is made from.
+// A routes is what the routes' page is made from. Custom routes are for who operates the
+// whole deployment.
 type routes struct {
+	live
+	All     bool // who looks does
 	Tenants []postern.Tenant
-	Routes  []postern.RouteState
 	Form    postern.RouteRequest
 	Problem *postern.Problem
 }
 
-func (p *Portal) routesPage(w http.ResponseWriter, r *http.Request, _ coordinator.User, o *coordinator.Operator) {
-	p.showRoutes(w, r, o, postern.RouteRequest{}, nil)
+// A routeTable is the routes' page's live part.
+type routeTable struct {
+	All    bool
+	Titles titles
+	Routes []postern.RouteState
 }
 
-func (p *Portal) showRoutes(w http.ResponseWriter, r *http.Request, o *coordinator.Operator, form postern.RouteRequest, problem *postern.Problem) {
-	v := routes{Form: form, Problem: problem}
+func (p *Portal) viewRoutes(r *http.Request, u coordinator.User, _ url.Values) (any, error) {
+	o, err := p.operator(r, u)
+	if err != nil {
+		return nil, err
+	}
+	tenants, err := o.Tenants(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	all, err := o.Routes(r.Context(), "")
+	return routeTable{o.All(), titlesOf(tenants), all}, err
+}
+
+func (p *Portal) routesPage(w http.ResponseWriter, r *http.Request, u coordinator.User, o *coordinator.Operator) {
+	p.showRoutes(w, r, u, o, postern.RouteRequest{}, nil)
+}
+
+func (p *Portal) showRoutes(w http.ResponseWriter, r *http.Request, u coordinator.User, o *coordinator.Operator, form postern.RouteRequest, problem *postern.Problem) {
+	v := routes{All: o.All(), Form: form, Problem: problem}
 	var err error
 	if v.Tenants, err = o.Tenants(r.Context()); err != nil {
 		p.fail(w, r, err)
 		return
 	}
-	if v.Routes, err = o.Routes(r.Context(), ""); err != nil {
+	if v.live, err = p.newLive(r, "routes", u, url.Values{}); err != nil {
 		p.fail(w, r, err)
 		return
 	}
@@ -37,14 +61,14 @@ func (p *Portal) showRoutes(w http.ResponseWriter, r *http.Request, o *coordinat
 	p.render(w, r, status, "routes", v)
 }
 
-func (p *Portal) addRoute(w http.ResponseWriter, r *http.Request, _ coordinator.User, o *coordinator.Operator) {
+func (p *Portal) addRoute(w http.ResponseWriter, r *http.Request, u coordinator.User, o *coordinator.Operator) {
 	form := postern.RouteRequest{Host: r.PostFormValue("host"), Tenant: r.PostFormValue("tenant"), Service: r.PostFormValue("service")}
 	_, err := o.AddRoute(r.Context(), form)
 	switch problem := problemIn(err); {
 	case err == nil:
 		p.done(w, r, "/admin/routes", "route")
-	case problem != nil && wantsHTML(r):
-		p.showRoutes(w, r, o, form, problem)
+	case problem != nil && accept.HTML(r):
+		p.showRoutes(w, r, u, o, form, problem)
 	default:
 		p.fail(w, r, err)
 	}

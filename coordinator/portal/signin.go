@@ -10,13 +10,14 @@ import (
 
 	"postern"
 	"postern/coordinator"
+	"postern/internal/accept"
 )
 
 // Ways to prove who one is (RFC 8176), as sessions and ID tokens say them.
 var (
-	byPassword = []string{"pwd"}
-	byPasskey  = []string{"hwk", "user"}
-	byIssuer   = []string{"fed"} // not in the RFC: another issuer's word
+	byPassword = []string{coordinator.MethodPassword}
+	byPasskey  = []string{coordinator.MethodPasskey, "user"}
+	byIssuer   = []string{coordinator.MethodExternal}
 )
 
 // A signInForm is what the sign-in page is made from.
@@ -97,14 +98,20 @@ func (p *Portal) signInPassword(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err == nil:
 		p.goOn(w, r, next)
-	case problem != nil && wantsHTML(r):
+	case problem != nil && accept.HTML(r):
 		if problem.Status == http.StatusTooManyRequests {
 			w.Header().Set("Retry-After", "60")
 		}
+		challenge(w, problem.Status)
 		p.showSignIn(w, r, problem.Status, signInForm{Login: login, Next: next, Problem: problem})
 	default:
 		p.fail(w, r, err)
 	}
+}
+
+func tooManySignIns() *postern.Problem {
+	return postern.NewProblem(http.StatusTooManyRequests, postern.CodeTooMany,
+		"too many sign-ins were begun from your address in a short time", "wait a minute and try again")
 }
 
 // admitTimeout is how long somebody waits for the gateways to let them through.
@@ -133,13 +140,34 @@ func (p *Portal) startSession(w http.ResponseWriter, r *http.Request, id string,
 }
 
 // admit lets r's source through to what the user may open. Where that fails, or
-// takes too long, the gateway refuses a first connection, and the log says why.
+// takes too long, gateways may refuse a connection; the visit is held then, see open,
+// and the log says why.
 func (p *Portal) admit(r *http.Request, user string) {
 	ctx, cancel := context.WithTimeout(r.Context(), admitTimeout)
 	defer cancel()
 	if err := p.c.Admit(ctx, user, remoteOf(r)); err != nil && r.Context().Err() == nil {
 		p.log.Warn("source not admitted in time", "err", err)
+		if v, ok := r.Context().Value(visitKey{}).(*visit); ok {
+			v.held = true
+		}
 	}
+}
+
+// isHeld reports whether gateways may refuse who sent r.
+func isHeld(r *http.Request) bool {
+	v, ok := r.Context().Value(visitKey{}).(*visit)
+	return ok && v.held
+}
+
+// An admission is until when a page's reader is let through, where that is asked for.
+type admission struct {
+	Needed bool
+	Until  time.Time // zero: they are not
+}
+
+func (p *Portal) admission(r *http.Request, user string) admission {
+	until, needed := p.c.Admitted(r.Context(), user, remoteOf(r))
+	return admission{needed, until}
 }
 
 // hostCookie returns a cookie that no other host can set or read (RFC 6265bis,

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"postern"
+	"postern/coordinator"
 )
 
 func TestFirstSignIn(t *testing.T) {
@@ -225,7 +226,14 @@ func TestPostLimit(t *testing.T) {
 	for range 120 {
 		b.post("/sign-out").want(http.StatusSeeOther)
 	}
-	b.post("/sign-out").want(http.StatusTooManyRequests, "Please wait a moment", "Wait a minute")
+	for range 3 {
+		b.post("/sign-out").want(http.StatusTooManyRequests, "Please wait a moment", "Wait a minute")
+	}
+	entries, err := d.Local().Audit(t.Context(), coordinator.AuditQuery{Action: "request.refused", Limit: 10})
+	must(t, err)
+	if len(entries) != 1 || !strings.Contains(entries[0].Detail, "127.0.0.1: too much was asked") {
+		t.Errorf("the audit log has %+v", entries)
+	}
 	b.get("/sign-in").want(http.StatusOK)
 	d.clock.advance(time.Second)
 	b.post("/sign-out").want(http.StatusSeeOther)

@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"cmp"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -13,44 +14,73 @@ import (
 
 	"postern"
 	"postern/coordinator"
+	"postern/internal/accept"
 )
 
-// A tokens is what the tokens' page is made from.
+// A tokens is what the tokens' page is made from. Who operates the whole deployment adds
+// companies there, too: a token is the next that each needs.
 type tokens struct {
-	All     bool // who looks operates the whole deployment
+	All     bool   // who looks does
+	Base    string // domain of the deployment
 	Tenants []postern.Tenant
+	Titles  titles
 	Tokens  []postern.IssuedToken
 	Form    tokenForm
 	Problem *postern.Problem
+
+	Company        postern.TenantRequest // that was filled in
+	CompanyProblem *postern.Problem
 }
 
 // A tokenForm is what was filled in to make a token.
 type tokenForm struct{ For, Uses, Days, Note string }
 
+var newTokenForm = tokenForm{Uses: "1", Days: "1"}
+
 // forGateway is a tokenForm's For of a token for a gateway; no tenant has that name.
 const forGateway = "gateway"
 
 func (p *Portal) tokensPage(w http.ResponseWriter, r *http.Request, _ coordinator.User, o *coordinator.Operator) {
-	p.showTokens(w, r, o, tokenForm{Uses: "1", Days: "1"}, nil)
+	p.showTokens(w, r, o, tokens{Form: newTokenForm})
 }
 
-func (p *Portal) showTokens(w http.ResponseWriter, r *http.Request, o *coordinator.Operator, form tokenForm, problem *postern.Problem) {
-	v := tokens{All: o.All(), Form: form, Problem: problem}
-	var err error
+// showTokens answers with v, which has what was filled in and what was wrong with it.
+func (p *Portal) showTokens(w http.ResponseWriter, r *http.Request, o *coordinator.Operator, v tokens) {
+	overview, err := o.Status(r.Context())
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	v.All, v.Base = o.All(), overview.Base
 	if v.Tenants, err = o.Tenants(r.Context()); err != nil {
 		p.fail(w, r, err)
 		return
 	}
+	v.Titles = titlesOf(v.Tenants)
 	if v.Tokens, err = o.Tokens(r.Context(), ""); err != nil {
 		p.fail(w, r, err)
 		return
 	}
 	slices.SortFunc(v.Tokens, func(a, b postern.IssuedToken) int { return b.Created.Compare(a.Created) })
 	status := http.StatusOK
-	if problem != nil {
+	if problem := cmp.Or(v.Problem, v.CompanyProblem); problem != nil {
 		status = problem.Status
 	}
 	p.render(w, r, status, "tokens", v)
+}
+
+// addCompany adds a tenant.
+func (p *Portal) addCompany(w http.ResponseWriter, r *http.Request, _ coordinator.User, o *coordinator.Operator) {
+	req := postern.TenantRequest{Name: label(r.PostFormValue("name")), Title: strings.TrimSpace(r.PostFormValue("title"))}
+	_, err := o.AddTenant(r.Context(), req)
+	switch problem := problemIn(err); {
+	case err == nil:
+		p.done(w, r, "/admin/tokens", "company")
+	case problem != nil && o.All() && accept.HTML(r):
+		p.showTokens(w, r, o, tokens{Form: newTokenForm, Company: req, CompanyProblem: problem})
+	default:
+		p.fail(w, r, err)
+	}
 }
 
 // request returns what f asks for.
@@ -74,6 +104,7 @@ func (f tokenForm) request() (postern.TokenRequest, *postern.Problem) {
 // A madeToken is what the page is made from that shows a token, once.
 type madeToken struct {
 	postern.CreatedToken
+	Title   string // the tenant's; empty: a gateway's
 	Command string
 	Picture template.HTML
 }
@@ -82,23 +113,27 @@ func (p *Portal) createToken(w http.ResponseWriter, r *http.Request, _ coordinat
 	form := tokenForm{For: r.PostFormValue("for"), Uses: r.PostFormValue("uses"), Days: r.PostFormValue("days"), Note: r.PostFormValue("note")}
 	req, problem := form.request()
 	if problem != nil {
-		p.showTokens(w, r, o, form, problem)
+		p.showTokens(w, r, o, tokens{Form: form, Problem: problem})
 		return
 	}
 	created, err := o.CreateToken(r.Context(), req)
 	if problem := problemIn(err); problem != nil {
-		p.showTokens(w, r, o, form, problem)
+		p.showTokens(w, r, o, tokens{Form: form, Problem: problem})
 		return
 	}
 	if err != nil {
 		p.fail(w, r, err)
 		return
 	}
+	tenants, err := o.Tenants(r.Context())
+	if err != nil {
+		p.log.Warn("titles of tenants not known", "err", err)
+	}
 	picture, err := picture(created.Secret)
 	if err != nil {
 		p.log.Warn("no picture of a token", "err", err)
 	}
-	p.render(w, r, http.StatusOK, "token", madeToken{created, joinCommand(created), picture})
+	p.render(w, r, http.StatusOK, "token", madeToken{created, titlesOf(tenants).Of(created.Tenant), joinCommand(created), picture})
 }
 
 // joinCommand returns what to type on the machine that is to join. The token goes

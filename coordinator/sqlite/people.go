@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"fmt"
 	"time"
 
 	"postern/coordinator"
@@ -137,7 +138,7 @@ func hashKey(h [32]byte) []any { return []any{h[:]} }
 
 func (t tx) Users() coordinator.UserTable { return userTable{in(t, users)} }
 
-func (t tx) Grants() coordinator.GrantTable { return in(t, grants) }
+func (t tx) Grants() coordinator.GrantTable { return grantTable{in(t, grants)} }
 
 func (t tx) Passkeys() coordinator.PersonalTable[string, coordinator.Passkey] { return in(t, passkeys) }
 
@@ -168,6 +169,44 @@ func (t userTable) ByLogin(login string) (coordinator.User, error) { return t.on
 
 func (t userTable) Granted(tenant string) ([]coordinator.User, error) {
 	return t.many(usersGranted, tenant)
+}
+
+const credentials = `
+	SELECT u.id,
+		(SELECT count(*) FROM passkeys WHERE user = u.id),
+		(SELECT count(*) FROM links WHERE user = u.id),
+		(SELECT ifnull(max(expires), 0) FROM invitations WHERE user = u.id)
+	FROM users AS u WHERE u.id IN (SELECT value FROM json_each(?))`
+
+func (t userTable) Credentials(ids ...string) (map[string]coordinator.Credentials, error) {
+	rows, err := t.QueryContext(t.ctx, credentials, jsonText(ids))
+	if err != nil {
+		return nil, fmt.Errorf("list credentials: %w", err)
+	}
+	defer rows.Close()
+	all := make(map[string]coordinator.Credentials, len(ids))
+	for rows.Next() {
+		var id string
+		var c coordinator.Credentials
+		if err := rows.Scan(&id, &c.Passkeys, &c.Links, timeField{&c.Invited}); err != nil {
+			return nil, fmt.Errorf("list credentials: %w", err)
+		}
+		all[id] = c
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list credentials: %w", err)
+	}
+	return all, nil
+}
+
+type grantTable struct {
+	table[coordinator.GrantKey, coordinator.Grant]
+}
+
+var grantsOf = grants.where("user IN (SELECT value FROM json_each(?)) ORDER BY tenant, user")
+
+func (t grantTable) Of(users ...string) ([]coordinator.Grant, error) {
+	return t.many(grantsOf, jsonText(users))
 }
 
 type sessionTable struct {

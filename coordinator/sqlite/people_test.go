@@ -91,6 +91,9 @@ func TestPeopleOf(t *testing.T) {
 		if got, err := tx.Grants().Of("u1"); err != nil || !reflect.DeepEqual(got, []coordinator.Grant{grant("acme", "u1"), grant("other", "u1")}) {
 			t.Errorf("grants of u1: got %+v, %v", got, err)
 		}
+		if got, err := tx.Grants().Of("u2", "u1", "none"); err != nil || !reflect.DeepEqual(got, []coordinator.Grant{grant("acme", "u1"), grant("acme", "u2"), grant("other", "u1")}) {
+			t.Errorf("grants of both: got %+v, %v", got, err)
+		}
 		if got, err := tx.Grants().In("acme"); err != nil || !reflect.DeepEqual(got, []coordinator.Grant{grant("acme", "u1"), grant("acme", "u2")}) {
 			t.Errorf("grants in acme: got %+v, %v", got, err)
 		}
@@ -125,6 +128,26 @@ func TestPeopleOf(t *testing.T) {
 		}
 		if in, err := tx.Favourites().In("other"); err != nil || len(in) != 0 {
 			t.Errorf("favourites in other: got %+v, %v", in, err)
+		}
+	})
+}
+
+func TestCredentials(t *testing.T) {
+	withPeople(t, func(t *testing.T, tx coordinator.Tx) {
+		must(t, tx.Users().Put(person("u3")))
+		for n, user := range []string{"u1", "u1", "u3"} {
+			id := string('a' + rune(n))
+			must(t, tx.Passkeys().Put(coordinator.Passkey{ID: id, User: user, Name: "n", Credential: []byte("{}"), Created: noon}))
+			must(t, tx.Invitations().Put(coordinator.Invitation{Hash: [32]byte{byte(n)}, User: user, Created: noon, Expires: noon.Add(time.Duration(9 - n))}))
+		}
+		must(t, tx.Links().Put(coordinator.Link{LinkKey: coordinator.LinkKey{Issuer: "login", Subject: "1"}, User: "u1", Created: noon}))
+		got, err := tx.Users().Credentials("u1", "u2", "none")
+		want := map[string]coordinator.Credentials{"u1": {Passkeys: 2, Links: 1, Invited: noon.Add(9)}, "u2": {}}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, %v, want %+v", got, err, want)
+		}
+		if got, err := tx.Users().Credentials(); err != nil || len(got) != 0 {
+			t.Errorf("of nobody: got %+v, %v", got, err)
 		}
 	})
 }

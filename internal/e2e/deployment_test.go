@@ -81,18 +81,29 @@ func (d *deployment) joinGateway() {
 
 func (d *deployment) startGateway() {
 	d.t.Helper()
-	d.gateway = start(d.t, "gateway", nil, program("postern"), "gateway", "run",
-		"--data", d.data("gateway"), "--listen", loopback(d.https), "--http", loopback(d.http),
-		"--udp", fmt.Sprintf(":%d", d.udp), "--advertise", loopback(d.udp), "--public", loopback(d.https), "--log-level", "debug")
+	d.runGateway("--http", loopback(d.http))
+}
+
+// startGatewayWithoutLimits is startGateway for tests that come in crowds.
+func (d *deployment) startGatewayWithoutLimits() {
+	d.t.Helper()
+	d.runGateway("--http", "", "--source-rate", "-1", "--source-conns", "-1", "--tenant-rate", "-1", "--tenant-conns", "-1")
+}
+
+// runGateway starts the gateway and waits until it knows where names lead.
+func (d *deployment) runGateway(flags ...string) {
+	d.t.Helper()
+	d.gateway = start(d.t, "gateway", nil, append([]string{program("postern"), "gateway", "run",
+		"--data", d.data("gateway"), "--listen", loopback(d.https),
+		"--udp", fmt.Sprintf(":%d", d.udp), "--advertise", loopback(d.udp), "--public", loopback(d.https), "--log-level", "debug"}, flags...)...)
 	eventually(d.t, 20*time.Second, func() error {
 		if d.gateway.ended() {
 			d.t.Fatal("the gateway ended")
 		}
-		c, err := net.Dial("tcp", loopback(d.https))
-		if err == nil {
-			c.Close()
+		if !strings.Contains(d.gateway.out.String(), "map applied") {
+			return errors.New("the gateway has no map")
 		}
-		return err
+		return nil
 	})
 }
 

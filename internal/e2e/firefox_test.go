@@ -132,18 +132,17 @@ func (f *firefox) open(url string) error {
 
 // eval returns the value of a JavaScript expression, which is a string, or
 // promises one.
-func (f *firefox) eval(expression string) string {
-	f.t.Helper()
+func (f *firefox) eval(expression string) (string, error) {
 	var got struct {
 		Type             string
 		Result           struct{ Type, Value string }
 		ExceptionDetails struct{ Text string }
 	}
-	f.must("script.evaluate", map[string]any{
+	err := f.do("script.evaluate", map[string]any{
 		"expression": expression, "target": map[string]any{"context": f.tab}, "awaitPromise": true,
 	}, &got)
-	if got.Type != "success" || got.Result.Type != "string" {
-		f.t.Fatalf("firefox: %s: got a %s %s", expression, got.Result.Type, got.ExceptionDetails.Text)
+	if err == nil && (got.Type != "success" || got.Result.Type != "string") {
+		err = fmt.Errorf("firefox: got a %s %s", got.Result.Type, got.ExceptionDetails.Text)
 	}
-	return got.Result.Value
+	return got.Result.Value, err
 }

@@ -114,7 +114,7 @@ func TestIsolationI9Permitted(t *testing.T) {
 		own, other, title string
 	}{{ann, "acme", "globex", "Globex"}, {bob, "globex", "acme", "Acme"}} {
 		tries++
-		eventually(t, pageTime, func() error { // gateways tell every 10 s that a node is there
+		eventually(t, pageTime, func() error { // a gateway tells that a node is there once it sees its tunnel
 			page := test.who.enters(e.portal("/"))
 			if strings.Contains(page.body, test.title) {
 				t.Errorf("the catalogue of %s's person: %s", test.own, page.body)
@@ -213,15 +213,15 @@ func TestIsolationI10Session(t *testing.T) {
 		from          *visitor
 		at, elsewhere string
 	}{{ann, acme, globex}, {bob, globex, acme}} {
-		for name, value := range map[string]string{
+		for name, held := range map[string]*http.Cookie{
 			nodeCookie: test.from.cookie(test.at, nodeCookie), portalCookie: test.from.cookie(e.portal("/"), portalCookie),
 		} {
-			if value == "" {
+			if held == nil {
 				t.Fatalf("there is no cookie %s", name)
 			}
 			tries++
 			thief := e.visitor(t)
-			thief.setCookie(test.elsewhere, nodeCookie, value)
+			thief.setCookie(test.elsewhere, nodeCookie, held.Value)
 			if a := thief.ask("GET", test.elsewhere, nil, asProgram("")); a.status != http.StatusUnauthorized {
 				t.Errorf("the value of %s at %s: status %d %s", name, test.elsewhere, a.status, a.body)
 			}

@@ -81,25 +81,6 @@ func newStreet(t *testing.T) *street {
 	return s
 }
 
-// startGatewayWithoutLimits is startGateway for tests that come in crowds.
-func (d *deployment) startGatewayWithoutLimits() {
-	d.t.Helper()
-	d.gateway = start(d.t, "gateway", nil, program("postern"), "gateway", "run",
-		"--data", d.data("gateway"), "--listen", loopback(d.https), "--http", "",
-		"--udp", fmt.Sprintf(":%d", d.udp), "--advertise", loopback(d.udp), "--public", loopback(d.https), "--log-level", "debug",
-		"--source-rate", "-1", "--source-conns", "-1", "--tenant-rate", "-1", "--tenant-conns", "-1")
-	eventually(d.t, 20*time.Second, func() error {
-		if d.gateway.ended() {
-			d.t.Fatal("the gateway ended")
-		}
-		c, err := net.Dial("tcp", loopback(d.https))
-		if err == nil {
-			c.Close()
-		}
-		return err
-	})
-}
-
 // nodeState returns a node as operators see it, its tunnel's endpoint included.
 func (s *street) nodeState(name string) postern.NodeState {
 	s.t.Helper()

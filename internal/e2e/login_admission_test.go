@@ -27,7 +27,7 @@ func TestLoginAdmission(t *testing.T) {
 	p := chrome.person(t)
 
 	// The gateway knows within moments.
-	eventually(t, revocationTime+revocationSlack, func() error {
+	eventually(t, pageTime, func() error {
 		_, err := e.clientFrom("127.0.9.1").Get(e.url("acme", "/"))
 		if err == nil || !strings.Contains(err.Error(), "access denied") {
 			return fmt.Errorf("who did not sign in is answered %v, want the alert access_denied", err)
@@ -85,7 +85,7 @@ func TestLoginAdmission(t *testing.T) {
 	// Programs have no portal: where they come from can be let through for good.
 	allow := netip.MustParsePrefix("127.0.9.0/24")
 	e.mustAdmin("PUT", "/tenants/acme/admission", postern.AdmissionRequest{Mode: postern.AdmissionList, Allowed: []netip.Prefix{allow}}, nil)
-	eventually(t, revocationTime+revocationSlack, func() error {
+	eventually(t, pageTime, func() error {
 		resp, err := e.clientFrom("127.0.9.1").Get(e.url("acme", "/"))
 		if err != nil {
 			return err

@@ -59,7 +59,7 @@ func TestLoginNodePasskey(t *testing.T) {
 	ann.fill(t, "#name", "backup")
 	ann.click(t, "main form button")
 	ann.arrives(t, e.url("acme", "/.well-known/postern/tokens"), "never again")
-	ann.look(t, "login-node-token-made")
+	ann.look(t, "login-node-passkey-token-made")
 
 	// The portal's word alone, in another browser, is not enough.
 	thief := chrome.person(t)

@@ -97,7 +97,7 @@ func (e *estate) personalToken(t *testing.T, ann *browser) {
 // device has ann let a program in that shows her a code.
 func (e *estate) device(t *testing.T, ann *browser) {
 	host := strings.TrimPrefix(e.url("acme", ""), "https://")
-	login := []string{program("postern"), "login", host, "--portal", e.portal(""), "--ca", e.caFile(), "--data", e.data("logins")}
+	login := []string{program("postern"), "login", host, "--ca", e.caFile(), "--data", e.data("logins")}
 	out := e.data("access-token")
 	p := start(t, "login", nil, slices.Concat([]string{"sh", "-c", `out=$1; shift; "$@" >"$out"`, "sh", out}, login)...)
 	link := regexp.MustCompile(`https://portal\S+`)
@@ -115,6 +115,10 @@ func (e *estate) device(t *testing.T, ann *browser) {
 	})
 	ann.open(t, e.portal("/device"))
 	ann.look(t, "login-device")
+	ann.fill(t, "#user_code", "BCDF-GHJK")
+	ann.click(t, "main form button")
+	ann.shows(t, "main .note", "code")
+	ann.look(t, "login-device-wrong")
 	ann.open(t, at)
 	ann.shows(t, "main", shown)
 	ann.look(t, "login-device-asks")

@@ -155,8 +155,8 @@ func TestIsolationI12Revoked(t *testing.T) {
 		}
 		took := at.Sub(begin)
 		noteFigure(t, "isolation", "last byte after the "+test.name+" was revoked", took.Seconds(), "s")
-		if took > revocationTime+revocationSlack {
-			t.Errorf("%s: the last byte came after %v", test.name, took)
+		if took > revocationTime { // no browser takes its time here
+			t.Errorf("%s: the last byte came after %v, want %v", test.name, took, revocationTime)
 		}
 	}
 	passed(t, "I12 revoked while bytes come", tries)

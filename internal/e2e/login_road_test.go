@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	cdp "github.com/chromedp/cdproto/page"
+	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"postern"
 )
@@ -65,8 +67,10 @@ func TestLoginRoad(t *testing.T) {
 		{"accept", w.accept},
 		{"catalogue", w.catalogue},
 		{"hand-over", w.handOver},
+		{"keyboard", w.keyboard},
 		{"deep link", w.deepLink},
 		{"pages", w.pages},
+		{"confirm", w.confirm},
 		{"node away", w.nodeAway},
 		{"passkey again", w.passkeyAgain},
 		{"sign out everywhere", w.signOutEverywhere},
@@ -237,6 +241,68 @@ func (w *walk) handOver(t *testing.T) {
 	w.ann.arrives(t, w.url("acme", "/companies/1"), "Ann Ålund")
 }
 
+// A stop is what has the focus.
+type stop struct {
+	Tile, Link, ID string // of the tile or pick around it; where it leads; its own
+	Outlined       bool
+}
+
+const focused = `(e => ({
+	tile: e.closest("[data-tile], .pick")?.id ?? "", link: e.matches("a.go") ? e.href : "", id: e.id,
+	outlined: e.checkVisibility() && (getComputedStyle(e).outlineStyle != "none" || e.matches("#search")), // its field shows it
+}))(document.activeElement)`
+
+// keyboard opens services without a mouse.
+func (w *walk) keyboard(t *testing.T) {
+	// One thing after the other, with Tab.
+	w.ann.open(t, w.portal("/"))
+	var trail []stop
+	for {
+		w.ann.press(t, kb.Tab)
+		at := eval[stop](w.ann, t, focused)
+		trail = append(trail, at)
+		if !at.Outlined {
+			t.Errorf("nobody sees that this has the focus: %+v", at)
+		}
+		if at.Link != "" {
+			break
+		}
+		if len(trail) == 30 {
+			t.Fatalf("Tab leads to no service: %+v", trail)
+		}
+	}
+	if at := trail[len(trail)-1]; at.Tile != "pick-acme--default" || !slices.ContainsFunc(trail, func(s stop) bool { return s.ID == "search" }) {
+		t.Errorf("Tab leads along %+v, want the search field and then the favourites", trail)
+	}
+	w.ann.press(t, kb.Enter)
+	w.ann.arrives(t, w.url("acme", "/"), "Ann Ålund")
+
+	// And by the search field.
+	w.ann.open(t, w.portal("/"))
+	for _, step := range []struct {
+		keys string
+		want stop
+	}{
+		{"/", stop{ID: "search"}},
+		{"figures", stop{ID: "search"}},
+		{kb.ArrowDown, stop{Tile: "tile-acme--live", Link: w.portal("/open/acme/live")}},
+		{kb.ArrowDown, stop{Tile: "tile-acme--live", Link: w.portal("/open/acme/live")}}, // the last
+		{kb.ArrowUp, stop{ID: "search"}},
+		{kb.Escape, stop{ID: "search"}},
+		{kb.ArrowDown, stop{Tile: "pick-acme--default", Link: w.portal("/open/acme/default")}}, // all are there again
+		{"/", stop{ID: "search"}},
+		{"figures", stop{ID: "search"}},
+	} {
+		w.ann.press(t, step.keys)
+		step.want.Outlined = true
+		if at := eval[stop](w.ann, t, focused); at != step.want {
+			t.Fatalf("%q leads to %+v, want %+v", step.keys, at, step.want)
+		}
+	}
+	w.ann.press(t, kb.Enter)
+	w.ann.arrives(t, w.url("live.acme", "/"), "acme")
+}
+
 // deepLink is opened by somebody who is not signed in anywhere.
 func (w *walk) deepLink(t *testing.T) {
 	other := w.ann.person(t)
@@ -251,7 +317,10 @@ func (w *walk) deepLink(t *testing.T) {
 	w.look(t, other, "sign-in-wrong")
 	other.fill(t, "#login", "ann@acme.example")
 	other.fill(t, "#password", annPassword)
-	other.click(t, "form[action='/sign-in'] button")
+	other.stops(t, "form[action='/sign-in'] button", w.portal("/continue*"))
+	other.arrives(t, w.portal("/sign-in"), "being taken on")
+	w.look(t, other, "onward")
+	other.click(t, "main a.button")
 	other.arrives(t, deep, "Ann Ålund")
 	// A part of it that others may open, and one that she may.
 	if page := w.op.person(t).open(t, w.url("live.acme", "/seen")); page.Status != 200 {
@@ -271,12 +340,32 @@ func (w *walk) pages(t *testing.T) {
 		w.look(t, w.op, name)
 	}
 	w.op.open(t, w.portal("/admin/tokens"))
+	w.op.choose(t, "#for", "acme")
+	w.op.click(t, "main form.grid button")
+	w.op.shows(t, "main", "It is not shown again")
+	w.op.click(t, "details.more > summary")
+	w.op.shows(t, "details.more[open]", "QR")
+	w.look(t, w.op, "token-made")
 	for name, at := range map[string]string{
 		"node-tokens": "/.well-known/postern/tokens", "node-nothing": "/.well-known/postern/nothing",
 	} {
 		w.ann.open(t, w.url("acme", at))
 		w.look(t, w.ann, name)
 	}
+}
+
+// confirm has the operator, who has a passkey and no password, say once more who they
+// are: the account page keeps what changes that behind it.
+func (w *walk) confirm(t *testing.T) {
+	w.op.open(t, w.portal("/account"))
+	if text := w.op.text(t, "main"); strings.Contains(text, "Add a passkey") || strings.Contains(text, "Set a password") {
+		t.Errorf("the session alone is enough: %s", text)
+	}
+	w.op.click(t, "#confirm [data-passkey=get] button")
+	w.op.arrives(t, w.portal("/account"), "You confirmed that it is you")
+	w.op.shows(t, "main", "Set a password")
+	w.op.shows(t, "main", "Add a passkey")
+	w.look(t, w.op, "account-sure")
 }
 
 // nodeAway takes acme's node away, and back.
@@ -294,6 +383,12 @@ func (w *walk) nodeAway(t *testing.T) {
 	}
 	waits.shows(t, "main", "is not there at the moment")
 	w.look(t, waits, "offline")
+	// While she waits it is closed to her, and opened again.
+	w.mustAdmin("DELETE", "/users/"+url.PathEscape("ann@acme.example")+"/grants/acme", nil, nil)
+	waits.shows(t, "main", "This is not open to you any more")
+	w.look(t, waits, "gone")
+	w.grant("ann@acme.example", "acme", postern.GrantRequest{Groups: []string{"accounting"}})
+	waits.shows(t, "main", "is not there at the moment")
 
 	begin = time.Now()
 	w.startOffice("acme")
@@ -301,7 +396,7 @@ func (w *walk) nodeAway(t *testing.T) {
 	noteFigure(t, "login", "tile live after the node came back", time.Since(begin).Seconds(), "s")
 	waits.shows(t, "main", "is back")
 	w.look(t, waits, "back")
-	eval[bool](waits, t, `(document.querySelector("#go").click(), true)`) // a tab in the background draws nothing to aim at
+	waits.click(t, "#go")
 	waits.arrives(t, w.url("acme", "/"), "Ann Ålund")
 	if now := eval[float64](w.ann, t, "performance.timeOrigin"); now != born {
 		t.Error("the catalogue was loaded anew")
@@ -328,7 +423,7 @@ func (w *walk) passkeyAgain(t *testing.T) {
 		w.op.click(t, ".menu > summary")
 		w.op.click(t, "form[action='/sign-out'] button")
 	}
-	plain, err := chromedp.Call(w.op.within(t), cdp.AddScriptToEvaluateOnNewDocument, cdp.AddScriptToEvaluateOnNewDocumentParams{
+	plain, err := chromedp.Call(w.op.within(t), cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{
 		Source: "PublicKeyCredential.isConditionalMediationAvailable = async () => false",
 	})
 	if err != nil {
@@ -340,8 +435,8 @@ func (w *walk) passkeyAgain(t *testing.T) {
 	w.op.click(t, "[data-passkey=get] button")
 	w.op.arrives(t, w.portal("/"), "Services")
 
-	remove := cdp.RemoveScriptToEvaluateOnNewDocumentParams(plain)
-	if _, err := chromedp.Call(w.op.within(t), cdp.RemoveScriptToEvaluateOnNewDocument, remove); err != nil {
+	remove := cdppage.RemoveScriptToEvaluateOnNewDocumentParams(plain)
+	if _, err := chromedp.Call(w.op.within(t), cdppage.RemoveScriptToEvaluateOnNewDocument, remove); err != nil {
 		t.Fatal(err)
 	}
 	before := len(w.audited("signin.passkey"))

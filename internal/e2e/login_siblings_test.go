@@ -23,7 +23,7 @@ import (
 type window struct {
 	name string
 	open func(url string) error
-	eval func(t *testing.T, expression string) string
+	eval func(expression string) (string, error)
 }
 
 // windows returns a tab of Chromium, and one of Firefox, that are nobody's.
@@ -34,9 +34,9 @@ func (d *deployment) windows(t *testing.T) []window {
 		{
 			name: "Chromium",
 			open: func(url string) error { return chromedp.Do(b.within(t), chromedp.Navigate(url)) },
-			eval: func(t *testing.T, expression string) string { return eval[string](b, t, expression) },
+			eval: func(expression string) (string, error) { return evaluate[string](b.within(t), expression) },
 		},
-		{name: "Firefox", open: f.open, eval: func(_ *testing.T, expression string) string { return f.eval(expression) }},
+		{name: "Firefox", open: f.open, eval: f.eval},
 	}
 }
 
@@ -46,12 +46,13 @@ func (w window) signIn(t *testing.T, e *estate, login, tenant string) {
 	link := e.invite(login, login)
 	e.grant(login, tenant, postern.GrantRequest{})
 	w.mustOpen(t, link)
-	w.eval(t, fmt.Sprintf("document.querySelector('#password').value = %q; document.querySelector('#accept').submit(); ''", annPassword))
+	w.mustEval(t, fmt.Sprintf("document.querySelector('#password').value = %q; document.querySelector('#accept').submit(); ''", annPassword))
 	eventually(t, pageTime, func() error {
-		if at := w.eval(t, "location.pathname + document.readyState"); at != "/complete" {
-			return fmt.Errorf("the invitation led to %s", at)
+		at, err := w.eval("location.pathname + document.readyState")
+		if err == nil && at != "/complete" {
+			err = fmt.Errorf("the invitation led to %s", at)
 		}
-		return nil
+		return err
 	})
 }
 
@@ -60,6 +61,15 @@ func (w window) mustOpen(t *testing.T, url string) {
 	if err := w.open(url); err != nil {
 		t.Fatalf("%s: open %s: %v", w.name, url, err)
 	}
+}
+
+func (w window) mustEval(t *testing.T, expression string) string {
+	t.Helper()
+	value, err := w.eval(expression)
+	if err != nil {
+		t.Fatalf("%s: %.200s: %v", w.name, expression, err)
+	}
+	return value
 }
 
 // tossed are cookies that a sibling tenant would like the neighbours' browsers to
@@ -88,13 +98,13 @@ func TestLoginTossedCookies(t *testing.T) {
 			toss := func() {
 				w.mustOpen(t, e.url("globex", "/toss?"+url.Values{"set": tossed()}.Encode()))
 				for _, cookie := range tossed() {
-					w.eval(t, fmt.Sprintf("document.cookie = %q; ''", cookie))
+					w.mustEval(t, fmt.Sprintf("document.cookie = %q; ''", cookie))
 				}
 			}
 			// Before anybody is signed in: nobody is, afterwards.
 			toss()
 			w.mustOpen(t, e.url("acme", "/seen"))
-			if at := w.eval(t, "location.href"); !strings.HasPrefix(at, e.portal("/sign-in")) {
+			if at := w.mustEval(t, "location.href"); !strings.HasPrefix(at, e.portal("/sign-in")) {
 				t.Fatalf("with tossed cookies acme leads to %s", at)
 			}
 			login := "ann-" + strings.ToLower(w.name)
@@ -103,7 +113,7 @@ func TestLoginTossedCookies(t *testing.T) {
 				t.Helper()
 				w.mustOpen(t, e.url("acme", "/seen"))
 				var got seen
-				if text := w.eval(t, "document.body.innerText"); json.Unmarshal([]byte(text), &got) != nil {
+				if text := w.mustEval(t, "document.body.innerText"); json.Unmarshal([]byte(text), &got) != nil {
 					t.Fatalf("acme shows %s", text)
 				}
 				if user := got.Header.Get("Postern-User"); user != login {
@@ -117,7 +127,7 @@ func TestLoginTossedCookies(t *testing.T) {
 			toss()
 			asSelf()
 			w.mustOpen(t, e.portal("/account"))
-			if page := w.eval(t, "document.body.innerText + location.href"); !strings.Contains(page, "/account") {
+			if page := w.mustEval(t, "document.body.innerText + location.href"); !strings.Contains(page, "/account") {
 				t.Errorf("at the portal: %s", page)
 			}
 		})

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -103,11 +104,16 @@ func (b *browser) look(t testing.TB, name string) int {
 // eval returns the value of a JavaScript expression in the page, also a promised one.
 func eval[T any](b *browser, t testing.TB, expression string) T {
 	t.Helper()
-	v, err := chromedp.Run(b.within(t), chromedp.Evaluate[T](expression, func(p *runtime.EvaluateParams) { p.AwaitPromise = new(true) }))
+	v, err := evaluate[T](b.within(t), expression)
 	if err != nil {
 		t.Fatalf("%.200s: %v", expression, err)
 	}
 	return v
+}
+
+// evaluate is eval that may fail, as it does while one page makes way for the next.
+func evaluate[T any](tab context.Context, expression string) (T, error) {
+	return chromedp.Run(tab, chromedp.Evaluate[T](expression, func(p *runtime.EvaluateParams) { p.AwaitPromise = new(true) }))
 }
 
 // TestLoginLook shows look something that it must not let pass.

@@ -7,8 +7,13 @@ import (
 	"strings"
 	"testing"
 
+	cdpfetch "github.com/chromedp/cdproto/fetch"
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/cdproto/network"
+	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // person returns a tab whose cookies are no other's, as if it were somebody else's
@@ -52,11 +57,62 @@ func (b *browser) fill(t testing.TB, selector, text string) {
 	}
 }
 
+// toFront shows the tab: one in the background draws nothing to aim at, and hears no keys.
+func (b *browser) toFront(t testing.TB) {
+	t.Helper()
+	if _, err := chromedp.Call(b.within(t), cdppage.BringToFront, struct{}{}); err != nil {
+		t.Fatalf("bring the tab to the front: %v", err)
+	}
+}
+
 // click clicks what the selector leads to, once it can be seen.
 func (b *browser) click(t testing.TB, selector string) {
 	t.Helper()
+	b.toFront(t)
 	if err := chromedp.Do(b.within(t), chromedp.Click(chromedp.CSS(selector))); err != nil {
 		t.Fatalf("click %s: %v; the page is %s", selector, err, b.text(t, "body"))
+	}
+}
+
+// press presses keys, as a keyboard does. A character that a page prevents when its key
+// goes down is not typed, which chromedp.KeyEvent would do all the same.
+func (b *browser) press(t testing.TB, keys string) {
+	t.Helper()
+	b.toFront(t)
+	for _, r := range keys {
+		for _, event := range kb.Encode(r) {
+			switch event.Type {
+			case kb.KeyChar:
+				continue
+			case kb.KeyDown:
+				event.Text = kb.Keys[r].Text
+			}
+			if _, err := chromedp.Call(b.within(t), input.DispatchKeyEvent, *event); err != nil {
+				t.Fatalf("press %q: %v", r, err)
+			}
+		}
+	}
+}
+
+// stops clicks what the selector leads to, as click does, and keeps the tab on the page
+// that answers, when that goes on to what matches pattern by itself.
+func (b *browser) stops(t testing.TB, selector, pattern string) {
+	t.Helper()
+	b.toFront(t)
+	params := cdpfetch.EnableParams{Patterns: []*cdpfetch.RequestPattern{{URLPattern: pattern}}}
+	if _, err := chromedp.Call(b.within(t), cdpfetch.Enable, params); err != nil {
+		t.Fatal(err)
+	}
+	on, err := chromedp.Run(b.within(t), chromedp.WaitEvent(cdpfetch.RequestPaused, nil, chromedp.Click(chromedp.CSS(selector))))
+	if err != nil {
+		t.Fatalf("click %s: no page goes on to %s: %v; the page is %s", selector, pattern, err, b.text(t, "body"))
+	}
+	abort := cdpfetch.FailRequestParams{RequestID: on.RequestID, ErrorReason: network.ErrorReasonAborted}
+	if _, err := chromedp.Call(b.within(t), cdpfetch.FailRequest, abort); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chromedp.Call(b.within(t), cdpfetch.Disable, struct{}{}); err != nil {
+		t.Fatal(err)
 	}
 }
 

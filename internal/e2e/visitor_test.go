@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,9 +18,10 @@ import (
 // A visitor is a person at a browser of which a test sees every step: it keeps
 // cookies, and follows no redirect by itself.
 type visitor struct {
-	t  testing.TB
-	d  *deployment
-	hc *http.Client
+	t     testing.TB
+	d     *deployment
+	hc    *http.Client
+	login string // at the portal; empty: nobody's
 }
 
 func (d *deployment) visitor(t testing.TB) *visitor {
@@ -33,7 +33,7 @@ func (d *deployment) visitor(t testing.TB) *visitor {
 	}
 	hc.Jar = jar
 	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &visitor{t, d, hc}
+	return &visitor{t: t, d: d, hc: hc}
 }
 
 // member returns a visitor who is signed in at the portal with a new user of that
@@ -41,6 +41,7 @@ func (d *deployment) visitor(t testing.TB) *visitor {
 func (d *deployment) member(t testing.TB, login, tenant string, grant postern.GrantRequest) *visitor {
 	t.Helper()
 	v := d.visitor(t)
+	v.login = login
 	link := d.invite(login, login)
 	if tenant != "" {
 		d.grant(login, tenant, grant)
@@ -147,19 +148,20 @@ func isCallback(u *url.URL) bool { return u.Path == "/.well-known/postern/callba
 // isAuthorize tells where a node sends a browser to the portal.
 func isAuthorize(u *url.URL) bool { return u.Path == "/authorize" }
 
-// cookie returns the value of the cookie that requests of address carry, "" if there
-// is none.
-func (v *visitor) cookie(address, name string) string {
+// cookie returns the cookie that requests of address carry whose name is name, or
+// begins so if that ends in _; nil if there is none.
+func (v *visitor) cookie(address, name string) *http.Cookie {
 	v.t.Helper()
 	u, err := url.Parse(address)
 	if err != nil {
 		v.t.Fatal(err)
 	}
-	cookies := v.hc.Jar.Cookies(u)
-	if i := slices.IndexFunc(cookies, func(c *http.Cookie) bool { return c.Name == name }); i >= 0 {
-		return cookies[i].Value
+	for _, c := range v.hc.Jar.Cookies(u) {
+		if c.Name == name || strings.HasSuffix(name, "_") && strings.HasPrefix(c.Name, name) {
+			return c
+		}
 	}
-	return ""
+	return nil
 }
 
 // setCookie puts a cookie where requests of address will find it.
@@ -176,7 +178,7 @@ func (v *visitor) setCookie(address, name, value string) {
 const (
 	portalCookie = "__Host-postern_portal"
 	nodeCookie   = "__Host-postern"
-	stateCookie  = "__Host-postern_state"
+	stateCookie  = "__Host-postern_state_" // and an id
 )
 
 // enters opens a tenant's page, being signed in at the portal, and checks that it ends

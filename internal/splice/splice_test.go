@@ -248,7 +248,7 @@ func TestSlowReader(t *testing.T) {
 // TestBothWaysAtOnce moves much in both directions.
 func TestBothWaysAtOnce(t *testing.T) {
 	ofEachKind(t, func(t *testing.T, k kind) {
-		const size = 64 << 20
+		const size = 16 << 20
 		a, b, done := spliced(t, t.Context(), k)
 		var wg sync.WaitGroup
 		for i, c := range []*net.TCPConn{a, b} {

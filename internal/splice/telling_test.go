@@ -2,35 +2,78 @@ package splice
 
 import (
 	"net"
-	"syscall"
-
-	"golang.org/x/sys/unix"
+	"sync"
 )
 
-// A telling conn is a socket with ReadReady.
+// A telling conn is a socket with ReadReady: it reads ahead.
 type telling struct {
 	*net.TCPConn
-	raw syscall.RawConn
+
+	mu      sync.Mutex
+	changed *sync.Cond
+	ahead   []byte // read and not handed out yet
+	end     error  // what comes after that
+	watcher func()
 }
 
 func newTelling(c *net.TCPConn) *telling {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		panic(err)
-	}
-	return &telling{TCPConn: c, raw: raw}
+	t := &telling{TCPConn: c}
+	t.changed = sync.NewCond(&t.mu)
+	go t.readAhead() // until c ends or is closed
+	return t
 }
 
-func (c *telling) ReadReady(f func()) bool {
-	ready := true // if the conn is closed
-	c.raw.Read(func(fd uintptr) bool { ready = isReadable(fd); return true })
-	if !ready {
-		go func() { c.raw.Read(isReadable); f() }() // until the conn is closed, at the latest
+func (t *telling) readAhead() {
+	buf := make([]byte, largeSize)
+	for {
+		n, err := t.TCPConn.Read(buf)
+		t.mu.Lock()
+		t.ahead, t.end = buf[:n], err
+		f := t.watcher
+		t.watcher = nil
+		t.mu.Unlock()
+		if f != nil {
+			f()
+		}
+		t.mu.Lock()
+		for len(t.ahead) > 0 {
+			t.changed.Wait()
+		}
+		t.mu.Unlock()
+		if err != nil {
+			return
+		}
 	}
-	return ready
 }
 
-func isReadable(fd uintptr) bool {
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-	return n != 0 || err != nil
+func (t *telling) ReadReady(f func()) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.ahead) > 0 || t.end != nil {
+		return true
+	}
+	t.watcher = f
+	return false
+}
+
+// Read does not wait: who asks is told before.
+func (t *telling) Read(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.ahead) == 0 {
+		return 0, t.end
+	}
+	n := copy(b, t.ahead)
+	t.ahead = t.ahead[n:]
+	t.changed.Signal()
+	return n, nil
+}
+
+// Close also ends reading ahead.
+func (t *telling) Close() error {
+	t.mu.Lock()
+	t.ahead = nil
+	t.changed.Signal()
+	t.mu.Unlock()
+	return t.TCPConn.Close()
 }

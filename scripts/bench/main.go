@@ -95,11 +95,12 @@ func run(ctx context.Context, o options, only, report string) error {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		results = append(results, r...)
+		// What was measured is not lost if a later section fails.
+		if err := save(report, results); err != nil {
+			return err
+		}
 	}
-	if err := print(os.Stdout, results); err != nil {
-		return err
-	}
-	return save(report, results)
+	return print(os.Stdout, results)
 }
 
 // choose returns the sections that are named in names, or all.

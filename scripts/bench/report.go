@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -144,7 +146,7 @@ func (r Result) goal() string {
 
 var verdict = map[bool]string{true: "met", false: "MISSED"}
 
-// save leaves results in path as JSON.
+// save leaves results in path as JSON, and beside it as tables in Markdown.
 func save(path string, results []Result) error {
 	data, err := json.MarshalIndent(results, "", "  ")
 	if err != nil {
@@ -153,5 +155,6 @@ func save(path string, results []Result) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(path, append(data, '\n'), 0o644)
+	tables := strings.TrimSuffix(path, filepath.Ext(path)) + ".md"
+	return errors.Join(os.WriteFile(path, append(data, '\n'), 0o644), os.WriteFile(tables, []byte(markdown(results)), 0o644))
 }

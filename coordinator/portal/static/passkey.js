@@ -91,8 +91,10 @@
       }
     });
 
-    // suggest offers passkeys where the login is filled in, without a dialogue.
+    // suggest offers passkeys where the login is filled in, without a dialogue, on a
+    // page that has such a place.
     async function suggest() {
+      if (area.dataset.suggest === undefined) return;
       if (!await PublicKeyCredential.isConditionalMediationAvailable?.()) return;
       offer = new AbortController();
       try {

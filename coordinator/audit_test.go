@@ -1,12 +1,85 @@
 package coordinator_test
 
 import (
+	"context"
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 
 	"postern"
 	"postern/coordinator"
 )
+
+// A forged store is one whose audit log somebody changed.
+type forged struct {
+	coordinator.Store
+	read chan struct{} // closed when the log may be read
+}
+
+func (s forged) View(ctx context.Context, fn func(coordinator.Tx) error) error {
+	return s.Store.View(ctx, func(tx coordinator.Tx) error { return fn(forgedTx{tx, ctx, s.read}) })
+}
+
+type forgedTx struct {
+	coordinator.Tx
+	ctx  context.Context
+	read chan struct{}
+}
+
+func (tx forgedTx) Audit(q coordinator.AuditQuery, among []string) ([]coordinator.AuditRecord, error) {
+	select {
+	case <-tx.read:
+	case <-tx.ctx.Done():
+		return nil, tx.ctx.Err()
+	}
+	page, err := tx.Tx.Audit(q, among)
+	if len(page) > 0 {
+		page[0].Detail = "nothing"
+	}
+	return page, err
+}
+
+// That the audit log was changed is found out, and logged, while others are served.
+func TestAuditIsChecked(t *testing.T) {
+	var log lockedBuffer
+	read := make(chan struct{})
+	d := &deployment{t: t, dir: t.TempDir(), clock: &clock{}}
+	d.change = func(cfg *coordinator.Config) {
+		cfg.Store, cfg.Logger = forged{cfg.Store, read}, slog.New(slog.NewTextHandler(&log, nil))
+	}
+	d.start()
+	d.addTenant("acme")
+	d.node("acme", "a", "books")
+	d.stop() // in the middle of it, which is no fault of the log's
+	const want = "audit log is not as it was written"
+	if log.contains(want) {
+		t.Errorf("before anything was read: %q", want)
+	}
+	d.start()
+	t.Cleanup(func() { d.stop() })
+	d.addTenant("globex")
+	close(read)
+	eventually(t, "the log to say so", func() bool { return log.contains(want) && log.contains("entry 1 ") })
+}
+
+// A lockedBuffer is written to and read at a time.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) contains(s string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.Contains(b.text.String(), s)
+}
 
 // What somebody does, or is done to them, is for their tenant's managers to read if
 // they belong to it alone, and else for nobody's.

@@ -126,6 +126,26 @@ func TestDecodeMapMessageRefuses(t *testing.T) {
 	}
 }
 
+// A coordinator that knows more than its members does not lose them: what they do not
+// know is the least to them.
+func TestDecodeMapMessageOfLaterVersion(t *testing.T) {
+	line := []byte(`{"version":9,"section":{"tenant":"acme","version":9,"later":[1],
+		"people":[{"id":"u1","login":"anna","role":"auditor"},{"id":"u2","login":"ben","role":""}],
+		"admission":{"mode":"by-moonlight","allowed":["192.0.2.0/24"]}}}`)
+	msg, err := postern.DecodeMapMessage(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range msg.Section.People {
+		if (postern.Access{}).Allows(&p, "books") || !(postern.Access{Who: postern.AccessPublic}).Allows(&p, "books") {
+			t.Errorf("%s may open something, or not what is public", p.Login)
+		}
+	}
+	if a := msg.Section.Admission; len(msg.Section.People) != 2 || a.Mode != "by-moonlight" || len(a.Allowed) != 1 {
+		t.Errorf("got %+v and %+v", msg.Section.People, a)
+	}
+}
+
 func FuzzDecodeMapMessage(f *testing.F) {
 	for _, msg := range []postern.MapMessage{
 		{Version: 9, Section: testSection(9)}, {Version: 9, Section: testDeployment(3), Synced: true},
