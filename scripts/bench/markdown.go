@@ -36,20 +36,33 @@ func markdown(results []Result) string {
 		}
 		fmt.Fprintf(&b, " goals |\n|---|---|---|%s---|\n", strings.Repeat("---|", len(others)))
 		for len(mine) > 0 {
-			n := 1
-			for n < len(mine) && mine[n].Name == mine[0].Name {
-				n++
+			name := mine[0].Name
+			var row, rest []Result
+			for _, r := range mine {
+				if r.Name == name {
+					row = append(row, r)
+				} else {
+					rest = append(rest, r)
+				}
 			}
-			writeRow(&b, strings.TrimPrefix(mine[0].Name, s.name+"."), mine[:n], others)
-			mine = mine[n:]
+			writeRow(&b, strings.TrimPrefix(name, s.name+"."), row, others)
+			mine = rest
 		}
 	}
 	return b.String()
 }
 
+// number writes v with four digits or, if it is larger, without a fraction.
+func number(v float64) string {
+	if v >= 1000 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.4g", v)
+}
+
 // writeRow writes one figure's comparisons.
 func writeRow(b *strings.Builder, name string, row []Result, others []string) {
-	fmt.Fprintf(b, "| %s | %s | %.4g |", name, row[0].Unit, row[0].Value)
+	fmt.Fprintf(b, "| %s | %s | %s |", name, row[0].Unit, number(row[0].Value))
 	var goals []string
 	for _, o := range others {
 		i := slices.IndexFunc(row, func(r Result) bool { return r.Baseline == o })
@@ -57,9 +70,9 @@ func writeRow(b *strings.Builder, name string, row []Result, others []string) {
 		case i < 0:
 			b.WriteString(" |")
 		case row[i].Ratio == 0:
-			fmt.Fprintf(b, " %.4g |", row[i].Other)
+			fmt.Fprintf(b, " %s |", number(row[i].Other))
 		default:
-			fmt.Fprintf(b, " %.4g (× %.2f) |", row[i].Other, row[i].Ratio)
+			fmt.Fprintf(b, " %s (× %.2f) |", number(row[i].Other), row[i].Ratio)
 		}
 	}
 	for _, r := range row {

@@ -119,12 +119,12 @@ func print(w io.Writer, results []Result) error {
 	for _, r := range results {
 		other, ratio := "-", "-"
 		if r.Baseline != "" {
-			other = fmt.Sprintf("%.4g", r.Other)
+			other = number(r.Other)
 		}
 		if r.Ratio != 0 {
 			ratio = fmt.Sprintf("%.2f", r.Ratio)
 		}
-		fmt.Fprintf(table, "%s\t%.4g\t%s\t%s\t%s\t%s\t%s\n", r.Name, r.Value, other, ratio, r.goal(), r.Unit, cmp.Or(r.Baseline, "-"))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, number(r.Value), other, ratio, r.goal(), r.Unit, cmp.Or(r.Baseline, "-"))
 	}
 	return table.Flush()
 }
