@@ -42,7 +42,7 @@ const (
 	spareTick    = time.Second // how often what grows old is looked for
 
 	maxSpares     = 512 // in all
-	maxNodeSpares = 32  // at one node, which closes what is beyond 64
+	maxNodeSpares = 32  // at one node, which takes many more
 )
 
 // A stock is one node's.

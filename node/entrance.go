@@ -33,8 +33,9 @@ const (
 	waitTimeout = 2 * time.Minute
 
 	// maxWaiting is how many of one gateway may wait. Of more, the oldest is
-	// closed: the newest may be one whose header is on its way.
-	maxWaiting = 64
+	// closed: the newest may be one whose header is on its way. It is far more than
+	// a gateway has spares and dials under way for a tenant, which are bounded there.
+	maxWaiting = 512
 )
 
 // A conn is a browser's connection, as a gateway handed it over. Its RemoteAddr
