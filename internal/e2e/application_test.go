@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -13,7 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
-	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/coder/websocket"
@@ -34,7 +35,7 @@ type application struct {
 	name  string
 	url   string
 	next  chan struct{}
-	crowd *sync.WaitGroup
+	crowd *crowd
 
 	server *httptest.Server
 }
@@ -109,9 +110,31 @@ func (a *application) seen(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *application) inCrowd(w http.ResponseWriter, r *http.Request) {
-	a.crowd.Done()
-	a.crowd.Wait()
+	a.crowd.join(r.Context())
 	a.seen(w, r)
+}
+
+// A crowd is requests that are answered once all of them are there.
+type crowd struct {
+	missing atomic.Int64
+	all     chan struct{} // closed when none is missing
+}
+
+func newCrowd(n int) *crowd {
+	c := &crowd{all: make(chan struct{})}
+	c.missing.Store(int64(n))
+	return c
+}
+
+// join waits for the others, for as long as somebody waits for the answer.
+func (c *crowd) join(ctx context.Context) {
+	if c.missing.Add(-1) == 0 {
+		close(c.all)
+	}
+	select {
+	case <-c.all:
+	case <-ctx.Done():
+	}
 }
 
 func (a *application) socket(w http.ResponseWriter, r *http.Request) {

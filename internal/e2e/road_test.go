@@ -240,8 +240,7 @@ func (a *application) mustEvent(ctx context.Context, t testing.TB, events *bufio
 // Neither application answers any before all have arrived.
 func (r *road) testParallel(t *testing.T) {
 	const clients, each = 20, 10
-	crowd := new(sync.WaitGroup)
-	crowd.Add(clients * each)
+	crowd := newCrowd(clients * each)
 	r.acme.crowd, r.globex.crowd = crowd, crowd
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
