@@ -52,7 +52,7 @@ func TestCreditsWait(t *testing.T) {
 		took := make(chan int, 1)
 		go func() { took <- c.take(1000) }()
 
-		time.Sleep(100 * creditPatience) // of the fake clock
+		<-time.After(100 * creditPatience) // of the fake clock
 		synctest.Wait()
 		select {
 		case n := <-took:

@@ -28,7 +28,7 @@ type outBatch struct {
 	source   []byte     // the pin of the messages
 	segments bool       // may be made
 	refused  bool       // they were, perhaps because of the path to this endpoint
-	full     bool       // the kernel is, for now
+	full     bool       // the kernel took no more
 	err      unix.Errno // the first that cost a datagram
 
 	stage    []byte
