@@ -24,7 +24,7 @@ type plainDevice struct{ tunDevice }
 
 func (d plainDevice) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	var one [1]*stack.PacketBuffer
-	if d.ring.pop(one[:], true) == 0 {
+	if d.ring.next(one[:]) == 0 {
 		return 0, os.ErrClosed
 	}
 	defer one[0].DecRef()
