@@ -32,6 +32,7 @@ type path struct {
 	ready  deque[*flow]     // that have something to send; each at most once
 
 	nextSend instant // by the model's rate
+	trouble  instant // until then the path may lose something, short or not
 	patience instant // how late something may be after what was sent later
 	timer    *time.Timer
 	alarm    instant // when the timer fires; 0: it does not
@@ -56,6 +57,9 @@ const (
 
 	// lookEvery is how often a path is looked at that was short.
 	lookEvery = time.Second
+
+	// troubled is for how long a short path that lost something is as good as long.
+	troubled = 10 * time.Second
 
 	// slack is how long nothing may be sent for lack of a wake-up, without that the
 	// rate suffers; and pace is how much is sent at once.
@@ -109,7 +113,7 @@ func (p *path) add(packet *stack.PacketBuffer, mtu int) bool {
 	}
 	now := p.now()
 	seq, end := tcp.SequenceNumber(), tcp.SequenceNumber()+uint32(size)
-	if p.closed || p.short() && (f == nil || !f.sendable()) {
+	if p.closed || p.short() && now > p.trouble && (f == nil || !f.sendable()) {
 		p.look(now, key, end)
 		return false
 	}
@@ -376,12 +380,16 @@ func (p *path) heard(packet []byte) {
 		return
 	}
 	p.seen(key, tcp.AckNumber())
+	now := p.now()
+	options := tcp[header.TCPMinimumSize:length]
 	if f == nil || before(tcp.AckNumber(), f.start) {
+		if hasSACK(options) {
+			p.trouble = now + troubled
+		}
 		return
 	}
-	now := p.now()
 	var sacks [4]span
-	a := acknowledgement{ack: tcp.AckNumber(), sacks: hideSACK(tcp[header.TCPMinimumSize:length], sacks[:0])}
+	a := acknowledgement{ack: tcp.AckNumber(), sacks: hideSACK(options, sacks[:0])}
 	f.acknowledge(now, &a, &p.model)
 	if a.arrived > 0 {
 		p.learn(now, f, &a)
@@ -442,3 +450,6 @@ func hideSACK(options []byte, spans []span) []span {
 	}
 	return spans
 }
+
+// hasSACK reports whether there are SACK blocks in options.
+func hasSACK(options []byte) bool { return len(header.ParseTCPOptions(options).SACKBlocks) > 0 }
