@@ -7,6 +7,41 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
+// A piece is what of a packet's payload is sent.
+type piece struct {
+	packet   *stack.PacketBuffer // with a reference
+	size     int                 // of the payload of each packet of the tunnel; 0: packet is one, as it is
+	from, to int                 // the part of the payload
+
+	// What to say of the other direction, if size is not 0.
+	ack    uint32
+	window uint16
+}
+
+// whole returns all of p, with its reference.
+func whole(p *stack.PacketBuffer, mtu int) piece {
+	w := piece{packet: p, size: cuts(p, mtu)}
+	if w.size > 0 {
+		tcp := header.TCP(p.TransportHeader().Slice())
+		w.to, w.ack, w.window = p.Data().Size(), tcp.AckNumber(), tcp.WindowSize()
+	}
+	return w
+}
+
+// cuts returns the payload of each packet of the tunnel, but the last, that p is to
+// be cut into, or 0 if p is one.
+func cuts(p *stack.PacketBuffer, mtu int) int {
+	gso := p.GSOOptions
+	if gso.Type != stack.GSOTCPv6 || !gso.NeedsCsum {
+		return 0
+	}
+	size := mtu - header.IPv6MinimumSize - len(p.TransportHeader().Slice())
+	if mss := int(gso.MSS); mss > 0 && mss < size {
+		size = mss
+	}
+	return size
+}
+
 // A cutter takes packets of the TCP stack apart into packets of the tunnel. TCP
 // hands out segments many times as long as the MTU (GSO), so that it works once
 // for dozens of packets; they are cut here, straight into WireGuard's buffers.
@@ -27,23 +62,25 @@ type cutter struct {
 // done reports whether there is nothing left to cut.
 func (c *cutter) done() bool { return c.packet == nil }
 
-// start makes p, whose reference becomes the cutter's, what is cut next. mtu
-// bounds each packet. It reports false if p is to be sent as it is.
-func (c *cutter) start(p *stack.PacketBuffer, mtu int) bool {
-	gso := p.GSOOptions
-	if gso.Type != stack.GSOTCPv6 || !gso.NeedsCsum {
+// start makes p, whose reference becomes the cutter's, what is cut next. It reports
+// false if p is to be sent as it is.
+func (c *cutter) start(p piece) bool {
+	if p.size == 0 {
 		return false
 	}
-	c.packet = p
-	c.rest = newReader(p)
-	c.length = header.IPv6MinimumSize + len(p.TransportHeader().Slice())
+	c.packet = p.packet
+	c.rest = newReader(p.packet)
+	c.length = header.IPv6MinimumSize + len(p.packet.TransportHeader().Slice())
 	c.rest.read(c.headers[:c.length])
-	c.left = p.Size() - c.length
-	c.size = mtu - c.length
-	if mss := int(gso.MSS); mss > 0 && mss < c.size {
-		c.size = mss
+	c.rest.skip(p.from)
+	c.left, c.size = p.to-p.from, p.size
+	tcp := header.TCP(c.headers[header.IPv6MinimumSize:])
+	tcp.SetAckNumber(p.ack)
+	tcp.SetWindowSize(p.window)
+	c.seq = tcp.SequenceNumber() + uint32(p.from)
+	if p.to < p.packet.Data().Size() {
+		tcp.SetFlags(uint8(tcp.Flags() &^ (header.TCPFlagFin | header.TCPFlagPsh)))
 	}
-	c.seq = header.TCP(c.headers[header.IPv6MinimumSize:]).SequenceNumber()
 	return true
 }
 
@@ -112,4 +149,15 @@ func (r *reader) read(b []byte) int {
 		r.view, r.at = r.view.Next(), 0
 	}
 	return n
+}
+
+// skip reads n bytes, which are nobody's.
+func (r *reader) skip(n int) {
+	for n > 0 && r.view != nil {
+		k := min(n, r.view.Size()-r.at)
+		n -= k
+		if r.at += k; r.at == r.view.Size() {
+			r.view, r.at = r.view.Next(), 0
+		}
+	}
 }

@@ -32,16 +32,19 @@ type link struct {
 	dispatcher stack.NetworkDispatcher
 
 	credits credits
+	paths   paths
 
 	// Owned by tunDevice.Read: what was taken from the ring and not sent yet.
-	batch   [8]*stack.PacketBuffer
-	waiting []*stack.PacketBuffer // a part of batch
+	batch   [8]piece
+	waiting []piece // a part of batch
+	packets [8]*stack.PacketBuffer
 	cut     cutter
 }
 
 func newLink(address netip.Addr, mtu int) *link {
 	l := &link{address: address.As16(), mtu: mtu, ring: newRing(), events: make(chan tun.Event)}
 	l.credits.init()
+	l.paths = paths{stir: l.ring.stir, byPeer: map[[16]byte]*path{}}
 	return l
 }
 
@@ -89,19 +92,33 @@ func (t tunDevice) fill(wait bool) bool {
 	if !t.cut.done() || len(t.waiting) > 0 {
 		return true
 	}
-	t.waiting = t.batch[:t.ring.pop(t.batch[:], wait)]
-	return len(t.waiting) > 0
+	for {
+		n := t.ring.pop(t.packets[:])
+		for i, p := range t.packets[:n] {
+			t.batch[i], t.packets[i] = whole(p, t.mtu), nil
+		}
+		if n == 0 {
+			n = t.paths.take(t.batch[:])
+		}
+		t.waiting = t.batch[:n]
+		if n > 0 || !wait {
+			return n > 0
+		}
+		if !t.ring.wait() {
+			return false
+		}
+	}
 }
 
 // next writes the next packet to dst and returns its length.
 func (t tunDevice) next(dst []byte) int {
 	if t.cut.done() {
 		p := t.waiting[0]
-		t.waiting[0] = nil
+		t.waiting[0] = piece{}
 		t.waiting = t.waiting[1:]
-		if !t.cut.start(p, t.mtu) {
-			defer p.DecRef()
-			r := newReader(p)
+		if !t.cut.start(p) {
+			defer p.packet.DecRef()
+			r := newReader(p.packet)
 			return r.read(dst)
 		}
 	}
@@ -112,7 +129,7 @@ func (t tunDevice) next(dst []byte) int {
 func (t tunDevice) drop() {
 	t.cut.drop()
 	for _, p := range t.waiting {
-		p.DecRef()
+		p.packet.DecRef()
 	}
 	t.waiting = nil
 }
@@ -122,11 +139,18 @@ func (t tunDevice) drop() {
 func (t tunDevice) Write(bufs [][]byte, offset int) (int, error) {
 	c := coalescers.Get().(*coalescer)
 	defer coalescers.Put(c)
+	var from *path
 	for batch := range slices.Chunk(bufs, batchSize) {
 		for _, b := range batch {
-			if t.admits(b[offset:]) {
-				c.add(b[offset:])
+			p := b[offset:]
+			if !t.admits(p) {
+				continue
 			}
+			if peer := [16]byte(p[8:24]); from == nil || from.peer != peer {
+				from = t.paths.to(peer)
+			}
+			from.heard(p)
+			c.add(p)
 		}
 		c.flush(t.dispatcher)
 	}
@@ -136,6 +160,7 @@ func (t tunDevice) Write(bufs [][]byte, offset int) (int, error) {
 func (t tunDevice) Close() error {
 	t.close.Do(func() {
 		t.ring.close()
+		t.paths.close()
 		t.credits.close()
 		close(t.events)
 	})
@@ -205,7 +230,8 @@ var _ stack.QueueingDiscipline = queue{}
 
 // WritePacket queues p for WireGuard. The stack keeps its own reference.
 func (q queue) WritePacket(p *stack.PacketBuffer) tcpip.Error {
-	if !q.ring.push(p) {
+	to := header.IPv6(p.NetworkHeader().Slice()).DestinationAddress().As16()
+	if !q.paths.to(to).add(p, q.mtu) && !q.ring.push(p) {
 		return &tcpip.ErrClosedForSend{}
 	}
 	return nil

@@ -120,6 +120,15 @@ func (r *ring) waiting() int {
 	return r.count
 }
 
+// next is pop that waits for the first. It returns 0 once the ring is closed.
+func (r *ring) next(dst []*stack.PacketBuffer) int {
+	for {
+		if n := r.pop(dst); n > 0 || !r.wait() {
+			return n
+		}
+	}
+}
+
 func TestRingKeepsOrder(t *testing.T) {
 	const packets = 10*ringSize + 7
 	r := newRing()
@@ -135,7 +144,7 @@ func TestRingKeepsOrder(t *testing.T) {
 	}()
 	dst := make([]*stack.PacketBuffer, 100)
 	for next := 0; next < packets; {
-		n := within(t, "pop", func() int { return r.pop(dst, true) })
+		n := within(t, "pop", func() int { return r.next(dst) })
 		if n == 0 || n > len(dst) {
 			t.Fatalf("popped %d", n)
 		}
@@ -158,7 +167,7 @@ func TestFullRing(t *testing.T) {
 		accepted bool // what the waiting push returns
 		waiting  int  // in the ring after it
 	}{
-		{"pop", func(r *ring) { p := make([]*stack.PacketBuffer, 1); r.pop(p, true); p[0].DecRef() }, true, ringSize},
+		{"pop", func(r *ring) { p := make([]*stack.PacketBuffer, 1); r.pop(p); p[0].DecRef() }, true, ringSize},
 		{"lossy", func(r *ring) { r.setLossy(true) }, true, ringSize},
 		{"close", func(r *ring) { r.close() }, false, 0},
 	} {
@@ -189,7 +198,7 @@ func TestFullRing(t *testing.T) {
 func TestClosedRing(t *testing.T) {
 	r := newRing()
 	popped := make(chan int, 1)
-	go func() { popped <- r.pop(make([]*stack.PacketBuffer, 1), true) }()
+	go func() { popped <- r.next(make([]*stack.PacketBuffer, 1)) }()
 	r.close()
 	if got := within(t, "pop", func() int { return <-popped }); got != 0 {
 		t.Errorf("popped %d from a closed ring", got)

@@ -13,6 +13,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/tun"
 	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -24,7 +25,7 @@ type plainDevice struct{ tunDevice }
 
 func (d plainDevice) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	var one [1]*stack.PacketBuffer
-	if d.ring.pop(one[:], true) == 0 {
+	if d.ring.next(one[:]) == 0 {
 		return 0, os.ErrClosed
 	}
 	defer one[0].DecRef()
@@ -49,16 +50,29 @@ type plainEndpoint struct{ stack.LinkEndpoint }
 
 func (plainEndpoint) Capabilities() stack.LinkEndpointCapabilities { return 0 }
 
+// A plainQueue knows no paths.
+type plainQueue struct{ *link }
+
+func (q plainQueue) WritePacket(p *stack.PacketBuffer) tcpip.Error {
+	if !q.ring.push(p) {
+		return &tcpip.ErrClosedForSend{}
+	}
+	return nil
+}
+
+func (q plainQueue) Close() {}
+
 // bareHost starts a host without WireGuard; what it sends is read from the device.
 func bareHost(t *testing.T, n byte, mtu int, fast bool) (*Net, tun.Device) {
 	t.Helper()
 	l := newLink(overlay(n), mtu)
 	var device tun.Device = tunDevice{l}
 	var nic stack.LinkEndpoint = linkEndpoint{l}
+	var q stack.QueueingDiscipline = queue{l}
 	if !fast {
-		device, nic = plainDevice{tunDevice{l}}, plainEndpoint{nic}
+		device, nic, q = plainDevice{tunDevice{l}}, plainEndpoint{nic}, plainQueue{l}
 	}
-	s, err := newStack(nic, queue{l}, overlay(n))
+	s, err := newStack(nic, q, overlay(n))
 	if err != nil {
 		t.Fatal(err)
 	}

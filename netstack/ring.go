@@ -27,6 +27,7 @@ type ring struct {
 	bytes    int
 	lossy    bool
 	closed   bool
+	stirred  bool
 }
 
 func newRing() *ring {
@@ -61,15 +62,11 @@ func (r *ring) push(p *stack.PacketBuffer) bool {
 // full reports whether writers have to wait. The lock is held.
 func (r *ring) full() bool { return r.count == ringSize || r.bytes >= ringBytes }
 
-// pop moves packets, with their references, into dst: at most len(dst), and none
-// if there are none or the ring is closed. If wait is set it waits for the first;
-// none then means that the ring is closed. It has one caller at a time.
-func (r *ring) pop(dst []*stack.PacketBuffer, wait bool) int {
+// pop moves packets, with their references, into dst and returns how many: at most
+// len(dst). It has one caller at a time.
+func (r *ring) pop(dst []*stack.PacketBuffer) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for wait && r.count == 0 && !r.closed {
-		r.notEmpty.Wait()
-	}
 	full := r.full()
 	n := min(r.count, len(dst))
 	for i := range n {
@@ -83,6 +80,26 @@ func (r *ring) pop(dst []*stack.PacketBuffer, wait bool) int {
 		r.notFull.Broadcast()
 	}
 	return n
+}
+
+// wait returns true when there is a packet, or stir was called since it returned
+// last; and false once the ring is closed. It has one caller at a time.
+func (r *ring) wait() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.count == 0 && !r.stirred && !r.closed {
+		r.notEmpty.Wait()
+	}
+	r.stirred = false
+	return !r.closed
+}
+
+// stir ends wait.
+func (r *ring) stir() {
+	r.mu.Lock()
+	r.stirred = true
+	r.mu.Unlock()
+	r.notEmpty.Signal()
 }
 
 // setLossy says whether a full ring drops packets. It must while the UDP socket

@@ -19,18 +19,17 @@ const (
 	// by themselves, to what a fast path of tens of milliseconds needs.
 	bufferMin     = 4 << 10
 	bufferDefault = 64 << 10
-	bufferMax     = 6 << 20
+	bufferMax     = 8 << 20
 
 	// Short, since a gateway and a node are one address pair to one port, and
 	// each connection in TIME_WAIT takes one of its 4-tuples. Timestamps
 	// (RFC 7323, section 5) guard against what TIME_WAIT otherwise would.
 	timeWait = 2 * time.Second
 
-	// What is lost at the end of a burst, where nothing that follows can tell, is
-	// sent again after this or a round trip and a bit, whichever is longer, instead
-	// of the 200 ms that TCP takes elsewhere: both ends are ours, and neither delays
-	// acknowledgements. docs/decisions/tcp-inside-the-tunnel.md has the figures.
-	minRTO = 60 * time.Millisecond
+	// A path (path.go) sends what is lost again by itself, sooner than TCP could know,
+	// and TCP is not to grow impatient meanwhile: it would send all again, and slowly
+	// from then on.
+	minRTO = 500 * time.Millisecond
 
 	keepaliveIdle     = 30 * time.Second
 	keepaliveInterval = 30 * time.Second
@@ -42,7 +41,7 @@ const (
 	// that are answered go on for ever (section 4.2.2.17): a browser may pause a
 	// download, and an application an upload, for as long as it likes. A user
 	// timeout (RFC 5482) would end those too.
-	maxRetries = 10
+	maxRetries = 7
 
 	// closeTimeout is how long a peer may take none of what was left when the
 	// connection was closed. It is a user timeout: nobody waits for that peer.
@@ -67,7 +66,7 @@ func newStack(nic stack.LinkEndpoint, q stack.QueueingDiscipline, address netip.
 
 func configure(s *stack.Stack, nic stack.LinkEndpoint, q stack.QueueingDiscipline, address netip.Addr) tcpip.Error {
 	sack := tcpip.TCPSACKEnabled(true)
-	recovery := tcpip.TCPRecovery(0) // no RACK: slower, and it collapses on a drop-tail queue
+	recovery := tcpip.TCPRecovery(0) // no RACK: slower, and of no use with paths
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
