@@ -44,7 +44,7 @@ type link struct {
 func newLink(address netip.Addr, mtu int) *link {
 	l := &link{address: address.As16(), mtu: mtu, ring: newRing(), events: make(chan tun.Event)}
 	l.credits.init()
-	l.paths = paths{stir: l.ring.stir, byPeer: map[[16]byte]*path{}}
+	l.paths = paths{clock: tcpip.NewStdClock(), wake: l.ring.stir, longRTT: longRTT, byPeer: map[[16]byte]*path{}}
 	return l
 }
 

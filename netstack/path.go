@@ -1,10 +1,10 @@
 package netstack
 
 import (
-	"encoding/binary"
 	"sync"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
@@ -12,77 +12,72 @@ import (
 // A path is the way to one peer. On a long one it stands between TCP and the tunnel:
 // it holds back what would only wait in a queue on the way, and sends again what was
 // lost there, so that TCP, which would take every loss for congestion, sees none.
-// The other end has no part in it.
+// The other end has no part in it, beyond what any TCP with SACK does.
 //
-// TCP's segments go out by add and take. In between, take picks among the
-// connections in turn, as fast as the model says. What comes in passes heard, which
-// learns from it what has arrived and hides from TCP what has not. A timer sees to
-// what is lost without anything that follows. TCP's own timeout is the last resort:
-// what it sends again, and is not about to be sent or just was, is sent again.
+// TCP's segments come in by add. From there take picks among the connections in turn,
+// as fast as the model says. What the peer sends passes heard, which learns from it
+// what has arrived there and hides from TCP what has not. A timer sees to what is lost
+// and has nothing after it that would tell.
+//
+// The path acknowledges nothing: TCP hears from nobody but the other end, and its own
+// timeout, which is longer than the path's, is the last resort and gives up in its own
+// time. What TCP sends again is sent again, unless it just was. So a flow may be
+// forgotten at any time, and is if its peer stays silent.
+//
+// No lock is held while TCP or WireGuard is called; TCP calls add with its own held.
 type path struct {
 	// Static after newPath.
 	paths *paths // that it is one of
 	peer  [16]byte
-	epoch time.Time // instants are since then
+	epoch tcpip.MonotonicTime // instants are since then
 
 	mu     sync.Mutex
 	closed bool
+	sack   bool // the other end said so when it last opened a connection
 	model  model
 	flows  map[uint32]*flow // by ports
-	ready  deque[*flow]     // that have something to send; each at most once
+	ready  deque[*flow]     // with something to send; each at most once
 
-	nextSend instant // by the model's rate
-	trouble  instant // until then the path may lose something, short or not
-	patience instant // how late something may be after what was sent later
-	timer    *time.Timer
-	alarm    instant // when the timer fires; 0: it does not
+	nextSend      instant // by the model's pacing rate
+	reorderWindow instant // how late something may be after what was sent later
+	timer         tcpip.Timer
+	alarm         instant // when the timer fires; 0: it does not
 
-	spare []*flow // to be used again
+	trial trial
 
-	// Of one segment at a time while the path is short.
-	glance struct {
-		ports uint32
-		end   uint32 // sequence number after it; valid if sent is not 0
-		sent  instant
-		next  instant // when the next may be sent
-	}
-
-	marked bool // it is in paths.ready, whose lock guards this
+	queued bool // it is in paths.ready, whose lock guards this
 }
 
 const (
-	// longTrip is what makes a path long. A shorter one is a local network's, which
-	// loses nothing and has no time to waste.
-	longTrip = 3 * time.Millisecond
+	// quantum is how much of a flow is sent at once, as a time at the pacing rate; and
+	// slack is for how long nothing may be sent for lack of a wake-up, without that
+	// the rate suffers.
+	quantum = time.Millisecond
+	slack   = 2 * time.Millisecond
 
-	// lookEvery is how often a path is looked at that was short.
-	lookEvery = time.Second
+	// minQuantum is the least that is sent at once, in bytes: as draft-ietf-ccwg-bbr,
+	// section 4.6.3, two full packets.
+	minQuantum = 3 << 10
 
-	// troubled is for how long a short path that lost something is as good as long.
-	troubled = 10 * time.Second
+	// maxTimeouts is how many PTOs in a row, each twice as long, a flow's silence is
+	// waited for before it is left to TCP.
+	maxTimeouts = 9
 
-	// slack is how long nothing may be sent for lack of a wake-up, without that the
-	// rate suffers; and pace is how much is sent at once.
-	slack = 2 * time.Millisecond
-	pace  = time.Millisecond
-
-	// maxOverdue is how often in a row a flow's silence is waited for, ever longer,
-	// before it is left to TCP.
-	maxOverdue = 9
-
-	// So many flows, of at most so many units, wait to be used again.
-	maxSpare   = 16
-	spareUnits = 64
+	// maxSpareUnits bounds a flow that is kept to be used again.
+	maxSpareUnits = 64
 )
 
+// flows that are not used.
+var flows = sync.Pool{New: func() any { return new(flow) }}
+
 func newPath(ps *paths, peer [16]byte) *path {
-	p := &path{paths: ps, peer: peer, epoch: time.Now(), flows: map[uint32]*flow{}}
-	p.timer = time.AfterFunc(time.Hour, p.ring)
+	p := &path{paths: ps, peer: peer, epoch: ps.clock.NowMonotonic(), flows: map[uint32]*flow{}}
+	p.timer = ps.clock.AfterFunc(time.Hour, p.ring)
 	p.timer.Stop()
 	return p
 }
 
-func (p *path) now() instant { return time.Since(p.epoch) + 1 }
+func (p *path) now() instant { return p.paths.clock.NowMonotonic().Sub(p.epoch) + 1 }
 
 // ports returns those of a segment, the local one first.
 func ports(local, remote uint16) uint32 { return uint32(local)<<16 | uint32(remote) }
@@ -92,9 +87,6 @@ func ports(local, remote uint16) uint32 { return uint32(local)<<16 | uint32(remo
 func (p *path) add(packet *stack.PacketBuffer, mtu int) bool {
 	tcp := header.TCP(packet.TransportHeader().Slice())
 	flags, size := tcp.Flags(), packet.Data().Size()
-	if flags.Contains(header.TCPFlagSyn) {
-		return false
-	}
 	key := ports(tcp.SourcePort(), tcp.DestinationPort())
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,146 +94,91 @@ func (p *path) add(packet *stack.PacketBuffer, mtu int) bool {
 	if f != nil {
 		f.ack, f.window = tcp.AckNumber(), tcp.WindowSize()
 	}
+	fin := flags.Contains(header.TCPFlagFin)
 	switch {
-	case flags.Contains(header.TCPFlagRst):
+	case flags.Intersects(header.TCPFlagSyn | header.TCPFlagRst): // a connection begins or ends
 		if f != nil {
 			p.forget(f)
 		}
 		return false
-	case size == 0 && !flags.Contains(header.TCPFlagFin):
+	case size == 0 && !fin:
 		return false
 	}
 	now := p.now()
 	seq, end := tcp.SequenceNumber(), tcp.SequenceNumber()+uint32(size)
-	if p.closed || p.short() && now > p.trouble && (f == nil || !f.sendable()) {
-		p.look(now, key, end)
+	if fin {
+		end++
+	}
+	if !p.covers(now) && (f == nil || !f.sendable()) {
+		p.try(now, key, end)
 		return false
 	}
 	if f == nil {
-		f = p.newFlow(key, seq)
+		f = flows.Get().(*flow)
+		f.start(key, seq)
 		f.ack, f.window = tcp.AckNumber(), tcp.WindowSize()
+		p.flows[key] = f
 	}
 	if seq != f.end {
-		return p.repeat(now, f, seq, end)
+		if !f.repeat(now, seq, end, &p.model) {
+			return false
+		}
+	} else {
+		mss := cuts(packet, mtu)
+		if mss == 0 {
+			mss = max(size, 1)
+		}
+		f.push(packet, mss)
 	}
-	mss := cuts(packet, mtu)
-	if mss == 0 {
-		mss = max(size, 1)
-	}
-	f.push(packet, mss)
-	p.sendable(f)
+	p.schedule(f)
 	p.stir(now)
 	return true
 }
 
-// newFlow returns a flow that begins with seq.
-func (p *path) newFlow(key, seq uint32) *flow {
-	var f *flow
-	if n := len(p.spare); n > 0 {
-		f, p.spare = p.spare[n-1], p.spare[:n-1]
-	} else {
-		f = new(flow)
-	}
-	f.ports, f.start, f.end = key, seq, seq
-	p.flows[key] = f
-	return f
-}
-
-// forget removes f, which is not used any more.
+// forget leaves f to TCP.
 func (p *path) forget(f *flow) {
 	f.drop(&p.model)
 	delete(p.flows, f.ports)
 	f.gone = true
-	if !f.ready {
-		p.keep(f)
+	if !f.queued {
+		f.recycle()
 	}
 }
 
-// keep has f used again, if it is small.
-func (p *path) keep(f *flow) {
-	if len(p.spare) < maxSpare && f.units.cap() <= spareUnits && f.history.cap() <= spareUnits {
-		f.reset()
-		p.spare = append(p.spare, f)
+// recycle has f, which is gone, used again.
+func (f *flow) recycle() {
+	if f.units.cap() <= maxSpareUnits && f.transmissions.cap() <= maxSpareUnits {
+		flows.Put(f)
 	}
 }
 
-// short reports whether the path is known to be short.
-func (p *path) short() bool { return p.model.minRTT > 0 && p.model.minRTT < longTrip }
-
-// look begins to measure the round trip by a segment that ends at end.
-func (p *path) look(now instant, key, end uint32) {
-	if now >= p.glance.next {
-		p.glance.ports, p.glance.end, p.glance.sent = key, end, now
-		p.glance.next = now + lookEvery
-	}
-}
-
-// seen measures the round trip if ack is of what was looked at.
-func (p *path) seen(key, ack uint32) {
-	if p.glance.sent == 0 || p.glance.ports != key || before(ack, p.glance.end) {
-		return
-	}
-	now := p.now()
-	if p.short() {
-		p.model.minRTT = 0
-	}
-	p.model.measure(now, now-p.glance.sent)
-	p.glance.sent = 0
-}
-
-// repeat is for what TCP sends again, because nothing was heard of it for so long. It
-// reports false for what is not the flow's.
-func (p *path) repeat(now instant, f *flow, seq, end uint32) bool {
-	if before(seq, f.start) || before(f.end, end) || before(f.end, seq) {
-		return false
-	}
-	for i := range f.units.len() {
-		u := f.units.at(i)
-		if !before(u.seq, end) {
-			break
-		}
-		if !before(seq, u.end) || u.state == lost || u.state == waiting || now-u.sent < p.model.timeout() {
-			continue
-		}
-		if u.state == arrived { // and the other end has changed its mind
-			u.state = flying
-			f.flying++
-			p.model.inflight += u.bytes()
-		}
-		f.lose(f.first+uint64(i), &p.model)
-	}
-	p.sendable(f)
-	p.stir(now)
-	return true
-}
-
-// sendable puts f among the ready, if it has something to send.
-func (p *path) sendable(f *flow) {
-	if !f.ready && f.sendable() {
-		f.ready = true
+// schedule puts f among the ready, if it has something to send.
+func (p *path) schedule(f *flow) {
+	if !f.queued && f.sendable() {
+		f.queued = true
 		p.ready.push(f)
 	}
 }
 
 // stir sees to it that take is called when there is something to take, be it later.
 func (p *path) stir(now instant) {
-	if p.ready.len() == 0 || p.model.inflight >= p.model.window() {
+	if p.ready.len() == 0 || p.model.inFlight >= p.model.window() {
 		return
 	}
 	if p.nextSend > now {
-		p.wake(p.nextSend)
+		p.wake(now, p.nextSend)
 		return
 	}
-	p.paths.mark(p)
+	p.paths.schedule(p)
 }
 
 // wake has the timer fire at t, if it does not before.
-func (p *path) wake(t instant) {
+func (p *path) wake(now, t instant) {
 	if p.closed || p.alarm != 0 && p.alarm <= t {
 		return
 	}
 	p.alarm = t
-	p.timer.Reset(time.Until(p.epoch.Add(t)))
+	p.timer.Reset(max(t-now, 0))
 }
 
 // ring is called by the timer.
@@ -253,47 +190,34 @@ func (p *path) ring() {
 	}
 	p.alarm = 0
 	now := p.now()
-	p.overdue(now)
+	p.timeouts(now)
 	p.stir(now)
 }
 
-// overdue sends again what was lost and has nothing after it that would tell.
-func (p *path) overdue(now instant) {
+// timeouts sends again what was lost and has nothing after it that would tell.
+func (p *path) timeouts(now instant) {
 	next := instant(0)
 	for _, f := range p.flows {
-		if f.flying == 0 {
+		if f.inFlight == 0 {
 			continue
 		}
-		due := f.progress + p.model.timeout()<<f.overdue
+		due := f.progress + p.model.pto()<<f.timeouts
 		if due <= now {
-			if f.overdue++; f.overdue > maxOverdue {
+			if f.timeouts++; f.timeouts > maxTimeouts {
 				p.forget(f)
 				continue
 			}
-			p.suspect(f)
-			due = now + p.model.timeout()<<f.overdue
+			f.probe(&p.model)
+			p.schedule(f)
+			due = now + p.model.pto()<<f.timeouts
 		}
 		if next == 0 || due < next {
 			next = due
 		}
 	}
 	if next != 0 {
-		p.wake(next)
+		p.wake(now, next)
 	}
-}
-
-// suspect takes for lost the last unit on its way: its answer will tell of others
-// before it. If it was that already, all of them.
-func (p *path) suspect(f *flow) {
-	for i := f.units.len() - 1; i >= 0; i-- {
-		if f.units.at(i).state == flying {
-			f.lose(f.first+uint64(i), &p.model)
-			if f.overdue == 1 {
-				break
-			}
-		}
-	}
-	p.sendable(f)
 }
 
 // take moves what is to be sent now into dst, and returns how many pieces. It has
@@ -303,45 +227,47 @@ func (p *path) take(dst []piece) (n int) {
 	defer p.mu.Unlock()
 	now := p.now()
 	p.nextSend = max(p.nextSend, now-slack)
-	rate := p.model.rate()
-	for ; n < len(dst) && p.ready.len() > 0; n++ {
-		room := p.model.window() - p.model.inflight
-		if room <= 0 || p.nextSend > now {
+	rate := p.model.pacingRate()
+	for n < len(dst) && p.ready.len() > 0 && p.nextSend <= now {
+		room := p.model.window() - p.model.inFlight
+		if room <= 0 {
 			break
 		}
 		f := p.ready.pop()
-		f.ready = false
+		f.queued = false
 		if f.gone {
-			p.keep(f)
+			f.recycle()
+			continue
 		}
 		if !f.sendable() {
-			n--
 			continue
 		}
 		if rate > 0 {
-			room = min(room, max(int(rate*pace.Seconds()), 2<<10))
+			room = min(room, max(int(rate*quantum.Seconds()), minQuantum))
 		}
 		sent := 0
 		dst[n], sent = p.send(now, f, room)
+		n++
 		if rate > 0 {
 			p.nextSend += instant(float64(sent) / rate * float64(time.Second))
 		}
-		p.sendable(f)
+		p.schedule(f)
 	}
-	if p.ready.len() == 0 && p.model.inflight < p.model.window() {
-		p.model.idle()
+	if p.ready.len() == 0 && p.model.inFlight < p.model.window() {
+		p.model.limit()
 	}
-	if p.model.inflight > 0 {
-		p.wake(now + p.model.timeout())
+	if p.model.inFlight > 0 {
+		p.wake(now, now+p.model.pto())
 	}
 	p.stir(now)
 	return n
 }
 
-// send returns a piece of f to send, and how many bytes it counts.
+// send returns a piece of f to send, of room bytes if it is more than a packet, and how
+// many bytes it counts.
 func (p *path) send(now instant, f *flow, room int) (piece, int) {
 	id, n := f.cut(room)
-	was := p.model.inflight
+	was := p.model.inFlight
 	for i := range n {
 		f.send(now, id+uint64(i), &p.model)
 	}
@@ -350,7 +276,7 @@ func (p *path) send(now instant, f *flow, room int) (piece, int) {
 		packet: first.packet.IncRef(), size: int(first.mss),
 		from: int(first.from), to: int(last.from + last.size),
 		ack: f.ack, window: f.window,
-	}, p.model.inflight - was
+	}, p.model.inFlight - was
 }
 
 // heard learns from a packet of the peer's what has arrived there, and removes from
@@ -362,52 +288,49 @@ func (p *path) heard(packet []byte) {
 		return
 	}
 	length, flags := int(tcp.DataOffset()), tcp.Flags()
-	if length < header.TCPMinimumSize || length > len(tcp) || flags.Contains(header.TCPFlagSyn) {
+	if length < header.TCPMinimumSize || length > len(tcp) {
+		return
+	}
+	options := tcp[header.TCPMinimumSize:length]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if flags.Contains(header.TCPFlagSyn) {
+		p.sack = header.ParseSynOptions(options, flags.Contains(header.TCPFlagAck)).SACKPermitted
 		return
 	}
 	key := ports(tcp.DestinationPort(), tcp.SourcePort())
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	now := p.now()
 	f := p.flows[key]
 	if flags.Contains(header.TCPFlagRst) {
-		if f != nil { // were it no valid one, TCP would send all again
+		if f != nil {
 			p.forget(f)
-			p.stir(p.now())
+			p.stir(now)
 		}
 		return
 	}
 	if !flags.Contains(header.TCPFlagAck) {
 		return
 	}
-	p.seen(key, tcp.AckNumber())
-	now := p.now()
-	options := tcp[header.TCPMinimumSize:length]
-	if f == nil || before(tcp.AckNumber(), f.start) {
-		if hasSACK(options) {
-			p.trouble = now + troubled
-		}
+	p.answer(now, key, tcp.AckNumber())
+	if f == nil {
+		p.suffer(now, options)
 		return
 	}
-	var sacks [4]span
+	var sacks [maxSACKs]span
 	a := acknowledgement{ack: tcp.AckNumber(), sacks: hideSACK(options, sacks[:0])}
 	f.acknowledge(now, &a, &p.model)
 	if a.arrived > 0 {
-		p.learn(now, f, &a)
+		if a.spurious {
+			p.reorderWindow = p.model.minRTT / 4 // RFC 8985, section 6.2, step 4
+		}
+		p.model.update(now, a.last, a.again)
+		f.detect(a.last.sent, p.reorderWindow, &p.model)
+		p.schedule(f)
 	}
 	if f.units.len() == 0 {
 		p.forget(f)
 	}
 	p.stir(now)
-}
-
-// learn draws conclusions from what has arrived.
-func (p *path) learn(now instant, f *flow, a *acknowledgement) {
-	if a.early {
-		p.patience = p.model.minRTT / 4
-	}
-	p.model.update(now, a.last, a.again)
-	f.detect(a.last.sent, p.patience, &p.model)
-	p.sendable(f)
 }
 
 // close lets go of everything.
@@ -420,36 +343,3 @@ func (p *path) close() {
 		p.forget(f)
 	}
 }
-
-// hideSACK appends the SACK blocks in options to spans, and makes their option
-// padding. TCP then neither counts an acknowledgement as a duplicate nor sends
-// anything again for it (RFC 6675).
-func hideSACK(options []byte, spans []span) []span {
-	for len(options) > 0 {
-		switch options[0] {
-		case header.TCPOptionEOL:
-			return spans
-		case header.TCPOptionNOP:
-			options = options[1:]
-			continue
-		}
-		if len(options) < 2 || options[1] < 2 || int(options[1]) > len(options) {
-			return spans
-		}
-		option := options[:options[1]]
-		options = options[len(option):]
-		if option[0] != header.TCPOptionSACK {
-			continue
-		}
-		for b := option[2:]; len(b) >= 8; b = b[8:] {
-			spans = append(spans, span{binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])})
-		}
-		for i := range option {
-			option[i] = header.TCPOptionNOP
-		}
-	}
-	return spans
-}
-
-// hasSACK reports whether there are SACK blocks in options.
-func hasSACK(options []byte) bool { return len(header.ParseTCPOptions(options).SACKBlocks) > 0 }

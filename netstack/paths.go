@@ -1,18 +1,31 @@
 package netstack
 
-import "sync"
+import (
+	"net/netip"
+	"sync"
+	"time"
 
-// Paths are those to all peers that were sent something. They are made as needed.
+	"gvisor.dev/gvisor/pkg/tcpip"
+)
+
+// Paths are the paths to all peers that TCP has spoken with. They are made as needed.
 type paths struct {
-	stir func() // called when there is something to take
+	// Static after newLink.
+	clock   tcpip.Clock
+	wake    func()        // has take called; it must not block
+	longRTT time.Duration // of a path that is long; 0: all are
 
 	mu     sync.RWMutex
 	byPeer map[[16]byte]*path
 	closed bool
 
 	turn  sync.Mutex
-	ready deque[*path] // that have something to send; each at most once
+	ready deque[*path] // with something to send; each at most once, which its queued says
 }
+
+// longRTT is the round trip from which on a path is long. A shorter one is a local
+// network's, which loses next to nothing and has no time to waste.
+const longRTT = 3 * time.Millisecond
 
 // to returns the path to a peer's address.
 func (ps *paths) to(peer [16]byte) *path {
@@ -32,17 +45,17 @@ func (ps *paths) to(peer [16]byte) *path {
 	return p
 }
 
-// mark has p's turn come.
-func (ps *paths) mark(p *path) {
+// schedule has p's turn come.
+func (ps *paths) schedule(p *path) {
 	ps.turn.Lock()
-	if p.marked {
+	if p.queued {
 		ps.turn.Unlock()
 		return
 	}
-	p.marked = true
+	p.queued = true
 	ps.ready.push(p)
 	ps.turn.Unlock()
-	ps.stir()
+	ps.wake()
 }
 
 // take moves what is to be sent now into dst, by peers in turn, and returns how many
@@ -55,7 +68,7 @@ func (ps *paths) take(dst []piece) int {
 			return 0
 		}
 		p := ps.ready.pop()
-		p.marked = false
+		p.queued = false
 		ps.turn.Unlock()
 		if n := p.take(dst); n > 0 {
 			return n
@@ -63,25 +76,25 @@ func (ps *paths) take(dst []piece) int {
 	}
 }
 
-// forget lets go of the path to a peer.
-func (ps *paths) forget(peer [16]byte) {
+// keep lets go of the paths to all but the given peers.
+func (ps *paths) keep(peers map[netip.Addr]bool) {
 	ps.mu.Lock()
-	p := ps.byPeer[peer]
-	delete(ps.byPeer, peer)
-	ps.mu.Unlock()
-	if p != nil {
-		p.close()
+	defer ps.mu.Unlock()
+	for peer, p := range ps.byPeer {
+		if !peers[netip.AddrFrom16(peer)] {
+			delete(ps.byPeer, peer)
+			p.close()
+		}
 	}
 }
 
 // close lets go of all paths. New ones take nothing.
 func (ps *paths) close() {
 	ps.mu.Lock()
+	defer ps.mu.Unlock()
 	ps.closed = true
-	all := ps.byPeer
-	ps.byPeer = map[[16]byte]*path{}
-	ps.mu.Unlock()
-	for _, p := range all {
+	for _, p := range ps.byPeer {
 		p.close()
 	}
+	clear(ps.byPeer)
 }

@@ -75,14 +75,12 @@ func (n *Net) SetPeers(peers []Peer) error {
 	n.routes.Store(&kept)
 	err = n.apply(want)
 	n.abort(gone)
-	for a := range gone {
-		n.link.paths.forget(a.As16())
-	}
 	all := make(map[netip.Addr]bool, len(n.peers))
 	for _, p := range n.peers {
 		all[p.Address] = true
 	}
 	n.routes.Store(&all)
+	n.link.paths.keep(all)
 	return err
 }
 
