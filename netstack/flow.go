@@ -115,7 +115,7 @@ func (f *flow) push(p *stack.PacketBuffer, mss int) {
 	}
 	if tcp.Flags().Contains(header.TCPFlagFin) {
 		if u.from > 0 { // with data, which gVisor does not do
-			f.units.at(f.units.len() - 1).end++
+			f.units.at(f.units.len()-1).end++
 			u.end++
 		} else {
 			p.IncRef()

@@ -90,6 +90,8 @@ const (
 	fullGrowth = 1.25 // rates that do not grow so for
 	fullRounds = 3    // rounds are all that the path carries
 
+	probeGrowth = 1.15 // by probing up says that there is much more
+
 	probeEvery    = 2 * time.Second  // section 4.3.3.5.3: 2 to 3 s
 	rateRounds    = 10               // for how many rounds a rate is remembered
 	minRTTFilter  = 10 * time.Second // MinRTTFilterLen
@@ -237,11 +239,12 @@ func (m *model) endRound(limited bool) {
 		} else if !limited {
 			m.fullRounds++
 		}
-		if m.bdp() >= initialWindow && (m.fullRounds >= fullRounds || congested) {
+		if m.fullRounds >= fullRounds || congested && m.bdp() >= initialWindow {
 			m.begin(drain)
 		}
-	case m.phase == probeUp && !limited && !congested && !m.queueing() && rate >= 1.15*m.fullRate:
-		// It took all that there was more, and at once.
+	case (m.phase == probeUp || m.phase == probeDown) && !limited && !congested && !m.queueing() && rate >= probeGrowth*m.fullRate:
+		// It took all that there was more, and at once. That of the second round of
+		// probing up is heard of after it.
 		m.begin(startup)
 		m.fullRate, m.fullRounds = rate, 0
 	}
@@ -268,6 +271,7 @@ func (m *model) advance(now instant) {
 		m.fullRate, m.probedAt = m.maxRate(), now
 	case m.phase == cruise && m.standing && m.rounds >= 4:
 		m.begin(probeDown)
+		m.fullRate = m.maxRate()
 	}
 	if now-m.minRTTAt > minRTTFilter {
 		m.resume, m.restEnd, m.restRTT = m.phase, now+max(probeRTTFor, m.srtt), 0
@@ -279,6 +283,9 @@ func (m *model) begin(p phase) { m.phase, m.rounds = p, 0 }
 
 // window returns how much may be in flight.
 func (m *model) window() int {
+	if m.srtt == 0 {
+		return minWindow
+	}
 	bdp, w := m.bdp(), initialWindow
 	switch m.phase {
 	case startup:

@@ -100,6 +100,9 @@ func (p *path) add(packet *stack.PacketBuffer, mtu int) bool {
 		if f != nil {
 			p.forget(f)
 		}
+		if flags.Contains(header.TCPFlagSyn) && (p.model.minRTT == 0 || p.short()) {
+			p.try(p.now(), key, tcp.SequenceNumber()+1)
+		}
 		return false
 	case size == 0 && !fin:
 		return false
@@ -109,7 +112,7 @@ func (p *path) add(packet *stack.PacketBuffer, mtu int) bool {
 	if fin {
 		end++
 	}
-	if !p.covers(now) && (f == nil || !f.sendable()) {
+	if !p.covers() && (f == nil || !f.sendable()) {
 		p.try(now, key, end)
 		return false
 	}
@@ -296,7 +299,6 @@ func (p *path) heard(packet []byte) {
 	defer p.mu.Unlock()
 	if flags.Contains(header.TCPFlagSyn) {
 		p.sack = header.ParseSynOptions(options, flags.Contains(header.TCPFlagAck)).SACKPermitted
-		return
 	}
 	key := ports(tcp.DestinationPort(), tcp.SourcePort())
 	now := p.now()
@@ -313,7 +315,6 @@ func (p *path) heard(packet []byte) {
 	}
 	p.answer(now, key, tcp.AckNumber())
 	if f == nil {
-		p.suffer(now, options)
 		return
 	}
 	var sacks [maxSACKs]span

@@ -137,9 +137,9 @@ func (s *sim) lateness() time.Duration {
 	return 0
 }
 
-// A simSender is a connection that has as much to send as there is.
+// A simSender has as much to send as there is.
 type simSender interface {
-	goodput() int // bytes that arrived, in order or not
+	goodput() int // bytes that arrived, each counted once
 }
 
 // A simPath is a host of ours as far as it matters: a path, and above it connections
@@ -181,6 +181,7 @@ func (s *sim) newPath(t *testing.T, flows int) *simPath {
 	}
 	p.path = p.paths.to(overlay(2).As16())
 	p.path.sack = true
+	p.path.model.measure(0, 2*s.line.delay) // as the handshake would
 	for i := range flows {
 		f := &simFlow{local: uint16(1000 + i), next: uint32(i) - 1e6, una: uint32(i) - 1e6, rcvNext: uint32(i) - 1e6}
 		p.flows = append(p.flows, f)
@@ -326,6 +327,7 @@ type simRival struct {
 	recover  int // packets before it belong to a loss that was heard
 	inFlight []int
 	minRTT   time.Duration
+	heard    time.Duration
 	arrived  int
 }
 
@@ -334,7 +336,18 @@ const rivalPacket = 1500
 func (s *sim) newRival(cubic bool) *simRival {
 	r := &simRival{sim: s, cubic: cubic, cwnd: 10, ssthresh: 1e9}
 	s.after(0, r.send)
+	s.after(time.Second, r.timeout)
 	return r
+}
+
+// timeout begins anew if nothing was heard for a second.
+func (r *simRival) timeout() {
+	if r.now-r.heard >= time.Second {
+		r.ssthresh, r.cwnd, r.max, r.epoch, r.recover = max(r.cwnd/2, 2), 1, r.cwnd, r.now, r.next
+		r.inFlight = r.inFlight[:0]
+		r.send()
+	}
+	r.after(time.Second, r.timeout)
 }
 
 func (r *simRival) goodput() int { return r.arrived * (rivalPacket - 72) }
@@ -352,6 +365,7 @@ func (r *simRival) send() {
 }
 
 func (r *simRival) acked(n int, rtt time.Duration) {
+	r.heard = r.now
 	if r.minRTT == 0 || rtt < r.minRTT {
 		r.minRTT = rtt
 	}

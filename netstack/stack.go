@@ -26,10 +26,11 @@ const (
 	// (RFC 7323, section 5) guard against what TIME_WAIT otherwise would.
 	timeWait = 2 * time.Second
 
-	// A path (path.go) sends what is lost again by itself, sooner than TCP could know,
-	// and TCP is not to grow impatient meanwhile: it would send all again, and slowly
-	// from then on.
-	minRTO = 500 * time.Millisecond
+	// A path (path.go) sends again what is lost on a long way, and sooner. TCP, which
+	// hears of it only by silence, is to give it the time for a second attempt: what it
+	// takes for lost costs it its congestion window. The 200 ms that TCP takes
+	// elsewhere are not quite enough (docs/decisions/path-below-tcp.md).
+	minRTO = 250 * time.Millisecond
 
 	keepaliveIdle     = 30 * time.Second
 	keepaliveInterval = 30 * time.Second
@@ -41,7 +42,7 @@ const (
 	// that are answered go on for ever (section 4.2.2.17): a browser may pause a
 	// download, and an application an upload, for as long as it likes. A user
 	// timeout (RFC 5482) would end those too.
-	maxRetries = 7
+	maxRetries = 8
 
 	// closeTimeout is how long a peer may take none of what was left when the
 	// connection was closed. It is a user timeout: nobody waits for that peer.
@@ -66,7 +67,7 @@ func newStack(nic stack.LinkEndpoint, q stack.QueueingDiscipline, address netip.
 
 func configure(s *stack.Stack, nic stack.LinkEndpoint, q stack.QueueingDiscipline, address netip.Addr) tcpip.Error {
 	sack := tcpip.TCPSACKEnabled(true)
-	recovery := tcpip.TCPRecovery(0) // no RACK: slower, and of no use with paths
+	recovery := tcpip.TCPRecovery(0) // no RACK: slower, and it collapses on a drop-tail queue
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}

@@ -1,36 +1,31 @@
 package netstack
 
-import (
-	"time"
+import "time"
 
-	"gvisor.dev/gvisor/pkg/tcpip/header"
-)
-
-// A trial measures now and then the round trip of a path that is too short to be
-// covered: by one segment, which goes its way as if there were no path.
+// A trial measures the round trip of a path that is too short to be covered, or is not
+// known yet: by one segment at a time, which goes its way as if there were no path. A
+// segment may have to wait for others of ours, so that a short path is taken for long
+// only if trialCount in a row say so.
 type trial struct {
-	ports uint32
-	end   uint32  // sequence number after the segment; valid if sent is not 0
-	sent  instant //
-	next  instant // when the next may be sent
-	lossy instant // until then the path may lose something, short or not
+	ports  uint32
+	end    uint32  // sequence number after the segment; valid if sent is not 0
+	sent   instant // when the segment was; 0: none is on its way
+	next   instant // when the next may be sent
+	count  int     // round trips that were long, in a row
+	minRTT instant // of those
 }
 
 const (
-	// trialEvery is how often a path is looked at that was short.
+	// trialEvery is how often a path is looked at that is short.
 	trialEvery = time.Second
-
-	// lossyFor is for how long a short path that lost something is as good as long.
-	lossyFor = 10 * time.Second
+	trialCount = 5
 )
 
 // short reports whether the path is known to be short.
 func (p *path) short() bool { return p.model.minRTT > 0 && p.model.minRTT < p.paths.longRTT }
 
 // covers reports whether what TCP sends goes by the path.
-func (p *path) covers(now instant) bool {
-	return !p.closed && p.sack && (!p.short() || now <= p.trial.lossy)
-}
+func (p *path) covers() bool { return !p.closed && p.sack && !p.short() }
 
 // try begins a trial by a segment that ends at end.
 func (p *path) try(now instant, ports, end uint32) {
@@ -46,17 +41,20 @@ func (p *path) answer(now instant, ports, ack uint32) {
 	if t.sent == 0 || t.ports != ports || before(ack, t.end) {
 		return
 	}
-	if p.short() {
-		p.model.minRTT = 0
-	}
-	p.model.measure(now, now-t.sent)
+	rtt := now - t.sent
 	t.sent = 0
-}
-
-// suffer looks for losses among the options of an acknowledgement of what was not
-// sent by the path.
-func (p *path) suffer(now instant, options []byte) {
-	if p.sack && len(options) > 0 && len(header.ParseTCPOptions(options).SACKBlocks) > 0 {
-		p.trial.lossy = now + lossyFor
+	switch {
+	case p.model.minRTT == 0:
+		p.model.measure(now, rtt)
+	case rtt < p.paths.longRTT:
+		t.count = 0
+	case t.count == 0 || rtt < t.minRTT:
+		t.minRTT = rtt
+		fallthrough
+	default:
+		if t.count++; t.count == trialCount && p.short() {
+			p.model.minRTT, p.model.srtt, t.count = 0, 0, 0
+			p.model.measure(now, t.minRTT)
+		}
 	}
 }
