@@ -62,14 +62,26 @@ func (q plainQueue) WritePacket(p *stack.PacketBuffer) tcpip.Error {
 
 func (q plainQueue) Close() {}
 
+// A kind is how a host gets its packets to the other end.
+type kind int
+
+const (
+	plain   kind = iota // as simply as possible
+	fast                // as over a short path
+	covered             // as over a long one
+)
+
 // bareHost starts a host without WireGuard; what it sends is read from the device.
-func bareHost(t *testing.T, n byte, mtu int, fast bool) (*Net, tun.Device) {
+func bareHost(t *testing.T, n byte, mtu int, k kind) (*Net, tun.Device) {
 	t.Helper()
 	l := newLink(overlay(n), mtu)
 	var device tun.Device = tunDevice{l}
 	var nic stack.LinkEndpoint = linkEndpoint{l}
 	var q stack.QueueingDiscipline = queue{l}
-	if !fast {
+	switch k {
+	case covered:
+		l.paths.longRTT = 0
+	case plain:
 		device, nic, q = plainDevice{tunDevice{l}}, plainEndpoint{nic}, plainQueue{l}
 	}
 	s, err := newStack(nic, q, overlay(n))
@@ -134,13 +146,16 @@ func (t tunDevice) sent(n int) { t.credits.release(n) }
 func TestSameAsPlain(t *testing.T) {
 	for _, mtu := range []int{1280, 1420, 8920} {
 		for _, ends := range []struct {
-			name string
-			fast [2]bool
+			name  string
+			kinds [2]kind
 		}{
-			{"fast to fast", [2]bool{true, true}},
-			{"fast to plain", [2]bool{true, false}},
-			{"plain to fast", [2]bool{false, true}},
-			{"plain to plain", [2]bool{false, false}},
+			{"fast to fast", [2]kind{fast, fast}},
+			{"fast to plain", [2]kind{fast, plain}},
+			{"plain to fast", [2]kind{plain, fast}},
+			{"plain to plain", [2]kind{plain, plain}},
+			{"covered to covered", [2]kind{covered, covered}},
+			{"covered to plain", [2]kind{covered, plain}},
+			{"plain to covered", [2]kind{plain, covered}},
 		} {
 			for _, line := range []struct {
 				name   string
@@ -154,8 +169,8 @@ func TestSameAsPlain(t *testing.T) {
 			} {
 				t.Run(fmt.Sprintf("mtu %d, %s, %s", mtu, ends.name, line.name), func(t *testing.T) {
 					t.Parallel()
-					a, aDevice := bareHost(t, 1, mtu, ends.fast[0])
-					b, bDevice := bareHost(t, 2, mtu, ends.fast[1])
+					a, aDevice := bareHost(t, 1, mtu, ends.kinds[0])
+					b, bDevice := bareHost(t, 2, mtu, ends.kinds[1])
 					var wires sync.WaitGroup
 					wires.Go(func() { line.wire.run(aDevice, bDevice, 1) })
 					wires.Go(func() { line.wire.run(bDevice, aDevice, 2) })

@@ -61,7 +61,7 @@ const (
 
 	// maxTimeouts is how many PTOs in a row, each twice as long, a flow's silence is
 	// waited for before it is left to TCP.
-	maxTimeouts = 9
+	maxTimeouts = 7
 
 	// maxSpareUnits bounds a flow that is kept to be used again.
 	maxSpareUnits = 64

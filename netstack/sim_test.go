@@ -370,17 +370,14 @@ func (r *simRival) acked(n int, rtt time.Duration) {
 		r.minRTT = rtt
 	}
 	lost := false
-	keep := r.inFlight[:0]
-	for _, k := range r.inFlight {
-		switch {
-		case k == n:
-		case k+reorderThreshold <= n:
-			lost = lost || k >= r.recover
-		default:
-			keep = append(keep, k)
-		}
+	i := 0
+	for ; i < len(r.inFlight) && r.inFlight[i]+reorderThreshold <= n; i++ {
+		lost = lost || r.inFlight[i] >= r.recover
 	}
-	r.inFlight = keep
+	r.inFlight = slices.Delete(r.inFlight, 0, i)
+	if i, ok := slices.BinarySearch(r.inFlight, n); ok {
+		r.inFlight = slices.Delete(r.inFlight, i, i+1)
+	}
 	switch {
 	case lost:
 		r.recover, r.max, r.epoch = r.next, r.cwnd, r.now
