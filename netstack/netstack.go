@@ -15,6 +15,7 @@
 //
 //	conn.Write        bytes into a TCP endpoint
 //	queue             a segment of up to 64 KiB by reference into the ring; waits while it is full
+//	path              in the ring's place, if the peer is far: paced, and sent again if it is lost
 //	tunDevice.Read    takes credits, of which there are 256: that many packets are inside WireGuard
 //	cutter            cuts segments to the MTU, into WireGuard's buffers
 //	wireguard-go      peer by destination address, encrypt
@@ -26,6 +27,7 @@
 //	bind              the kernel's large datagrams, each into as many of WireGuard's buffers
 //	wireguard-go      decrypt, check the source address against the peer
 //	tunDevice.Write   drop what link.admits does not admit
+//	path              learns what arrived there, and hides from TCP what was lost
 //	coalescer         joins a flow's consecutive segments to one of up to 64 KiB
 //	gVisor            DeliverNetworkPacket, to the TCP endpoint of the 4-tuple or a listener's queue
 //	conn.Read         bytes out of the endpoint

@@ -216,6 +216,10 @@ func TestPathSequenceNumbersWrap(t *testing.T) {
 				f.send(m.now(), id+uint64(i), &m.model)
 			}
 		}
+		m.acked(1, seq-2*manualMSS, span{seq - manualMSS, seq})
+		if got := f.units.at(f.units.len() - 1).state; got != sacked {
+			t.Fatalf("the last unit is not SACKed after %d bytes", sent)
+		}
 		m.acked(1, seq-manualMSS)
 		if got := f.units.len(); got != 1 {
 			t.Fatalf("%d units are left after %d bytes, want 1", got, sent)
