@@ -216,11 +216,11 @@ func (f *flow) acknowledge(now instant, a *acknowledgement, m *model) {
 // sack has arrived the units that lie in s. It passes over those that are known to
 // have: a block is repeated in many acknowledgements, and grows.
 func (f *flow) sack(now instant, s span, a *acknowledgement, m *model) {
-	lo, hi := f.search(s.start), f.first
-	if !before(s.end, f.end) {
-		hi = f.next()
-	} else if hi = f.search(s.end); hi > lo && before(s.end, f.unit(hi-1).end) {
-		hi-- // the last lies in s in part
+	lo, hi := f.search(s.start), f.next()
+	if before(s.end, f.end) {
+		if hi = f.search(s.end); hi > lo && before(s.end, f.unit(hi-1).end) {
+			hi-- // the last lies in s in part
+		}
 	}
 	for id := lo; id < hi; {
 		u := f.unit(id)
