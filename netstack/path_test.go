@@ -154,9 +154,21 @@ func TestPathProbesItsTail(t *testing.T) {
 func TestPathLeavesSilentPeers(t *testing.T) {
 	m := newManualPath(t)
 	m.tcp(1, 0, ackFlag, 60*manualMSS)
-	first := len(m.all(2 * time.Second))
-	if more := len(m.all(2 * time.Minute)); more > 12 {
-		t.Errorf("sent %d packets to a silent peer, after %d", more, first)
+	m.all(2 * time.Second)
+	var gaps []time.Duration
+	for last, end := m.sim.now, m.sim.now+2*time.Minute; m.sim.now < end; m.sim.run(m.sim.now + time.Millisecond) {
+		if len(m.sent()) > 0 {
+			gaps = append(gaps, m.sim.now-last)
+			last = m.sim.now
+		}
+	}
+	if len(gaps) < 3 || len(gaps) > 8 {
+		t.Fatalf("sent again after %v", gaps)
+	}
+	for i := 2; i < len(gaps); i++ { // the first is since the test looked
+		if gaps[i] < gaps[i-1]*3/2 {
+			t.Errorf("sent again after %v, want ever longer", gaps)
+		}
 	}
 	if len(m.flows) != 0 || m.model.inFlight != 0 {
 		t.Errorf("%d flows and %d bytes in flight are left", len(m.flows), m.model.inFlight)
