@@ -391,3 +391,22 @@ func steadyPath(t testing.TB) (step func()) {
 	}
 	return step
 }
+
+// The path to a peer goes with the peer.
+func TestSetPeersEndsPaths(t *testing.T) {
+	node, gateway := newPair(t)
+	dialed, accepted := connect(t, gateway, node)
+	mustEcho(t, dialed, accepted)
+	paths := func() int {
+		gateway.link.paths.mu.RLock()
+		defer gateway.link.paths.mu.RUnlock()
+		return len(gateway.link.paths.byPeer)
+	}
+	if got := paths(); got != 1 {
+		t.Fatalf("%d paths to a peer", got)
+	}
+	eventually(t, "end of the path", func() bool {
+		gateway.mustSetPeers(t) // again, should a packet have been on its way in
+		return paths() == 0
+	})
+}
