@@ -165,7 +165,7 @@ func TestSameAsPlain(t *testing.T) {
 			}{
 				{"good line", faultyWire{}, 0, 3 << 20},
 				{"bad line", faultyWire{lost: 4, doubled: 20, late: 20}, 0, 1 << 20},
-				{"tiny window", faultyWire{}, bufferMin, 256 << 10},
+				{"tiny window", faultyWire{}, bufferMin, 64 << 10},
 			} {
 				t.Run(fmt.Sprintf("mtu %d, %s, %s", mtu, ends.name, line.name), func(t *testing.T) {
 					t.Parallel()

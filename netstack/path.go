@@ -49,11 +49,14 @@ type path struct {
 }
 
 const (
-	// quantum is how much of a flow is sent at once, as a time at the pacing rate; and
-	// slack is for how long nothing may be sent for lack of a wake-up, without that
-	// the rate suffers.
+	// quantum is how much of a flow is sent at once, as a time at the pacing rate.
 	quantum = time.Millisecond
-	slack   = 2 * time.Millisecond
+
+	// What a late wake-up kept from being sent is sent after it: for minSlack, or for
+	// a slackShare of the round trip. Else a busy machine would find the path slow,
+	// and be slower for it, and so on.
+	minSlack   = 2 * time.Millisecond
+	slackShare = 2
 
 	// minQuantum is the least that is sent at once, in bytes: as draft-ietf-ccwg-bbr,
 	// section 4.6.3, two full packets.
@@ -229,7 +232,7 @@ func (p *path) take(dst []piece) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now()
-	p.nextSend = max(p.nextSend, now-slack)
+	p.nextSend = max(p.nextSend, now-max(minSlack, p.model.minRTT/slackShare))
 	rate := p.model.pacingRate()
 	for n < len(dst) && p.ready.len() > 0 && p.nextSend <= now {
 		room := p.model.window() - p.model.inFlight

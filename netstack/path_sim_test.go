@@ -91,6 +91,23 @@ func TestPathAlone(t *testing.T) {
 	}
 }
 
+// A machine that wakes the path late does not make it slow: what could not be sent
+// meanwhile is sent afterwards.
+func TestPathOnBusyMachine(t *testing.T) {
+	for _, lag := range []time.Duration{2 * time.Millisecond, 10 * time.Millisecond, 30 * time.Millisecond} {
+		t.Run(lag.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newSim(newLine(100*mbit, 40*time.Millisecond, 1, 0))
+			s.lag = lag
+			got := s.share(4*time.Second, 14*time.Second, s.newPath(t, 1))[0]
+			t.Logf("%.2f of the line", got)
+			if got < 0.7 {
+				t.Errorf("got %.2f of the line, want 0.7", got)
+			}
+		})
+	}
+}
+
 // A path and another's TCP, or two paths, share a line: neither starves.
 func TestPathIsFair(t *testing.T) {
 	ms := time.Millisecond

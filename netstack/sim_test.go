@@ -21,6 +21,7 @@ type sim struct {
 	count  uint64
 	chance *rand.Rand
 	line   simLine
+	lag    time.Duration // timers fire so much too late at most, as on a busy machine
 }
 
 // A simLine is a bottleneck in one direction: chance, which loses packets, a drop-tail
@@ -102,6 +103,9 @@ func (t *simTimer) Stop() bool {
 
 func (t *simTimer) Reset(d time.Duration) {
 	t.Stop()
+	if t.sim.lag > 0 {
+		d += time.Duration(t.sim.chance.Int64N(int64(t.sim.lag)))
+	}
 	t.event = t.sim.after(d, nil)
 	e := t.event
 	e.do = func() { e.do = nil; t.do() }
