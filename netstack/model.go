@@ -289,7 +289,7 @@ func (m *model) window() int {
 	bdp, w := m.bdp(), initialWindow
 	switch m.phase {
 	case startup:
-		w = max(w, int(startupGain*float64(bdp)))
+		w = max(w, inflightGain*bdp)
 	case probeRTT:
 		w = bdp / 2
 	default:

@@ -27,10 +27,10 @@ const (
 	timeWait = 2 * time.Second
 
 	// A path (path.go) sends again what is lost on a long way, and sooner. TCP, which
-	// hears of it only by silence, is to give it the time for a second attempt: what it
-	// takes for lost costs it its congestion window. The 200 ms that TCP takes
-	// elsewhere are not quite enough (docs/decisions/path-below-tcp.md).
-	minRTO = 250 * time.Millisecond
+	// hears of it only by silence, is to give it the time for a second attempt, also
+	// after a burst of losses: a timeout costs it its congestion window. The 200 ms
+	// that TCP takes elsewhere are not enough (docs/decisions/path-below-tcp.md).
+	minRTO = 500 * time.Millisecond
 
 	keepaliveIdle     = 30 * time.Second
 	keepaliveInterval = 30 * time.Second
@@ -42,7 +42,7 @@ const (
 	// that are answered go on for ever (section 4.2.2.17): a browser may pause a
 	// download, and an application an upload, for as long as it likes. A user
 	// timeout (RFC 5482) would end those too.
-	maxRetries = 8
+	maxRetries = 7
 
 	// closeTimeout is how long a peer may take none of what was left when the
 	// connection was closed. It is a user timeout: nobody waits for that peer.
