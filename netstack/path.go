@@ -56,7 +56,7 @@ const (
 	// a slackShare of the round trip. Else a busy machine would find the path slow,
 	// and be slower for it, and so on.
 	minSlack   = 2 * time.Millisecond
-	slackShare = 2
+	slackShare = 8
 
 	// minQuantum is the least that is sent at once, in bytes: as draft-ietf-ccwg-bbr,
 	// section 4.6.3, two full packets.
