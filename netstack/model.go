@@ -10,7 +10,7 @@ import "time"
 // section 4.3, an upper bound of what is in flight from loss as in section 4.5.10.
 // What differs, since a path is one sender to a peer however many connections:
 //
-//   - A loss counts as congestion only beside a standing queue, or if it is heavy. BBR
+//   - Loss counts as congestion above 1 % beside a standing queue, or if it is heavy. BBR
 //     takes 2 % for congestion wherever it meets them; a line that loses 3 % by chance
 //     would be given up.
 //   - A rate is sampled once a round trip. The best of all that can be computed
@@ -84,7 +84,7 @@ const (
 	probeUpGain   = 1.25
 	probeDownGain = 0.75 // of BBR's first version, which needs to be left sooner
 	inflightGain  = 2    // of the path's bandwidth-delay product: BBRDefaultCwndGain
-	lossThreshold = 0.02 // BBRLossThresh
+	lossThreshold = 0.01 // BBRLossThresh is 0.02, and without a queue
 	beta          = 0.7  // BBRBeta
 
 	fullGrowth = 1.25 // rates that do not grow so for

@@ -172,7 +172,7 @@ func TestPathRecovers(t *testing.T) {
 			tt.befall(&s.line)
 			s.run(6 * time.Second)
 			tt.over(&s.line)
-			if got := s.share(20*time.Second, 25*time.Second, p)[0]; got < 0.6 {
+			if got := s.share(30*time.Second, 35*time.Second, p)[0]; got < 0.6 {
 				t.Errorf("got %.2f of the line, want 0.6", got)
 			}
 		})
