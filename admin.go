@@ -151,6 +151,10 @@ type GatewayState struct {
 	Joined    time.Time       `json:"joined"`
 }
 
+// StateUnproven is that of a custom route whose host is not shown yet to be the
+// tenant's. Nothing is served there.
+const StateUnproven = "unproven"
+
 // A RouteState is a route as operators see it.
 type RouteState struct {
 	Host    string   `json:"host"`
@@ -158,8 +162,43 @@ type RouteState struct {
 	Service string   `json:"service"`
 	Kind    string   `json:"kind" enum:"auto,custom" doc:"auto: follows from what is published; custom: added by hand"`
 	Nodes   []string `json:"nodes" doc:"names of the nodes that serve it"`
-	State   string   `json:"state" enum:"ready,offline,no-path,no-control" doc:"the best of its nodes', which is ready, no-control, no-path, offline"`
+	State   string   `json:"state" enum:"ready,offline,no-path,no-control,unproven" doc:"the best of its nodes', which is ready, no-control, no-path, offline; unproven: the proof that the host is the tenant's is missing"`
 	URL     string   `json:"url"`
+
+	Certificates []RouteCertificate `json:"certificates" doc:"of each node that serves it and told of one, by name"`
+	Proven       time.Time          `json:"proven,omitzero" doc:"custom: when the host was shown to be the tenant's"`
+	Records      []DNSRecord        `json:"records,omitempty" doc:"custom: what has to be in DNS"`
+}
+
+// A RouteCertificate is what one node says of a route's certificate.
+type RouteCertificate struct {
+	Node     string         `json:"node" doc:"its name"`
+	Identity IdentityPublic `json:"identity" doc:"its key, which signs the statement"`
+	Reported time.Time      `json:"reported"`
+	HostStatus
+	Statement *Statement `json:"statement,omitempty" doc:"of all that the node holds"`
+}
+
+// A DNSRecord is one that has to be in DNS.
+type DNSRecord struct {
+	Name    string `json:"name" doc:"without trailing dot"`
+	Type    string `json:"type" enum:"A,AAAA,CNAME,TXT,CAA"`
+	Value   string `json:"value" doc:"as in a zone file"`
+	Purpose string `json:"purpose" enum:"proof,address,caa" doc:"proof: that the host is the tenant's; address: leads to a gateway, any of those will do; caa: keeps others from getting a certificate, recommended"`
+}
+
+// A RouteCheck is what DNS says of a custom route at one moment.
+type RouteCheck struct {
+	Route    RouteState `json:"route"`
+	Findings []Finding  `json:"findings"`
+}
+
+// A Finding is one thing that was looked at.
+type Finding struct {
+	Subject string `json:"subject" doc:"such as proof, address, caa or certificate"`
+	Result  string `json:"result" enum:"ok,warning,missing,error"`
+	Detail  string `json:"detail" doc:"what was found, for a person"`
+	Hint    string `json:"hint,omitempty" doc:"what to do about it"`
 }
 
 // A RouteRequest adds a custom route.
