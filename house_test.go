@@ -27,7 +27,7 @@ var walls = map[string][]string{
 	"coordinator/sqlite":     {".", "coordinator"},
 	"coordinator/portal":     {".", "coordinator", "internal/accept"},
 	"gateway":                {".", "internal/splice", "internal/proxyproto"},
-	"node":                   {".", "netstack", "internal/member", "internal/datadir", "internal/proxyproto", "internal/accept"},
+	"node":                   {".", "netstack", "internal/acme", "internal/dnscheck", "internal/member", "internal/datadir", "internal/proxyproto", "internal/accept"},
 	"cli/postern":            {".", "netstack", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity"},
 	"scripts/ledger":         {".", "node"},
 	"scripts/bench":          {"netstack", "scripts/bench/longline"},

@@ -1,7 +1,10 @@
 package postern
 
 import (
+	"crypto/ed25519"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -218,6 +221,10 @@ type Route struct {
 	Service string   `json:"service"`
 	Nodes   []string `json:"nodes,omitempty"` // ids; empty: nobody at present
 
+	// Keys are SHA-256 hashes, in hex, of the SubjectPublicKeyInfos that the route's
+	// other nodes show browsers, sorted. Nodes only.
+	Keys []string `json:"keys,omitempty"`
+
 	// Challenge is the id of the one of Nodes that awaits an ACME authority's
 	// handshakes (RFC 8737); empty: they go where all go. Gateways only.
 	Challenge string `json:"challenge,omitempty"`
@@ -294,6 +301,18 @@ type Statement struct {
 // StatementMessage returns what the signature of a Statement is made over.
 func StatementMessage(payload []byte) []byte {
 	return slices.Concat([]byte("postern statement v1\x00"), payload)
+}
+
+// Open returns what s says, if the node with identity signed it.
+func (s *Statement) Open(identity IdentityPublic) (Holdings, error) {
+	var h Holdings
+	if !ed25519.Verify(identity.Key(), StatementMessage(s.Payload), s.Signature) {
+		return h, errors.New("the node's statement is not signed by its identity")
+	}
+	if err := json.Unmarshal(s.Payload, &h); err != nil {
+		return h, fmt.Errorf("the node's statement: %w", err)
+	}
+	return h, nil
 }
 
 // Holdings are the certificates that a node holds.

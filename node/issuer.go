@@ -92,8 +92,8 @@ func (i *issuer) retry() {
 // errNoCertificate says that the private CA has not been asked yet.
 var errNoCertificate = errors.New("there is no certificate yet")
 
-// get returns the certificate to show at host.
-func (i *issuer) get(host string) (*certificate, error) {
+// get implements source.
+func (i *issuer) get(host string, _ time.Time) (*certificate, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	switch st := i.hosts[host]; {

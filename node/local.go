@@ -21,6 +21,7 @@ import (
 // Socket is the local API's unix socket in the node's data directory, for
 // whoever may open it:
 //
+//	GET /metrics       metrics, as Prometheus reads them
 //	GET /v1/status     Status
 //	GET /v1/services   Published
 //	PUT /v1/services   Published -> Published; what is missing is published no longer

@@ -22,6 +22,7 @@ func (n *Node) localAPI() http.Handler {
 	mux.HandleFunc("GET "+pathStatus, func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, n.Status())
 	})
+	mux.Handle("GET /metrics", metricsHandler(n.Status))
 	mux.HandleFunc("GET "+pathServices, func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, Published{n.Services()})
 	})
@@ -97,9 +98,15 @@ func readServices(r io.Reader) ([]Service, error) {
 // node was started.
 func checkAbsolute(services []Service) error {
 	for i, s := range services {
-		for _, p := range []struct{ field, path string }{
+		paths := []struct{ field, path string }{
 			{"cert_file", s.CertFile}, {"key_file", s.KeyFile}, {"upstream_ca", s.UpstreamCA},
-		} {
+		}
+		for j, h := range s.Hosts {
+			paths = append(paths,
+				struct{ field, path string }{fmt.Sprintf("hosts[%d].cert_file", j), h.CertFile},
+				struct{ field, path string }{fmt.Sprintf("hosts[%d].key_file", j), h.KeyFile})
+		}
+		for _, p := range paths {
 			if p.path != "" && !filepath.IsAbs(p.path) {
 				return &postern.FieldError{Field: fmt.Sprintf("services[%d].%s", i, p.field), Err: fmt.Errorf("path %q is not absolute", p.path)}
 			}
