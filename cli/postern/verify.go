@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,8 +59,7 @@ type verification struct {
 	Trusted     bool             `json:"trusted"`
 	TrustError  string           `json:"trust_error,omitempty"`
 	Nodes       []nodeComparison `json:"nodes,omitempty"`    // iff they were asked
-	Compared    string           `json:"compared,omitempty"` // same or different; empty: not asked
-	leaf        *x509.Certificate
+	Compared    string           `json:"compared,omitempty"` // same, different or unknown; empty: not asked
 }
 
 // A chainLink is one certificate.
@@ -191,7 +191,7 @@ func see(ctx context.Context, target site, addr string, roots *x509.CertPool) (*
 	v := &verification{
 		URL: target.url, Remote: raw.RemoteAddr().String(),
 		TLS: tls.VersionName(state.Version), Cipher: tls.CipherSuiteName(state.CipherSuite), KeyExchange: state.CurveID.String(),
-		SPKI: hexHash(leaf.RawSubjectPublicKeyInfo), leaf: leaf,
+		SPKI: hexHash(leaf.RawSubjectPublicKeyInfo),
 	}
 	between := x509.NewCertPool()
 	for i, cert := range state.PeerCertificates {
@@ -315,12 +315,10 @@ func (v *verification) askLocal(c *cli.Context, host string) error {
 
 // settle sums the comparisons up: one node of several may have answered.
 func (v *verification) settle() {
-	for _, n := range v.Nodes {
-		if n.Result == sameKey {
-			v.Compared = sameKey
-			return
+	for _, result := range []string{unknownKey, differentKey, sameKey} {
+		if slices.ContainsFunc(v.Nodes, func(n nodeComparison) bool { return n.Result == result }) {
+			v.Compared = result
 		}
-		v.Compared = differentKey
 	}
 }
 
@@ -330,6 +328,9 @@ func (v *verification) verdict() error {
 	case v.Compared == differentKey:
 		return fail("somebody between this machine and the node ends TLS, or the node's certificate changed just now: try again, and from elsewhere",
 			fmt.Errorf("%w: no node holds the key that was shown at %s", errNotVerified, v.URL))
+	case v.Compared == unknownKey:
+		return fail("the node has to run, and to have told the coordinator; `postern nodes list` shows whether it does",
+			fmt.Errorf("%w: %s", errNotVerified, v.Nodes[0].Error))
 	case v.Compared == sameKey, v.Trusted:
 		return nil
 	}
