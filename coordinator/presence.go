@@ -138,6 +138,19 @@ func (p *presence) act(gateways []*Member, version uint64) (ok bool, news <-chan
 	return true, nil
 }
 
+// anyActs reports whether one of gateways is connected and acts on some map. If not,
+// news is closed when that may have changed.
+func (p *presence) anyActs(gateways []*Member) (ok bool, news <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, g := range gateways {
+		if _, said := p.acting[g.ID]; said && p.streams[g.ID] != nil {
+			return true, nil
+		}
+	}
+	return false, p.news
+}
+
 // keep forgets all members but those in known, which is by id.
 func (p *presence) keep(known map[string]*Member) {
 	p.mu.Lock()
@@ -275,7 +288,8 @@ func betterState(a, b string) string {
 const seenInterval = time.Minute
 
 // keepSeen stores when members and sources were last seen, and forgets sources whose
-// time is over and sessions that ended long ago, now and then until ctx is done.
+// time is over, sessions that ended long ago and challenges that nobody came to, now
+// and then until ctx is done.
 func (c *Coordinator) keepSeen(ctx context.Context) error {
 	tick := time.NewTicker(seenInterval)
 	defer tick.Stop()
@@ -286,6 +300,7 @@ func (c *Coordinator) keepSeen(ctx context.Context) error {
 			c.sweepSessions(ctx)
 			c.tellRefreshed()
 			c.sweepSources(ctx)
+			c.sweepChallenges(ctx)
 		case <-ctx.Done():
 			return nil
 		}
