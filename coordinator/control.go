@@ -310,6 +310,8 @@ func (c *Coordinator) postStatus(r *http.Request, m *Member) (any, error) {
 		}
 		c.presence.report(m.ID, report{time: now, peers: peers, acts: s.Map})
 		c.tellRefreshed()
+	} else {
+		c.keepTold(r.Context(), m, &s)
 	}
 	if s.Version == "" || s.Version == m.Host.Version || !c.limits.record.allow(m.ID) {
 		return struct{}{}, nil
