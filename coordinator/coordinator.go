@@ -3,7 +3,6 @@ package coordinator
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -33,9 +32,12 @@ type Config struct {
 	ACME *postern.ACME
 
 	PortalHost string // where people sign in. If empty, portal.BASE.
-	// PEM files for PortalHost alone, read anew when they change. If empty, the
-	// private CA signs for it.
+	// PEM files for PortalHost alone, read anew when they change. If empty,
+	// PortalACME says what browsers are shown.
 	PortalCert, PortalKey string
+	// PortalACME gets the portal's certificate from a public authority. If nil, and
+	// until it has one, the private CA signs for PortalHost.
+	PortalACME PortalCertificates
 
 	Logger *slog.Logger     // If nil, logs are discarded.
 	Now    func() time.Time // If nil, time.Now.
@@ -47,9 +49,9 @@ type Coordinator struct {
 	log     *slog.Logger
 	started time.Time
 	roots   *x509.CertPool
-	names   map[string]bool                  // Config.Names
-	portal  func() (*tls.Certificate, error) // what browsers are shown at the portal
-	secret  [32]byte                         // challenges follow from it and their connection
+	names   map[string]bool // Config.Names
+	portal  portalSources
+	secret  [32]byte // challenges follow from it and their connection
 
 	writing  sync.Mutex // held from a transaction's start until its snapshot is published
 	snapshot atomic.Pointer[snapshot]
@@ -99,7 +101,7 @@ func New(cfg Config) (*Coordinator, error) {
 		c.names[name] = true
 	}
 	var err error
-	if c.portal, err = c.cfg.portalCertificate(); err != nil {
+	if c.portal, err = c.cfg.portalSources(); err != nil {
 		return nil, fmt.Errorf("portal's certificate: %w", err)
 	}
 	// Opening reads what is on this machine's own disk; there is nothing to wait for.
