@@ -51,6 +51,10 @@ type Overview struct {
 	NodesReady int       `json:"nodes_ready"`
 	Gateways   int       `json:"gateways"`
 	Routes     int       `json:"routes"`
+
+	// Of the portal, which all tenants' people have in common.
+	Portal HostStatus `json:"portal" doc:"the portal's certificate; with state waiting, browsers are shown the private CA's meanwhile"`
+
 	Started    time.Time `json:"started"`
 }
 

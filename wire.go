@@ -231,8 +231,9 @@ type Route struct {
 }
 
 // A ChallengeRequest says that the asking node awaits, or no longer awaits, an ACME
-// authority's handshakes at one of its hosts (RFC 8737). The answer comes when every
-// gateway that is there knows.
+// authority's handshakes at one of its hosts (RFC 8737). When it does, the answer comes
+// once every gateway that is there knows; while another node awaits them at that host it
+// is CodeUnavailable, after some seconds.
 type ChallengeRequest struct {
 	Host string `json:"host"`
 	Done bool   `json:"done,omitempty"`

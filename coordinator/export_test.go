@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"postern"
 )
@@ -84,6 +85,13 @@ func (c *Coordinator) RemoveIssuer(ctx context.Context, name string) error {
 
 func (c *Coordinator) SweepSessions(ctx context.Context) { c.sweepSessions(ctx) }
 func (c *Coordinator) SweepSources(ctx context.Context)  { c.sweepSources(ctx) }
+
+// ShortWaits has nodes that await an authority be made to wait for next to nothing.
+func (c *Coordinator) ShortWaits() {
+	c.waits = challengeWaits{turn: 50 * time.Millisecond, gateways: 50 * time.Millisecond}
+}
+
+func (c *Coordinator) SweepChallenges(ctx context.Context) { c.sweepChallenges(ctx) }
 
 func (c *Coordinator) Rehash(ctx context.Context, u User, password string) {
 	c.rehash(ctx, u, password)

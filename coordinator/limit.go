@@ -16,6 +16,8 @@ type limits struct {
 	token     *limiter[postern.TokenID] // enrolments
 	member    *limiter[string]          // members' requests, by id
 	redeem    *limiter[string]          // sign-ins that nodes redeem, by their ids
+	challenge *limiter[string]          // authorities that nodes await, by their ids
+	alarm     *limiter[string]          // alarms of certificates, by node id
 	record    *limiter[string]          // what is recorded of members' and users' doing for ever, by id or actor
 	login     *limiter[string]          // attempts to sign in with a password, by login
 	signIn    *limiter[netip.Prefix]    // the same, by /32 or /64
@@ -31,7 +33,9 @@ func newLimits(now func() time.Time) limits {
 		token:     newLimiter[postern.TokenID](rate.Every(200*time.Millisecond), 120, now),
 		member:    newLimiter[string](rate.Every(250*time.Millisecond), 60, now),
 		redeem:    newLimiter[string](rate.Every(20*time.Millisecond), 200, now), // a whole company in the morning
-		record:    newLimiter[string](rate.Every(time.Minute), 256, now),         // all services and certificates at once
+		challenge: newLimiter[string](rate.Every(5*time.Second), 128, now),       // all names at once
+		alarm:     newLimiter[string](rate.Every(time.Minute), 60, now),
+		record:    newLimiter[string](rate.Every(time.Minute), 256, now), // all services and certificates at once
 		login:     newLimiter[string](rate.Every(12*time.Second), 5, now),
 		signIn:    newLimiter[netip.Prefix](rate.Every(3*time.Second), 20, now),
 		admit:     newLimiter[string](rate.Every(20*time.Second), 30, now),

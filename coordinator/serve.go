@@ -45,7 +45,10 @@ func (c *Coordinator) Serve(ctx context.Context, ln net.Listener, site Site) err
 	d := c.newDoor(site)
 	e := newEdge(c, ln.Addr(), d)
 	srv := c.newServer(d)
-	srv.http.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){postern.EdgeProtocol: e.pipe}
+	srv.http.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){
+		postern.EdgeProtocol: e.pipe,
+		acmeProtocol:         hangUp,
+	}
 	srv.http.RegisterOnShutdown(c.presence.endAll)
 	if site != nil {
 		srv.http.RegisterOnShutdown(site.EndStreams)

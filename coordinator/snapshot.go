@@ -30,11 +30,13 @@ type snapshot struct {
 type tenantMap struct {
 	Tenant
 	section *postern.Section // with all nodes and routes, of the version that nodes are told
-	gates   *postern.Section // the same with who is admitted, as gateways are told, of a version of its own
+	gates   *postern.Section // the same with who is admitted and who awaits an authority, as gateways are told, of a version of its own
 	people  []postern.Person // only nodes are told of
 	ended   []string         // the same
 	nodes   []*Member        // by name
 	custom  map[string]bool  // hosts of the routes that were added by hand
+
+	challenges map[string]challenge // by host; only gateways are told of
 }
 
 func firstSnapshot(cfg *Config, tx Tx, d Deployment) (*snapshot, error) {
@@ -170,7 +172,7 @@ func (s *snapshot) buildDeployment(ch *change) error {
 	}
 	d := &postern.Deployment{
 		ID: s.row.ID, Base: ch.cfg.Base, Port: ch.cfg.Port, Names: ch.cfg.Names, CA: ch.cfg.Authority.CA(),
-		Portal: ch.cfg.portal(),
+		Portal: ch.cfg.portal(), ACME: ch.cfg.ACME,
 	}
 	for _, g := range s.gateways {
 		d.Gateways = append(d.Gateways, postern.Gateway{
@@ -183,8 +185,9 @@ func (s *snapshot) buildDeployment(ch *change) error {
 
 func (s *snapshot) buildTenant(ch *change, name string) error {
 	var told *postern.Section // gateways
+	var challenges map[string]challenge
 	if old := s.tenants[name]; old != nil {
-		told = old.gates
+		told, challenges = old.gates, old.challenges
 		s.drop(old.nodes)
 		delete(s.tenants, name)
 	}
@@ -195,7 +198,7 @@ func (s *snapshot) buildTenant(ch *change, name string) error {
 	if err != nil {
 		return err
 	}
-	t := &tenantMap{Tenant: row, custom: make(map[string]bool)}
+	t := &tenantMap{Tenant: row, custom: make(map[string]bool), challenges: challenges}
 	if t.nodes, err = s.take(ch, name); err != nil {
 		return err
 	}
@@ -267,7 +270,7 @@ func (s *snapshot) sections(m *Member) map[string]*postern.Section {
 			all[name] = t.gates
 		}
 		all[""] = s.deploymentFor(func(d *postern.Deployment) {
-			d.Portal = nil
+			d.Portal, d.ACME = nil, nil
 			d.Gateways = slices.DeleteFunc(slices.Clone(d.Gateways), func(g postern.Gateway) bool { return g.ID != m.ID })
 		})
 		return all
