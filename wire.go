@@ -222,7 +222,7 @@ type Route struct {
 	Nodes   []string `json:"nodes,omitempty"` // ids; empty: nobody at present
 
 	// Keys are SHA-256 hashes, in hex, of the SubjectPublicKeyInfos that the route's
-	// other nodes show browsers, sorted. Nodes only.
+	// other nodes show browsers, sorted; an empty one is not known yet. Nodes only.
 	Keys []string `json:"keys,omitempty"`
 
 	// Challenge is the id of the one of Nodes that awaits an ACME authority's

@@ -265,6 +265,7 @@ type change struct {
 	shown   bool            // somebody's pages at the portal may differ, though the map does not
 
 	challenges map[string]map[string]challenge // by tenant and host; those that change
+	keys       map[string]shownKeys            // by tenant; of nodes that tell anew
 }
 
 // Actors of audit entries; tokens, members and users are KIND:ID, issuers KIND:NAME.

@@ -1,9 +1,7 @@
 package coordinator
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"strings"
 
 	"postern"
@@ -138,9 +136,8 @@ func (o *Operator) MatchRoute(ctx context.Context, host string) (postern.RouteSt
 // is none.
 func (s *snapshot) route(host string) (*tenantMap, postern.Route) {
 	for _, t := range s.tenants {
-		i, ok := slices.BinarySearchFunc(t.section.Routes, host, func(r postern.Route, host string) int { return cmp.Compare(r.Host, host) })
-		if ok {
-			return t, t.section.Routes[i]
+		if r := t.route(host); r.Host != "" {
+			return t, r
 		}
 	}
 	return nil, postern.Route{}

@@ -37,6 +37,7 @@ type tenantMap struct {
 	custom  map[string]bool  // hosts of the routes that were added by hand
 
 	challenges map[string]challenge // by host; only gateways are told of
+	keys       shownKeys            // only nodes that share a route are told of
 }
 
 func firstSnapshot(cfg *Config, tx Tx, d Deployment) (*snapshot, error) {
@@ -186,8 +187,9 @@ func (s *snapshot) buildDeployment(ch *change) error {
 func (s *snapshot) buildTenant(ch *change, name string) error {
 	var told *postern.Section // gateways
 	var challenges map[string]challenge
+	var keys shownKeys
 	if old := s.tenants[name]; old != nil {
-		told, challenges = old.gates, old.challenges
+		told, challenges, keys = old.gates, old.challenges, old.keys
 		s.drop(old.nodes)
 		delete(s.tenants, name)
 	}
@@ -202,6 +204,7 @@ func (s *snapshot) buildTenant(ch *change, name string) error {
 	if t.nodes, err = s.take(ch, name); err != nil {
 		return err
 	}
+	t.keys = keys.with(ch.keys[name], t.nodes)
 	routes, err := ch.Routes().In(name)
 	if err != nil {
 		return err
@@ -291,12 +294,24 @@ func (t *tenantMap) sectionFor(m *Member) *postern.Section {
 	own := &postern.Section{
 		Tenant: t.Name, Version: t.section.Version, Routes: t.routesOf(m), People: t.people, Ended: t.ended,
 	}
+	for i, r := range own.Routes {
+		own.Routes[i].Keys = t.keys.others(t.route(r.Host), m.ID)
+	}
 	for _, n := range t.section.Nodes {
 		if n.ID == m.ID {
 			own.Nodes = append(own.Nodes, n)
 		}
 	}
 	return own
+}
+
+// route returns the route for host, in wire form, the zero Route if there is none.
+func (t *tenantMap) route(host string) postern.Route {
+	i, ok := slices.BinarySearchFunc(t.section.Routes, host, func(r postern.Route, host string) int { return cmp.Compare(r.Host, host) })
+	if !ok {
+		return postern.Route{}
+	}
+	return t.section.Routes[i]
 }
 
 // routesOf returns the routes that lead to m, and that they lead to m.

@@ -2,9 +2,7 @@ package coordinator
 
 import (
 	"context"
-	"crypto/ed25519"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -92,12 +90,9 @@ func checkStatement(m *Member, s *postern.Statement, own map[string]bool) error 
 	if len(s.Payload) > maxStatement {
 		return fmt.Errorf("it has more than %d bytes", maxStatement)
 	}
-	if !ed25519.Verify(m.Identity.Key(), postern.StatementMessage(s.Payload), s.Signature) {
-		return errors.New("it is not signed by the node's identity")
-	}
-	var held postern.Holdings
-	if err := json.Unmarshal(s.Payload, &held); err != nil {
-		return fmt.Errorf("decode: %w", err)
+	held, err := s.Open(m.Identity)
+	if err != nil {
+		return err
 	}
 	if held.Node != m.ID {
 		return fmt.Errorf("it is of node %q", cut(held.Node))
@@ -157,6 +152,9 @@ func (c *Coordinator) keepTold(ctx context.Context, m *Member, s *postern.Status
 		}
 		log.Error("certificate alarm: a gateway showed what the node does not hold", "server_name", host, "err", alarm)
 		c.note(ctx, actorMember(m), "certificate.alarm", m.Tenant, host, alarm)
+	}
+	if err := c.keepKeys(ctx, t, m, now); err != nil {
+		log.Warn("tell nodes of each other's keys", "err", err)
 	}
 	if !maps.Equal(now.hosts, before.hosts) {
 		c.changed.ring()

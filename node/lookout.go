@@ -242,6 +242,8 @@ func compare(ctx context.Context, g postern.Gateway, host string, o ours) view {
 		// Each node has its own key. The private CA signs only for nodes that
 		// the route leads to, and a gateway is none.
 		v.state, v.note = RouteReady, "another node of this route answered"
+	case slices.Contains(o.keys, ""):
+		v.err = fmt.Errorf("gateway %q showed another certificate, SHA-256 %s; this route has another node, and what that one shows is not known yet", g.Name, v.sha256)
 	default:
 		v.state = RouteAlarm
 		v.err = fmt.Errorf("gateway %q showed another certificate, from %s, SHA-256 %s", g.Name, issuerName(leaf), v.sha256)
