@@ -106,7 +106,10 @@ func lieAt(t *testing.T, name string, section []string) dnstest.Lie {
 	}
 	return func(q dns.Question, _ bool, m *dns.Msg) *dns.Msg {
 		if q.Name == name {
-			m.Answer, m.Rcode = rrs, dns.RcodeSuccess
+			m.Answer, m.Rcode = nil, dns.RcodeSuccess
+			for _, rr := range rrs {
+				m.Answer = append(m.Answer, dns.Copy(rr)) // packing writes to it
+			}
 		}
 		return m
 	}
