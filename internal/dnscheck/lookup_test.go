@@ -180,3 +180,25 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// An answer cut in the middle of a record still sends one to TCP.
+func TestCutInsideRecord(t *testing.T) {
+	query := new(dns.Msg).SetQuestion("a.example.", dns.TypeTXT)
+	m := new(dns.Msg).SetReply(query)
+	rr, err := dns.NewRR(`a.example. TXT "some text"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Answer = []dns.RR{rr}
+	for _, truncated := range []bool{false, true} {
+		m.Truncated = truncated
+		wire, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := match(query, wire[:len(wire)-3])
+		if (err == nil) != truncated || truncated && !got.Truncated {
+			t.Errorf("match with truncated = %v: %v, %v", truncated, got, err)
+		}
+	}
+}
