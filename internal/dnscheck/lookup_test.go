@@ -106,7 +106,10 @@ func lieAt(t *testing.T, name string, section []string) dnstest.Lie {
 	}
 	return func(q dns.Question, _ bool, m *dns.Msg) *dns.Msg {
 		if q.Name == name {
-			m.Answer, m.Rcode = rrs, dns.RcodeSuccess
+			m.Answer, m.Rcode = nil, dns.RcodeSuccess
+			for _, rr := range rrs {
+				m.Answer = append(m.Answer, dns.Copy(rr)) // packing writes to it
+			}
 		}
 		return m
 	}
@@ -176,4 +179,26 @@ func FuzzAnswer(f *testing.F) {
 			}
 		}
 	})
+}
+
+// An answer cut in the middle of a record still sends one to TCP.
+func TestCutInsideRecord(t *testing.T) {
+	query := new(dns.Msg).SetQuestion("a.example.", dns.TypeTXT)
+	m := new(dns.Msg).SetReply(query)
+	rr, err := dns.NewRR(`a.example. TXT "some text"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Answer = []dns.RR{rr}
+	for _, truncated := range []bool{false, true} {
+		m.Truncated = truncated
+		wire, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := match(query, wire[:len(wire)-3])
+		if (err == nil) != truncated || truncated && !got.Truncated {
+			t.Errorf("match with truncated = %v: %v, %v", truncated, got, err)
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -20,7 +21,7 @@ type Wish struct {
 func (s CAASet) Permits(w Wish) error {
 	p := s.policy(w.Wildcard)
 	if p.forbidden != "" {
-		return fmt.Errorf("CAA at %s lets nobody issue: it holds the critical property %q, which no authority knows", s.place(), clip(p.forbidden))
+		return fmt.Errorf("CAA at %s lets nobody issue: it holds the critical property %s, which no authority knows", s.place(), p.forbidden)
 	}
 	if !p.restricted {
 		return nil
@@ -63,7 +64,7 @@ func nonEmpty(s string) []string {
 type policy struct {
 	restricted bool    // only those in grants may issue
 	grants     []grant // additive: any of them suffices (RFC 8659, section 4.2)
-	forbidden  string  // the tag of a critical property that is not known
+	forbidden  string  // the quoted tag of a critical property that is not known, if any
 }
 
 // policy reads the records. "issuewild properties MUST be ignored" for plain
@@ -82,7 +83,7 @@ func (s CAASet) policy(wildcard bool) policy {
 		case "iodef":
 		default:
 			if r.Flag&critical != 0 && p.forbidden == "" {
-				p.forbidden = r.Tag
+				p.forbidden = strconv.Quote(clip(r.Tag))
 			}
 		}
 	}
@@ -172,7 +173,7 @@ func (g grant) words() string {
 func parseGrant(value string) grant {
 	issuer, params, err := parseIssueValue(value)
 	if err != nil {
-		return grant{flaw: fmt.Sprintf("the value %q is malformed, %v", clip(escape(value)), err)}
+		return grant{flaw: fmt.Sprintf(`the value "%s" is malformed, %v`, clip(escape(value)), err)}
 	}
 	g := grant{issuer: strings.ToLower(issuer)}
 	seen := map[string]bool{}

@@ -24,7 +24,7 @@ type Server struct {
 }
 
 // A Lie returns what to answer to q in place of honest, which is its to change.
-// If nil nothing is answered.
+// If nil nothing is answered. It may be called from several goroutines at once.
 type Lie func(q dns.Question, tcp bool, honest *dns.Msg) *dns.Msg
 
 // New starts a server of zone, records as in a zone file with absolute names;
