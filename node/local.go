@@ -26,6 +26,8 @@ import (
 //	GET /v1/services   Published
 //	PUT /v1/services   Published -> Published; what is missing is published no longer
 //
+//	POST /v1/certificates/{host}/renew   Route; its certificate is got anew
+//
 //	GET    /v1/passkeys               Passkeys
 //	POST   /v1/passkeys/invitations   PasskeyRequest -> PasskeyLinks; earlier ones of the person are void
 //	DELETE /v1/passkeys/{id}          Passkey, which is removed
@@ -40,6 +42,8 @@ const Socket = "node.sock"
 const (
 	pathStatus   = "/v1/status"
 	pathServices = "/v1/services"
+
+	pathCertificates = "/v1/certificates"
 
 	pathPasskeys           = "/v1/passkeys"
 	pathPasskeyInvitations = pathPasskeys + "/invitations"

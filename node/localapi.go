@@ -27,6 +27,7 @@ func (n *Node) localAPI() http.Handler {
 		writeJSON(w, http.StatusOK, Published{n.Services()})
 	})
 	mux.HandleFunc("PUT "+pathServices, n.putServices)
+	mux.HandleFunc("POST "+pathCertificates+"/{host}/renew", n.renewCertificate)
 	mux.HandleFunc("GET "+pathPasskeys, n.getPasskeys)
 	mux.HandleFunc("POST "+pathPasskeyInvitations, n.invitePasskey)
 	mux.HandleFunc("DELETE "+pathPasskeys+"/{id}", n.removePasskey)

@@ -146,3 +146,6 @@ func (p *public) describe(host string, st *Certificate, _ time.Time) {
 
 // recordLine returns r as in a zone file.
 func recordLine(r postern.DNSRecord) string { return r.Name + ". " + r.Type + " " + r.Value }
+
+// renew implements source.
+func (p *public) renew(host string) error { return p.manager.Renew(host) }

@@ -1,6 +1,14 @@
 package node
 
-import "time"
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"postern"
+)
 
 // A source is from where the certificates of host names come. Its methods are safe for
 // concurrent use and wait for nothing but a disk.
@@ -11,6 +19,10 @@ type source interface {
 	// describe fills in what a status tells of host's certificate, besides what the
 	// certificate itself does.
 	describe(host string, st *Certificate, now time.Time)
+
+	// renew has a new certificate got for host now, even if that is not due, and does
+	// not wait for it.
+	renew(host string) error
 }
 
 // source returns from where the certificate of host comes, which leads to svc; nil if
@@ -46,6 +58,11 @@ func (p *pemFiles) describe(_ string, st *Certificate, now time.Time) {
 	}
 }
 
+// renew implements source.
+func (p *pemFiles) renew(string) error {
+	return fmt.Errorf("its certificate is yours: replace %s and %s, which are read again within seconds", p.certFile, p.keyFile)
+}
+
 // describe implements source.
 func (i *issuer) describe(host string, st *Certificate, now time.Time) {
 	st.Source = SourceCA
@@ -55,4 +72,52 @@ func (i *issuer) describe(host string, st *Certificate, now time.Time) {
 	if err := i.lastError(host); err != nil {
 		st.Error = err.Error()
 	}
+}
+
+// renew implements source.
+func (i *issuer) renew(host string) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	st := i.hosts[host]
+	if st == nil {
+		return errNoCertificate
+	}
+	st.forced, st.next, st.failures = true, time.Time{}, 0
+	wake(i.poke)
+	return nil
+}
+
+// renewCertificate is the local API's.
+func (n *Node) renewCertificate(w http.ResponseWriter, r *http.Request) {
+	host := r.PathValue("host")
+	svc, ours := n.server.service(host)
+	if !ours {
+		refuse(w, postern.NewProblem(http.StatusNotFound, postern.CodeNotFound,
+			fmt.Sprintf("no route leads from %q to this node", host), "`postern node status` shows its addresses"))
+		return
+	}
+	if err := n.source(host, svc).renew(host); err != nil {
+		refuse(w, postern.NewProblem(http.StatusConflict, postern.CodeUnavailable, err.Error(), ""))
+		return
+	}
+	n.log.Info("certificate to be renewed by the local API", "server_name", host)
+	writeJSON(w, http.StatusOK, n.routeStatus(host))
+}
+
+// routeStatus returns how host does, the zero Route if it is not ours.
+func (n *Node) routeStatus(host string) Route {
+	for _, r := range n.Status().Routes {
+		if r.Host == host {
+			return r
+		}
+	}
+	return Route{}
+}
+
+// RenewCertificate asks the node whose Socket has the given path to get a new
+// certificate for host, and returns how the route does at that moment. It fails with
+// ErrNotRunning if there is none; what it refuses is a *postern.Problem.
+func RenewCertificate(ctx context.Context, socket, host string) (r Route, err error) {
+	err = askLocal(ctx, socket, http.MethodPost, pathCertificates+"/"+url.PathEscape(host)+"/renew", nil, &r)
+	return r, err
 }

@@ -57,6 +57,12 @@ func nodeCommand() *cli.Command {
 				UsageText: "postern node status\npostern node status -o json",
 				Flags:     append([]cli.Flag{data}, outputFlags()...),
 			},
+			{
+				Name: "renew", ArgsUsage: "HOST", Usage: "get a new certificate for a host name now, even if it is not due", Action: renewCertificate,
+				Description: "The old one is shown until the new one is there. Public authorities bound how often: `postern node status` " +
+					"shows what they say.",
+				UsageText: "postern node renew acme.apps.example.com", Flags: []cli.Flag{data},
+			},
 			nodePasskeysCommand(data),
 			nodeTokensCommand(data),
 		},
@@ -294,4 +300,20 @@ func certificateFields(t *table, c node.Certificate) {
 		}
 		t.field("", "  "+r)
 	}
+}
+
+func renewCertificate(c *cli.Context) error {
+	words, err := operands(c, "HOST")
+	if err != nil {
+		return err
+	}
+	host, err := parseHost(words[0])
+	if err != nil {
+		return err
+	}
+	if _, err := node.RenewCertificate(c.Context, nodeSocket(c), host); err != nil {
+		return err
+	}
+	note(c, "A new certificate for %s is being got. `postern node status` shows how it goes.", host)
+	return nil
 }
