@@ -22,6 +22,8 @@ var walls = map[string][]string{
 	"internal/proxyproto":       {},
 	"internal/identity":         {"."},
 	"internal/datadir":          {"."},
+	"internal/acme":             {".", "internal/datadir"},
+	"internal/acme/acmetest":    {},
 	"internal/dnscheck":         {"."},
 	"internal/dnscheck/dnstest": {},
 	"internal/member":           {".", "netstack", "internal/identity", "internal/datadir"},
@@ -45,13 +47,15 @@ var keepers = map[string][]string{
 	"github.com/mattn/go-sqlite3": {"coordinator/sqlite", "scripts/ledger"},
 	"github.com/urfave/cli":       {"cli/postern"},
 	"github.com/miekg/dns":        {"internal/dnscheck", "internal/dnscheck/dnstest", "internal/acme/acmetest"},
+	"github.com/mholt/acmez":      {"internal/acme"},
+	"github.com/letsencrypt":      {"internal/acme/acmetest"},
 }
 
 // lent lists the modules of keepers that any room's tests may import too.
 var lent = []string{"github.com/miekg/dns"}
 
 // props lists the rooms that only tests may import, those of any room.
-var props = []string{"internal/dnscheck/dnstest"}
+var props = []string{"internal/dnscheck/dnstest", "internal/acme/acmetest"}
 
 // neighbours lists which room, for its tests, implements a room's interface.
 var neighbours = map[string]string{
