@@ -180,7 +180,7 @@ type RouteCertificate struct {
 	Identity IdentityPublic `json:"identity" doc:"its key, which signs the statement"`
 	Reported time.Time      `json:"reported"`
 	HostStatus
-	Statement *Statement `json:"statement,omitempty" doc:"of all that the node holds"`
+	Statement *Statement `json:"statement,omitempty" doc:"of all that the node holds; not in lists"`
 }
 
 // A DNSRecord is one that has to be in DNS.
