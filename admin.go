@@ -39,23 +39,23 @@ const (
 
 // An Overview is the deployment at a glance.
 type Overview struct {
-	Deployment string    `json:"deployment"`
-	Version    string    `json:"version" doc:"of the coordinator's program"`
-	Base       string    `json:"base" doc:"base domain of the tenants' names"`
-	Port       uint16    `json:"port" doc:"public HTTPS port"`
-	Root       RootHash  `json:"root" doc:"hash of the root key, as in tokens"`
-	RootKey    bool      `json:"root_key" doc:"whether the root's private half is on this machine"`
-	MapVersion uint64    `json:"map_version"`
-	Tenants    int       `json:"tenants"`
-	Nodes      int       `json:"nodes"`
-	NodesReady int       `json:"nodes_ready"`
-	Gateways   int       `json:"gateways"`
-	Routes     int       `json:"routes"`
+	Deployment string   `json:"deployment"`
+	Version    string   `json:"version" doc:"of the coordinator's program"`
+	Base       string   `json:"base" doc:"base domain of the tenants' names"`
+	Port       uint16   `json:"port" doc:"public HTTPS port"`
+	Root       RootHash `json:"root" doc:"hash of the root key, as in tokens"`
+	RootKey    bool     `json:"root_key" doc:"whether the root's private half is on this machine"`
+	MapVersion uint64   `json:"map_version"`
+	Tenants    int      `json:"tenants"`
+	Nodes      int      `json:"nodes"`
+	NodesReady int      `json:"nodes_ready"`
+	Gateways   int      `json:"gateways"`
+	Routes     int      `json:"routes"`
 
 	// Of the portal, which all tenants' people have in common.
 	Portal HostStatus `json:"portal" doc:"the portal's certificate; with state waiting, browsers are shown the private CA's meanwhile"`
 
-	Started    time.Time `json:"started"`
+	Started time.Time `json:"started"`
 }
 
 // A Tenant is a customer company.
@@ -180,7 +180,7 @@ type RouteCertificate struct {
 	Identity IdentityPublic `json:"identity" doc:"its key, which signs the statement"`
 	Reported time.Time      `json:"reported"`
 	HostStatus
-	Statement *Statement `json:"statement,omitempty" doc:"of all that the node holds"`
+	Statement *Statement `json:"statement,omitempty" doc:"of all that the node holds; not in lists"`
 }
 
 // A DNSRecord is one that has to be in DNS.

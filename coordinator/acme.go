@@ -2,20 +2,22 @@ package coordinator
 
 import (
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net/url"
 
 	"postern"
 )
 
+// maxIssuers bounds the authorities that nodes are told of.
+const maxIssuers = 8
+
 // checkACME reports what is wrong with what nodes are to be told of public authorities.
 func checkACME(a *postern.ACME) error {
 	if a == nil {
 		return nil
 	}
-	if len(a.Issuers) == 0 {
-		return errors.New("certificates of public authorities without an authority")
+	if n := len(a.Issuers); n == 0 || n > maxIssuers {
+		return fmt.Errorf("%d certificate authorities: want 1 to %d", n, maxIssuers)
 	}
 	for _, i := range a.Issuers {
 		// RFC 8555, section 6.1: HTTPS is a MUST.

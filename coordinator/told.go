@@ -19,7 +19,7 @@ const (
 	maxWords = 512
 
 	// maxStatement bounds a statement, in bytes of its payload.
-	maxStatement = 256 << 10
+	maxStatement = 128 << 10
 )
 
 // told is what a node last said of the certificates that it shows. What it says of hosts

@@ -99,6 +99,11 @@ func TestNodesTellOfCertificates(t *testing.T) {
 	if s == nil || !ed25519.Verify(b.identity.Public().Key(), postern.StatementMessage(s.Payload), s.Signature) {
 		t.Errorf("got statement %+v", s)
 	}
+	var all []postern.RouteState
+	must(t, d.operate("GET", "/routes", nil, &all))
+	if c := all[0].Certificates; len(c) != 2 || c[1].SPKI != sumB || c[1].Statement != nil {
+		t.Errorf("in the list: got %+v", c)
+	}
 	changed = d.Changed()
 	b.tells(b.states(b.ID, shared), valid(shared))
 	select {

@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"net/url"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -16,7 +17,8 @@ func routesCommand() *cli.Command {
 			{
 				Name: "list", Aliases: []string{"ls"}, Usage: "list the routes", Action: operate(listRoutes),
 				Description: "STATE is that of the best of its nodes: ready, else no-control, which carries traffic too, else no-path, " +
-					"else offline.",
+					"else offline. CERTIFICATE is what its nodes say of theirs: valid, late if it should have been renewed, waiting, " +
+					"expired, or alarm if a gateway showed another.",
 				UsageText: "postern routes list --watch\npostern routes list --tenant acme -o json", Flags: listFlags(tenantFlag()),
 			},
 			{
@@ -46,9 +48,9 @@ func listRoutes(c *cli.Context, a *admin, words []string) error {
 }
 
 func routeRows(t *table, routes []postern.RouteState) {
-	t.head("HOST", "TENANT", "SERVICE", "NODES", "KIND", "STATE")
+	t.head("HOST", "TENANT", "SERVICE", "NODES", "KIND", "STATE", "CERTIFICATE")
 	for _, r := range routes {
-		t.row(r.Host, r.Tenant, r.Service, commas(r.Nodes), r.Kind, r.State)
+		t.row(r.Host, r.Tenant, r.Service, commas(r.Nodes), r.Kind, r.State, worstCertificate(r.Certificates))
 	}
 }
 
@@ -60,6 +62,28 @@ func routeFields(t *table, r postern.RouteState) {
 	t.field("Nodes", commas(r.Nodes))
 	t.field("Kind", r.Kind)
 	t.field("URL", r.URL)
+	for _, cert := range r.Certificates {
+		t.field("Certificate", "node "+cert.Node)
+		for _, line := range certificateLines(t, cert.HostStatus, false) {
+			t.field("", line)
+		}
+	}
+}
+
+// worstCertificate returns the state of the one that does worst by browsers, alarm if one
+// of them is alarming.
+func worstCertificate(all []postern.RouteCertificate) string {
+	states := []string{
+		"", postern.CertificateValid, postern.CertificateLate, postern.CertificateWaiting, postern.CertificateExpired, "alarm",
+	}
+	worst := 0
+	for _, cert := range all {
+		if cert.Alarm != "" {
+			cert.State = "alarm"
+		}
+		worst = max(worst, slices.Index(states, cert.State))
+	}
+	return dash(states[worst])
 }
 
 // parseHost returns word in the form that a gateway looks for.

@@ -109,7 +109,7 @@ func verify(c *cli.Context) error {
 	if c.IsSet("identity") && !c.Bool("node") {
 		return misuse("give --node as well", "--identity says nothing without --node")
 	}
-	roots, err := readRoots(c.String("ca"))
+	roots, err := readPool(c.String("ca"))
 	if err != nil {
 		return err
 	}
@@ -152,8 +152,8 @@ func parseSite(word string) (site, error) {
 	return site{"https://" + u.Host, host, net.JoinHostPort(host, cmp.Or(u.Port(), "443"))}, nil
 }
 
-// readRoots returns the certificates in file, nil for the system's.
-func readRoots(file string) (*x509.CertPool, error) {
+// readPool returns the certificates in file, nil for the system's.
+func readPool(file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
