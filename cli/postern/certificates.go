@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
@@ -17,7 +16,6 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"postern"
-	"postern/coordinator"
 )
 
 // letsEncrypt is the directory of the authority that is asked if none is named.
@@ -198,14 +196,6 @@ func certificateNotes(a *postern.ACME, port uint16) []string {
 		notes = append(notes, fmt.Sprintf("it comes to no other port than 443: lead that to %d", port))
 	}
 	return notes
-}
-
-// A portalAuthority gets the portal's own certificate from public authorities.
-type portalAuthority interface {
-	coordinator.PortalCertificates
-
-	// Run gets and renews it until ctx is done.
-	Run(ctx context.Context) error
 }
 
 // certificateLines says how a certificate stands, for people. Spare is whether the

@@ -109,8 +109,8 @@ type seat struct {
 	*coordinator.Coordinator
 	portal  *portal.Portal
 	domain  string
-	acme    *postern.ACME   // what nodes are told; nil: the private CA signs
-	public  portalAuthority // nil: nobody gets the portal's certificate
+	acme    *postern.ACME    // what nodes are told; nil: the private CA signs
+	public  *portalAuthority // nil: nobody gets the portal's certificate
 	dir     *datadir.Dir
 	store   store
 	control net.Listener
@@ -154,12 +154,18 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 		URLs: o.urls, Version: programVersion(), Logger: o.log, ACME: s.acme,
 		PortalHost: o.portal.host, PortalCert: o.portal.cert, PortalKey: o.portal.key,
 	}
-	if s.public != nil {
+	if s.acme != nil && o.portal.cert == "" {
+		if s.public, err = newPortalAuthority(s.dir.Path("acme"), s.acme, o.certs, o.log); err != nil {
+			return nil, err
+		}
 		cfg.PortalACME = s.public
 	}
 	s.Coordinator, err = coordinator.New(cfg)
 	if err != nil {
 		return nil, err
+	}
+	if s.public != nil {
+		s.public.want(s.PortalHost())
 	}
 	if s.portal, err = newPortal(s.Coordinator, o.portal, o.log); err != nil {
 		return nil, err

@@ -35,6 +35,8 @@ type deployment struct {
 	dir string   // coordinator/, gateway/, one a node
 	env []string // of the coordinator and the nodes, beside the test's own
 
+	coordinatorFlags []string // beside those that all have
+
 	control, https, http, udp int // ports
 
 	coordinator, gateway *process
@@ -57,9 +59,9 @@ func (d *deployment) data(name string) string { return filepath.Join(d.dir, name
 
 func (d *deployment) startCoordinator() {
 	d.t.Helper()
-	d.coordinator = start(d.t, "coordinator", d.env, program("postern"), "coordinator", "run",
+	d.coordinator = start(d.t, "coordinator", d.env, append([]string{program("postern"), "coordinator", "run",
 		"--data", d.data("coordinator"), "--domain", base, "--listen", loopback(d.control),
-		"--https-port", strconv.Itoa(d.https), "--log-level", "debug")
+		"--https-port", strconv.Itoa(d.https), "--log-level", "debug"}, d.coordinatorFlags...)...)
 	eventually(d.t, 20*time.Second, func() error {
 		if d.coordinator.ended() {
 			d.t.Fatal("the coordinator ended")
