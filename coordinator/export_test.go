@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"postern"
 )
@@ -108,3 +109,14 @@ const (
 
 // AdminAs returns the admin API as o sees it.
 func (c *Coordinator) AdminAs(o *Operator) http.Handler { return as(o, c.adminHandler()) }
+
+// LookRound looks for the proofs that are due, and returns when to do so again.
+func (c *Coordinator) LookRound(ctx context.Context) (time.Duration, error) { return c.lookRound(ctx) }
+
+// Bounds of claims.
+const (
+	MaxUnproven = maxUnproven
+	MaxLooks    = maxLooks
+	MaxOwnLooks = maxOwnLooks
+	ClaimLife   = claimLife
+)

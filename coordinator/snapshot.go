@@ -34,7 +34,7 @@ type tenantMap struct {
 	people  []postern.Person // only nodes are told of
 	ended   []string         // the same
 	nodes   []*Member        // by name
-	custom  map[string]bool  // hosts of the routes that were added by hand
+	custom  map[string]Claim // by host: the claims that were proven, as of then
 }
 
 func firstSnapshot(cfg *Config, tx Tx, d Deployment) (*snapshot, error) {
@@ -195,11 +195,11 @@ func (s *snapshot) buildTenant(ch *change, name string) error {
 	if err != nil {
 		return err
 	}
-	t := &tenantMap{Tenant: row, custom: make(map[string]bool)}
+	t := &tenantMap{Tenant: row, custom: make(map[string]Claim)}
 	if t.nodes, err = s.take(ch, name); err != nil {
 		return err
 	}
-	routes, err := ch.Routes().In(name)
+	claims, err := ch.Claims().In(name)
 	if err != nil {
 		return err
 	}
@@ -218,10 +218,13 @@ func (s *snapshot) buildTenant(ch *change, name string) error {
 			Host: postern.ServiceHost(service, name, ch.cfg.Base), Service: service, Nodes: nodes,
 		})
 	}
-	for _, r := range routes {
-		t.custom[r.Host] = true
+	for _, c := range claims {
+		if c.Proven.IsZero() {
+			continue // nobody is told of it
+		}
+		t.custom[c.Host] = c
 		t.section.Routes = append(t.section.Routes, postern.Route{
-			Host: r.Host, Service: r.Service, Nodes: serving[r.Service],
+			Host: c.Host, Service: c.Service, Nodes: serving[c.Service],
 		})
 	}
 	slices.SortFunc(t.section.Routes, func(a, b postern.Route) int { return cmp.Compare(a.Host, b.Host) })

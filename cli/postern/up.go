@@ -27,6 +27,7 @@ func upCommand() *cli.Command {
 			"postern tenants add acme > acme.token",
 		Flags: append(append([]cli.Flag{domainFlag()}, gatewayFlags()...), append([]cli.Flag{
 			&cli.StringFlag{Name: "control", Value: "127.0.0.1:8443", Usage: "`ADDRESS` of the control port; nodes come through the gateway"},
+			resolverFlag(),
 			dataFlag("data `DIR`ectory of both (/var/lib/postern for root)"),
 		}, append(portalFlags(), logFlags()...)...)...),
 	}
@@ -48,10 +49,14 @@ func up(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	resolver, err := parseResolver(c)
+	if err != nil {
+		return err
+	}
 	base := dataDir(c, "")
 	s, err := openSeat(c.Context, coordinatorOptions{
 		dir: filepath.Join(base, string(postern.RoleCoordinator)), domain: c.String("domain"),
-		listen: c.String("control"), httpsPort: door.httpsPort, portal: portal, log: log,
+		listen: c.String("control"), httpsPort: door.httpsPort, portal: portal, resolver: resolver, log: log,
 	})
 	if err != nil {
 		return err

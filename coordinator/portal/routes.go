@@ -75,7 +75,7 @@ func (p *Portal) addRoute(w http.ResponseWriter, r *http.Request, u coordinator.
 }
 
 func (p *Portal) removeRoute(w http.ResponseWriter, r *http.Request, _ coordinator.User, o *coordinator.Operator) {
-	if err := o.RemoveRoute(r.Context(), r.PathValue("host")); err != nil {
+	if err := o.RemoveRoute(r.Context(), r.PathValue("host"), r.PostFormValue("tenant")); err != nil {
 		p.fail(w, r, err)
 		return
 	}
