@@ -21,6 +21,7 @@ type fakeDNS struct {
 	err   error    // of every answer
 	asked []string // names of TXT records
 	block chan struct{}
+	next  func() // runs once, while DNS is asked
 }
 
 // A fakeCAA is what CAA records say of any name.
@@ -38,8 +39,12 @@ func (f fakeCAA) Permits(authority, account, method string) error {
 func (f *fakeDNS) TXT(ctx context.Context, name string) ([]string, error) {
 	f.mu.Lock()
 	f.asked = append(f.asked, name)
-	block := f.block
+	block, next := f.block, f.next
+	f.next = nil
 	f.mu.Unlock()
+	if next != nil {
+		next()
+	}
 	if block != nil {
 		select {
 		case <-block:

@@ -120,3 +120,13 @@ const (
 	MaxOwnLooks = maxOwnLooks
 	ClaimLife   = claimLife
 )
+
+// What is said of certificates that nodes tell of.
+var (
+	CertificateFindings = certificateFindings
+	CAAFinding          = caaFinding
+	CAARecords          = caaRecords
+)
+
+// ProveClaims looks for proofs until ctx is done.
+func (c *Coordinator) ProveClaims(ctx context.Context) error { return c.proveClaims(ctx) }
