@@ -27,8 +27,9 @@ import (
 //	DELETE /admin/v1/gateways/{gateway}         by id
 //	GET    /admin/v1/routes?tenant=             []RouteState
 //	POST   /admin/v1/routes                     RouteRequest -> RouteState
-//	DELETE /admin/v1/routes/{host}
+//	DELETE /admin/v1/routes/{host}?tenant=
 //	GET    /admin/v1/routes/{host}/match        RouteState, as a gateway would see it
+//	POST   /admin/v1/routes/{host}/check?tenant= RouteCheck, asks DNS now
 //	GET    /admin/v1/audit?after=&limit=        []AuditEntry, oldest first; see its other filters there
 const (
 	PathAdmin = "/admin/v1"
@@ -172,6 +173,8 @@ type RouteState struct {
 	Certificates []RouteCertificate `json:"certificates" doc:"of each node that serves it and told of one, by name"`
 	Proven       time.Time          `json:"proven,omitzero" doc:"custom: when the host was shown to be the tenant's"`
 	Records      []DNSRecord        `json:"records,omitempty" doc:"custom: what has to be in DNS"`
+	Checked      time.Time          `json:"checked,omitzero" doc:"unproven: when DNS was asked for the proof last"`
+	Finding      string             `json:"finding,omitempty" doc:"unproven: why it is, for a person"`
 }
 
 // A RouteCertificate is what one node says of a route's certificate.
@@ -197,6 +200,21 @@ type RouteCheck struct {
 	Findings []Finding  `json:"findings"`
 }
 
+// Results of what was looked at in DNS.
+const (
+	FindingOK      = "ok"
+	FindingWarning = "warning" // it works, but not as well as it could
+	FindingMissing = "missing" // it does not work until it is there
+	FindingError   = "error"   // nobody knows, or somebody has to look into it
+)
+
+// Purposes of a DNSRecord.
+const (
+	PurposeProof   = "proof"
+	PurposeAddress = "address"
+	PurposeCAA     = "caa"
+)
+
 // A Finding is one thing that was looked at.
 type Finding struct {
 	Subject string `json:"subject" doc:"such as proof, address, caa or certificate"`
@@ -205,7 +223,7 @@ type Finding struct {
 	Hint    string `json:"hint,omitempty" doc:"what to do about it"`
 }
 
-// A RouteRequest adds a custom route.
+// A RouteRequest adds a custom route. It is unproven until its TXT record is seen.
 type RouteRequest struct {
 	Host    string `json:"host" doc:"outside the base domain"`
 	Tenant  string `json:"tenant"`
@@ -216,7 +234,7 @@ type RouteRequest struct {
 type AuditEntry struct {
 	Seq    uint64    `json:"seq"`
 	Time   time.Time `json:"time"`
-	Actor  string    `json:"actor" doc:"local, token:ID, user:ID, issuer:NAME, node:ID, gateway:ID or stranger"`
+	Actor  string    `json:"actor" doc:"local, coordinator, token:ID, user:ID, issuer:NAME, node:ID, gateway:ID or stranger"`
 	Action string    `json:"action" doc:"such as tenant.add or enroll.refused"`
 	Tenant string    `json:"tenant,omitempty"`
 	Target string    `json:"target,omitempty"`

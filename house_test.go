@@ -37,7 +37,7 @@ var walls = map[string][]string{
 	"scripts/bench":             {"netstack", "scripts/bench/longline"},
 	"scripts/line":              {},
 	"scripts/bench/longline":    {},
-	"internal/e2e":              {".", "netstack", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity", "internal/proxyproto", "internal/splice"},
+	"internal/e2e":              {".", "netstack", "internal/acme", "internal/dnscheck", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity", "internal/proxyproto", "internal/splice"},
 }
 
 // keepers lists who may import a module whose types must stay in one room.

@@ -39,6 +39,9 @@ type Config struct {
 	// until it has one, the private CA signs for PortalHost.
 	PortalACME PortalCertificates
 
+	// Resolver asks DNS whose custom domains are. If nil, none can be proven.
+	Resolver Resolver
+
 	Logger *slog.Logger     // If nil, logs are discarded.
 	Now    func() time.Time // If nil, time.Now.
 }
@@ -57,7 +60,8 @@ type Coordinator struct {
 	snapshot atomic.Pointer[snapshot]
 
 	presence  presence
-	changed   bell // rings when the snapshot changed, or what presence tells of members
+	changed   bell          // rings when the snapshot changed, or what presence tells of members
+	claimed   chan struct{} // wakes who looks for proofs
 	limits    limits
 	crowd     *crowd
 	passwords *passwords
@@ -92,7 +96,7 @@ func New(cfg Config) (*Coordinator, error) {
 	}
 	c := &Coordinator{
 		cfg: cfg, log: cfg.Logger, started: cfg.Now(), roots: cfg.Authority.Roots(),
-		names: make(map[string]bool), presence: newPresence(), limits: newLimits(cfg.Now),
+		names: make(map[string]bool), claimed: make(chan struct{}, 1), presence: newPresence(), limits: newLimits(cfg.Now),
 		crowd: newCrowd(defaultCrowd), passwords: newPasswords(),
 		waits: challengeWaits{turn: 10 * time.Second, gateways: 5 * time.Second},
 	}
@@ -153,9 +157,9 @@ func (cfg *Config) check() error {
 // checkNames reports an own name that was a tenant's before.
 func (cfg *Config) checkNames(tx Tx) error {
 	for _, name := range cfg.Names {
-		r, err := tx.Routes().Get(name)
+		claim, err := tx.Claims().Proven(name)
 		if err == nil {
-			return fmt.Errorf("own name %q is routed to tenant %q: remove that route, or choose another name", name, r.Tenant)
+			return fmt.Errorf("own name %q is routed to tenant %q: remove that route, or choose another name", name, claim.Tenant)
 		}
 		if !errors.Is(err, ErrNotFound) {
 			return err
@@ -271,7 +275,8 @@ type change struct {
 // Actors of audit entries; tokens, members and users are KIND:ID, issuers KIND:NAME.
 const (
 	actorLocal    = "local"
-	ActorStranger = "stranger" // who is not known, or not yet
+	actorSelf     = "coordinator" // what it does without being asked
+	ActorStranger = "stranger"    // who is not known, or not yet
 )
 
 func actorToken(id postern.TokenID) string { return "token:" + id.String() }

@@ -116,3 +116,24 @@ const (
 
 // AdminAs returns the admin API as o sees it.
 func (c *Coordinator) AdminAs(o *Operator) http.Handler { return as(o, c.adminHandler()) }
+
+// LookRound looks for the proofs that are due, and returns when to do so again.
+func (c *Coordinator) LookRound(ctx context.Context) (time.Duration, error) { return c.lookRound(ctx) }
+
+// Bounds of claims.
+const (
+	MaxUnproven = maxUnproven
+	MaxLooks    = maxLooks
+	MaxOwnLooks = maxOwnLooks
+	ClaimLife   = claimLife
+)
+
+// What is said of certificates that nodes tell of.
+var (
+	CertificateFindings = certificateFindings
+	CAAFinding          = caaFinding
+	CAARecords          = caaRecords
+)
+
+// ProveClaims looks for proofs until ctx is done.
+func (c *Coordinator) ProveClaims(ctx context.Context) error { return c.proveClaims(ctx) }

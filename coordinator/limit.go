@@ -23,6 +23,7 @@ type limits struct {
 	signIn    *limiter[netip.Prefix]    // the same, by /32 or /64
 	admit     *limiter[string]          // sources that people come from anew, by user
 	post      *limiter[netip.Prefix]    // what the portal is asked to do, by /32 or /64
+	look      *limiter[string]          // questions to DNS, by tenant
 	refused   *limiter[string]          // refusals in the audit log, by actor
 	strangers *gate                     // strangers' refusals in the audit log
 }
@@ -40,6 +41,7 @@ func newLimits(now func() time.Time) limits {
 		signIn:    newLimiter[netip.Prefix](rate.Every(3*time.Second), 20, now),
 		admit:     newLimiter[string](rate.Every(20*time.Second), 30, now),
 		post:      newLimiter[netip.Prefix](rate.Every(250*time.Millisecond), 120, now),
+		look:      newLimiter[string](rate.Every(2*time.Second), 30, now),
 		refused:   newLimiter[string](rate.Every(time.Minute), 60, now),
 		strangers: newGate(rate.Every(time.Minute), 60, now),
 	}

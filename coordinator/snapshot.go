@@ -34,7 +34,7 @@ type tenantMap struct {
 	people  []postern.Person // only nodes are told of
 	ended   []string         // the same
 	nodes   []*Member        // by name
-	custom  map[string]bool  // hosts of the routes that were added by hand
+	custom  map[string]Claim // by host: the claims that were proven, as of then
 
 	challenges map[string]challenge // by host; only gateways are told of
 	keys       shownKeys            // only nodes that share a route are told of
@@ -200,12 +200,12 @@ func (s *snapshot) buildTenant(ch *change, name string) error {
 	if err != nil {
 		return err
 	}
-	t := &tenantMap{Tenant: row, custom: make(map[string]bool), challenges: challenges}
+	t := &tenantMap{Tenant: row, custom: make(map[string]Claim), challenges: challenges}
 	if t.nodes, err = s.take(ch, name); err != nil {
 		return err
 	}
 	t.keys = keys.with(ch.keys[name], t.nodes)
-	routes, err := ch.Routes().In(name)
+	claims, err := ch.Claims().In(name)
 	if err != nil {
 		return err
 	}
@@ -224,10 +224,13 @@ func (s *snapshot) buildTenant(ch *change, name string) error {
 			Host: postern.ServiceHost(service, name, ch.cfg.Base), Service: service, Nodes: nodes,
 		})
 	}
-	for _, r := range routes {
-		t.custom[r.Host] = true
+	for _, c := range claims {
+		if c.Proven.IsZero() {
+			continue // nobody is told of it
+		}
+		t.custom[c.Host] = c
 		t.section.Routes = append(t.section.Routes, postern.Route{
-			Host: r.Host, Service: r.Service, Nodes: serving[r.Service],
+			Host: c.Host, Service: c.Service, Nodes: serving[c.Service],
 		})
 	}
 	slices.SortFunc(t.section.Routes, func(a, b postern.Route) int { return cmp.Compare(a.Host, b.Host) })
@@ -295,7 +298,9 @@ func (t *tenantMap) sectionFor(m *Member) *postern.Section {
 		Tenant: t.Name, Version: t.section.Version, Routes: t.routesOf(m), People: t.people, Ended: t.ended,
 	}
 	for i, r := range own.Routes {
-		own.Routes[i].Keys = t.keys.others(t.route(r.Host), m.ID)
+		if shared, ok := t.route(r.Host); ok {
+			own.Routes[i].Keys = t.keys.others(shared, m.ID)
+		}
 	}
 	for _, n := range t.section.Nodes {
 		if n.ID == m.ID {
@@ -303,15 +308,6 @@ func (t *tenantMap) sectionFor(m *Member) *postern.Section {
 		}
 	}
 	return own
-}
-
-// route returns the route for host, in wire form, the zero Route if there is none.
-func (t *tenantMap) route(host string) postern.Route {
-	i, ok := slices.BinarySearchFunc(t.section.Routes, host, func(r postern.Route, host string) int { return cmp.Compare(r.Host, host) })
-	if !ok {
-		return postern.Route{}
-	}
-	return t.section.Routes[i]
 }
 
 // routesOf returns the routes that lead to m, and that they lead to m.

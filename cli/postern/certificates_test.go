@@ -96,24 +96,3 @@ func TestCertificateLines(t *testing.T) {
 		}
 	}
 }
-
-func TestWorstCertificate(t *testing.T) {
-	cert := func(state, alarm string) postern.RouteCertificate {
-		return postern.RouteCertificate{HostStatus: postern.HostStatus{State: state, Alarm: alarm}}
-	}
-	for _, tt := range []struct {
-		name string
-		all  []postern.RouteCertificate
-		want string
-	}{
-		{"nobody said", nil, "-"},
-		{"valid", []postern.RouteCertificate{cert("valid", "")}, "valid"},
-		{"one waits", []postern.RouteCertificate{cert("waiting", ""), cert("valid", "")}, "waiting"},
-		{"one is alarming", []postern.RouteCertificate{cert("expired", ""), cert("valid", "gateway x")}, "alarm"},
-		{"of a later version", []postern.RouteCertificate{cert("splendid", "")}, "-"},
-	} {
-		if got := worstCertificate(tt.all); got != tt.want {
-			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
-		}
-	}
-}

@@ -34,6 +34,7 @@ func coordinatorCommand() *cli.Command {
 				&cli.StringFlag{Name: "listen", Value: ":8443", Usage: "`ADDRESS` of the control port"},
 				&cli.UintFlag{Name: "https-port", Value: postern.HTTPSPort, Usage: "`PORT` at which gateways are reached by browsers"},
 				&cli.StringSliceFlag{Name: "control-url", Usage: "`URL`: where tokens say the coordinator is; may be repeated (https://control.DOMAIN if not given)"},
+				resolverFlag(),
 				dataFlag("data `DIR`ectory (/var/lib/postern/coordinator for root)"),
 			}, append(portalFlags(), certificateFlags()...)...), logFlags()...),
 		}},
@@ -53,6 +54,7 @@ type coordinatorOptions struct {
 	urls      []string // for tokens; nil: control.DOMAIN
 	portal    portalOptions
 	certs     certificateOptions
+	resolver  string // DNS server; empty: the system's
 	log       *slog.Logger
 }
 
@@ -82,9 +84,13 @@ func runCoordinator(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	resolver, err := parseResolver(c)
+	if err != nil {
+		return err
+	}
 	s, err := openSeat(c.Context, coordinatorOptions{
 		dir: dataDir(c, postern.RoleCoordinator), domain: c.String("domain"), listen: c.String("listen"),
-		httpsPort: port, urls: urls, portal: portal, certs: certs, log: log,
+		httpsPort: port, urls: urls, portal: portal, certs: certs, resolver: resolver, log: log,
 	})
 	if err != nil {
 		return err

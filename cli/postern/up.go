@@ -28,6 +28,7 @@ func upCommand() *cli.Command {
 			"postern tenants add acme > acme.token",
 		Flags: append(append([]cli.Flag{domainFlag()}, gatewayFlags()...), append([]cli.Flag{
 			&cli.StringFlag{Name: "control", Value: "127.0.0.1:8443", Usage: "`ADDRESS` of the control port; nodes come through the gateway"},
+			resolverFlag(),
 			dataFlag("data `DIR`ectory of both (/var/lib/postern for root)"),
 		}, append(append(portalFlags(), certificateFlags()...), logFlags()...)...)...),
 	}
@@ -53,10 +54,14 @@ func up(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	resolver, err := parseResolver(c)
+	if err != nil {
+		return err
+	}
 	base := dataDir(c, "")
 	s, err := openSeat(c.Context, coordinatorOptions{
 		dir: filepath.Join(base, string(postern.RoleCoordinator)), domain: c.String("domain"),
-		listen: c.String("control"), httpsPort: door.httpsPort, portal: portal, certs: certs, log: log,
+		listen: c.String("control"), httpsPort: door.httpsPort, portal: portal, certs: certs, resolver: resolver, log: log,
 	})
 	if err != nil {
 		return err

@@ -21,7 +21,6 @@ import (
 	"postern"
 	"postern/internal/acme/acmetest"
 	"postern/internal/dnscheck"
-	"postern/internal/dnscheck/dnstest"
 	"postern/node"
 )
 
@@ -33,18 +32,17 @@ const certsTime = 60 * time.Second
 type certs struct {
 	*deployment
 	ca  *acmetest.CA
-	dns *dnstest.Server
 	app *httptest.Server
 }
 
 func newCerts(t *testing.T) *certs {
 	t.Helper()
 	d := &deployment{
-		t: t, dir: t.TempDir(),
+		t: t, dir: t.TempDir(), names: newNameServer(t),
 		control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
 	}
-	c := &certs{deployment: d, dns: dnstest.New(t, "")}
-	resolver, err := dnscheck.New(c.dns.Addr)
+	c := &certs{deployment: d}
+	resolver, err := dnscheck.New(d.names.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +54,7 @@ func newCerts(t *testing.T) *certs {
 		return set.Permits(dnscheck.Wish{Authority: "ca.example", Account: account, Method: "tls-alpn-01"})
 	}})
 	d.coordinatorFlags = []string{"--acme-directory", c.ca.URL, "--acme-root", c.file("acme-root.pem", c.ca.Roots),
-		"--email", "ops@postern.localhost", "--resolver", c.dns.Addr}
+		"--email", "ops@postern.localhost"}
 	c.app = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "the books of ", r.Host) }))
 	t.Cleanup(c.app.Close)
 	d.startCoordinator()
@@ -182,8 +180,8 @@ func TestCertsRoad(t *testing.T) {
 		if out, err := c.try(append(args, "--node", "--identity", postern.NewIdentityPrivate().Public().String())...); err == nil {
 			t.Errorf("verified by another identity:\n%s", out)
 		}
-		must(t, append([]string{program("postern"), "verify", url, "--connect", loopback(c.https), "--local", "--data", c.data("office"), "--ca", c.data("issuing.pem")})...)
-		if out, err := run(t, "", program("postern"), "doctor", "--data", c.data("office"), "--resolver", c.dns.Addr); err != nil {
+		must(t, program("postern"), "verify", url, "--connect", loopback(c.https), "--local", "--data", c.data("office"), "--ca", c.data("issuing.pem"))
+		if out, err := run(t, "", program("postern"), "doctor", "--data", c.data("office"), "--resolver", c.names.Addr); err != nil {
 			t.Errorf("doctor: %v\n%s", err, out)
 		}
 	})

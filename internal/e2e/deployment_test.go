@@ -39,6 +39,8 @@ type deployment struct {
 
 	control, https, http, udp int // ports
 
+	names *nameServer // that the coordinator asks
+
 	coordinator, gateway *process
 }
 
@@ -48,6 +50,7 @@ func newDeployment(t testing.TB) *deployment {
 	d := &deployment{
 		t: t, dir: t.TempDir(),
 		control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
+		names: newNameServer(t),
 	}
 	d.startCoordinator()
 	d.joinGateway()
@@ -61,7 +64,7 @@ func (d *deployment) startCoordinator() {
 	d.t.Helper()
 	d.coordinator = start(d.t, "coordinator", d.env, append([]string{program("postern"), "coordinator", "run",
 		"--data", d.data("coordinator"), "--domain", base, "--listen", loopback(d.control),
-		"--https-port", strconv.Itoa(d.https), "--log-level", "debug"}, d.coordinatorFlags...)...)
+		"--https-port", strconv.Itoa(d.https), "--resolver", d.names.Addr, "--log-level", "debug"}, d.coordinatorFlags...)...)
 	eventually(d.t, 20*time.Second, func() error {
 		if d.coordinator.ended() {
 			d.t.Fatal("the coordinator ended")
