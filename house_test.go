@@ -32,7 +32,7 @@ var walls = map[string][]string{
 	"coordinator/portal":        {".", "coordinator", "internal/accept"},
 	"gateway":                   {".", "internal/splice", "internal/proxyproto"},
 	"node":                      {".", "netstack", "internal/acme", "internal/dnscheck", "internal/member", "internal/datadir", "internal/proxyproto", "internal/accept"},
-	"cli/postern":               {".", "netstack", "internal/acme", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity"},
+	"cli/postern":               {".", "netstack", "internal/acme", "internal/dnscheck", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity"},
 	"scripts/ledger":            {".", "node"},
 	"scripts/bench":             {"netstack", "scripts/bench/longline"},
 	"scripts/line":              {},

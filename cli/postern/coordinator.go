@@ -160,6 +160,9 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 		URLs: o.urls, Version: programVersion(), Logger: o.log, ACME: s.acme,
 		PortalHost: o.portal.host, PortalCert: o.portal.cert, PortalKey: o.portal.key,
 	}
+	if cfg.Resolver, err = openResolver(o.resolver); err != nil {
+		return nil, err
+	}
 	if s.acme != nil && o.portal.cert == "" {
 		if s.public, err = newPortalAuthority(s.dir.Path("acme"), s.acme, o.certs, o.log); err != nil {
 			return nil, err
