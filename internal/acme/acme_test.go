@@ -357,6 +357,8 @@ func TestManyHosts(t *testing.T) {
 	if st := m.State(hosts[0]); st.Certificate != nil || !strings.Contains(st.Waiting, "handshakes of") {
 		t.Errorf("the one that hangs: %+v", st)
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	if most > atOnce {
 		t.Errorf("%d orders at the same time, want at most %d", most, atOnce)
 	}

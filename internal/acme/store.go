@@ -44,7 +44,7 @@ type store struct {
 type record struct {
 	Directory string `json:"directory"`
 	URI       string `json:"uri"`
-	Key       string `json:"key"` // SHA-256 of the public key that the account has, in hex
+	Key       string `json:"key"`             // SHA-256 of the public key that the account has, in hex
 	Email     string `json:"email,omitempty"` // that the authority was told
 }
 
