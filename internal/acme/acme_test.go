@@ -140,9 +140,7 @@ func TestRenew(t *testing.T) {
 	if !first.Leaf.PublicKey.(*ecdsa.PublicKey).Equal(second.Leaf.PublicKey) {
 		t.Error("the key changed")
 	}
-	if !ca.Replaced(first.Leaf) {
-		t.Error("the order did not say what it replaces")
-	}
+	r.until("an order that says what it replaces", func() bool { return ca.Replaced(first.Leaf) })
 	if err := m.Renew("unknown.example"); err == nil {
 		t.Error("renewed what is not wanted")
 	}
@@ -275,6 +273,40 @@ func TestProfile(t *testing.T) {
 	is.Profile = "short"
 	m.Want([]string{books}, []Issuer{is})
 	r.ready(books)
+}
+
+// Two profiles of one authority are two issuers and one account.
+func TestTwoProfiles(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ca := r.ca(acmetest.Options{Profiles: map[string]time.Duration{"short": 6 * 24 * time.Hour}})
+	m := r.run()
+	first, second := issuer(ca), issuer(ca)
+	first.Profile, second.Profile, second.Email = "none", "short", "other@example.com"
+	m.Want([]string{books}, []Issuer{first, second})
+	r.ready(books)
+	if n := ca.Requests()[acmetest.NewAccount]; n != 1 || len(m.Accounts()) != 1 {
+		t.Errorf("%d accounts were asked for: %v", n, m.Accounts())
+	}
+}
+
+// An authority is told a new address, and keeps the account.
+func TestEmailChanges(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ca := r.ca(acmetest.Options{})
+	m := r.run()
+	is := issuer(ca)
+	m.Want([]string{books}, []Issuer{is})
+	first := r.ready(books)
+	account := m.Accounts()[0]
+	is.Email = "other@example.com"
+	m.Want([]string{books}, []Issuer{is})
+	m.Renew(books)
+	r.replaced(books, first)
+	if n := ca.Requests()[acmetest.Account]; n != 1 || m.Accounts()[0] != account {
+		t.Errorf("it was told %d times; account %v, then %v", n, account, m.Accounts())
+	}
 }
 
 // Other issuers get the next certificate, not this one.

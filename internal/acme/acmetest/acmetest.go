@@ -243,24 +243,30 @@ func (c *CA) around(pebble http.Handler) http.Handler {
 	})
 }
 
-// settle takes the lock of the order whose certificate a new order replaces. Pebble
-// reads there what it wrote under that lock, but without it.
+// settle waits for the order whose certificate a new order replaces, which Pebble notes
+// only after the certificate was given, and takes its lock: Pebble reads there what it
+// wrote under that lock, but without it.
 func (c *CA) settle(body []byte) {
 	var wish struct{ Replaces string }
 	if part(body, "payload", &wish) != nil {
 		return
 	}
 	_, serial, _ := strings.Cut(wish.Replaces, ".")
-	number, err := base64.RawURLEncoding.DecodeString(serial)
-	if err != nil {
+	text, err := base64.RawURLEncoding.DecodeString(serial)
+	number := new(big.Int).SetBytes(text)
+	if err != nil || c.store.GetCertificateBySerial(number) == nil {
 		return
 	}
-	order, err := c.store.GetOrderByIssuedSerial(hex.EncodeToString(new(big.Int).SetBytes(number).Bytes()))
-	if err != nil {
-		return
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for range 1000 {
+		if order, err := c.store.GetOrderByIssuedSerial(hex.EncodeToString(number.Bytes())); err == nil {
+			order.Lock()
+			defer order.Unlock()
+			return
+		}
+		<-tick.C
 	}
-	order.Lock()
-	defer order.Unlock()
 }
 
 func resourceOf(path string) (resource, rest string) {
