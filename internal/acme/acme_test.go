@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
@@ -360,39 +361,41 @@ func TestManyHosts(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	ca := r.ca(acmetest.Options{})
-	var mu sync.Mutex
-	var now, most int
+	gate := make(chan struct{})
 	r.await = func(ctx context.Context, h string) error {
-		mu.Lock()
-		now++
-		most = max(most, now)
-		mu.Unlock()
-		defer func() {
-			mu.Lock()
-			now--
-			mu.Unlock()
-		}()
 		if h == "h0.acme.example" {
 			<-ctx.Done()
+		}
+		select {
+		case <-gate:
+		case <-ctx.Done():
 		}
 		return nil
 	}
 	var hosts []string
 	for i := range 16 {
-		hosts = append(hosts, "h"+string("0123456789abcdef"[i])+".acme.example")
+		hosts = append(hosts, fmt.Sprintf("h%d.acme.example", i))
 	}
 	m := r.run()
+	m.Want(hosts[:1], []Issuer{issuer(ca)})
+	r.until("the one that hangs", func() bool { return r.awaited.Load() == 1 })
 	m.Want(hosts, []Issuer{issuer(ca)})
+	r.until("four orders", func() bool { return r.awaited.Load() >= atOnce })
+	waiting := 0
+	for _, h := range hosts {
+		if m.State(h).Waiting == "its turn" {
+			waiting++
+		}
+	}
+	if n := r.awaited.Load(); n != atOnce || waiting != len(hosts)-atOnce {
+		t.Errorf("%d orders at the same time, and %d hosts wait their turn", n, waiting)
+	}
+	close(gate)
 	for _, h := range hosts[1:] {
 		r.ready(h)
 	}
 	if st := m.State(hosts[0]); st.Certificate != nil || !strings.Contains(st.Waiting, "handshakes of") {
 		t.Errorf("the one that hangs: %+v", st)
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	if most > atOnce {
-		t.Errorf("%d orders at the same time, want at most %d", most, atOnce)
 	}
 	if n := ca.Requests()[acmetest.NewAccount]; n != 1 {
 		t.Errorf("%d accounts were asked for, want 1", n)
