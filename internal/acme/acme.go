@@ -123,17 +123,18 @@ func New(cfg Config) (*Manager, error) {
 // Want makes hosts (wire form) the names to keep certificates for, and issuers the
 // authorities to ask, in this order: the next when one refuses or is not there. It
 // does not wait for anything. An attempt for a host that is gone ends; its files stay.
-// Other issuers get the next certificate: what is held stays until it is due.
+// Other issuers get the next certificate: what is held stays until it is due. Issuers
+// with the same directory, for two profiles, share the first one's account.
 func (m *Manager) Want(hosts []string, issuers []Issuer) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, is := range issuers {
-		a := m.authorities[is.Directory]
-		if a == nil {
-			a = newAuthority(is.Directory, m.store, m.cfg)
-			m.authorities[is.Directory] = a
+	for i, is := range issuers {
+		if m.authorities[is.Directory] == nil {
+			m.authorities[is.Directory] = newAuthority(is.Directory, m.store, m.cfg)
 		}
-		a.set(is)
+		if slices.IndexFunc(issuers, func(o Issuer) bool { return o.Directory == is.Directory }) == i {
+			m.authorities[is.Directory].set(is)
+		}
 	}
 	now := m.cfg.clock()
 	changed := !slices.EqualFunc(issuers, m.issuers, sameIssuer)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
@@ -140,9 +141,7 @@ func TestRenew(t *testing.T) {
 	if !first.Leaf.PublicKey.(*ecdsa.PublicKey).Equal(second.Leaf.PublicKey) {
 		t.Error("the key changed")
 	}
-	if !ca.Replaced(first.Leaf) {
-		t.Error("the order did not say what it replaces")
-	}
+	r.until("an order that says what it replaces", func() bool { return ca.Replaced(first.Leaf) })
 	if err := m.Renew("unknown.example"); err == nil {
 		t.Error("renewed what is not wanted")
 	}
@@ -277,6 +276,40 @@ func TestProfile(t *testing.T) {
 	r.ready(books)
 }
 
+// Two profiles of one authority are two issuers and one account.
+func TestTwoProfiles(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ca := r.ca(acmetest.Options{Profiles: map[string]time.Duration{"short": 6 * 24 * time.Hour}})
+	m := r.run()
+	first, second := issuer(ca), issuer(ca)
+	first.Profile, second.Profile, second.Email = "none", "short", "other@example.com"
+	m.Want([]string{books}, []Issuer{first, second})
+	r.ready(books)
+	if n := ca.Requests()[acmetest.NewAccount]; n != 1 || len(m.Accounts()) != 1 {
+		t.Errorf("%d accounts were asked for: %v", n, m.Accounts())
+	}
+}
+
+// An authority is told a new address, and keeps the account.
+func TestEmailChanges(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ca := r.ca(acmetest.Options{})
+	m := r.run()
+	is := issuer(ca)
+	m.Want([]string{books}, []Issuer{is})
+	first := r.ready(books)
+	account := m.Accounts()[0]
+	is.Email = "other@example.com"
+	m.Want([]string{books}, []Issuer{is})
+	m.Renew(books)
+	r.replaced(books, first)
+	if n := ca.Requests()[acmetest.Account]; n != 1 || m.Accounts()[0] != account {
+		t.Errorf("it was told %d times; account %v, then %v", n, account, m.Accounts())
+	}
+}
+
 // Other issuers get the next certificate, not this one.
 func TestIssuersChange(t *testing.T) {
 	t.Parallel()
@@ -328,37 +361,41 @@ func TestManyHosts(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	ca := r.ca(acmetest.Options{})
-	var mu sync.Mutex
-	var now, most int
+	gate := make(chan struct{})
 	r.await = func(ctx context.Context, h string) error {
-		mu.Lock()
-		now++
-		most = max(most, now)
-		mu.Unlock()
-		defer func() {
-			mu.Lock()
-			now--
-			mu.Unlock()
-		}()
 		if h == "h0.acme.example" {
 			<-ctx.Done()
+		}
+		select {
+		case <-gate:
+		case <-ctx.Done():
 		}
 		return nil
 	}
 	var hosts []string
 	for i := range 16 {
-		hosts = append(hosts, "h"+string("0123456789abcdef"[i])+".acme.example")
+		hosts = append(hosts, fmt.Sprintf("h%d.acme.example", i))
 	}
 	m := r.run()
+	m.Want(hosts[:1], []Issuer{issuer(ca)})
+	r.until("the one that hangs", func() bool { return r.awaited.Load() == 1 })
 	m.Want(hosts, []Issuer{issuer(ca)})
+	r.until("four orders", func() bool { return r.awaited.Load() >= atOnce })
+	waiting := 0
+	for _, h := range hosts {
+		if m.State(h).Waiting == "its turn" {
+			waiting++
+		}
+	}
+	if n := r.awaited.Load(); n != atOnce || waiting != len(hosts)-atOnce {
+		t.Errorf("%d orders at the same time, and %d hosts wait their turn", n, waiting)
+	}
+	close(gate)
 	for _, h := range hosts[1:] {
 		r.ready(h)
 	}
 	if st := m.State(hosts[0]); st.Certificate != nil || !strings.Contains(st.Waiting, "handshakes of") {
 		t.Errorf("the one that hangs: %+v", st)
-	}
-	if most > atOnce {
-		t.Errorf("%d orders at the same time, want at most %d", most, atOnce)
 	}
 	if n := ca.Requests()[acmetest.NewAccount]; n != 1 {
 		t.Errorf("%d accounts were asked for, want 1", n)

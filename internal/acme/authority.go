@@ -54,7 +54,7 @@ type session struct {
 
 // A directory is where an authority's resources are (RFC 8555, section 7.1.1).
 type directory struct {
-	alias       string // the URL by which the client knows this state of the directory
+	tag         string // of this state of the directory: the fragment of its URL, for the client
 	text        []byte // what the client gets there
 	meta        acme.DirectoryMeta
 	renewalInfo string // kept from the client, which would ask between a certificate and us
@@ -224,17 +224,17 @@ func (a *authority) fetch(ctx context.Context, is Issuer, s session) (session, e
 				stamp(ours), a.name, stamp(theirs))
 		}
 	}
-	d, err := parseDirectory(is.Directory, body)
+	d, err := parseDirectory(body)
 	if err != nil {
 		return session{}, fmt.Errorf("directory of %s: %w", a.name, err)
 	}
-	if s.directory != nil && s.directory.alias == d.alias {
+	if s.directory != nil && s.directory.tag == d.tag {
 		return s, nil
 	}
 	s.directory = d
 	s.transport.directory.Store(d)
 	s.client = &acme.Client{
-		Directory: d.alias, HTTPClient: s.http, UserAgent: userAgent,
+		Directory: is.Directory + "#" + d.tag, HTTPClient: s.http, UserAgent: userAgent,
 		PollInterval: a.timing.poll, PollTimeout: a.timing.attempt,
 	}
 	return s, nil
@@ -243,7 +243,7 @@ func (a *authority) fetch(ctx context.Context, is Issuer, s session) (session, e
 // CloseIdleConnections lets an http.Client close t's.
 func (t *transport) CloseIdleConnections() { t.base.CloseIdleConnections() }
 
-func parseDirectory(from string, text []byte) (*directory, error) {
+func parseDirectory(text []byte) (*directory, error) {
 	var dir acme.Directory
 	if err := json.Unmarshal(text, &dir); err != nil {
 		return nil, err
@@ -261,7 +261,7 @@ func parseDirectory(from string, text []byte) (*directory, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256(d.text)
-	d.alias = from + "#" + hex.EncodeToString(sum[:8])
+	d.tag = hex.EncodeToString(sum[:8])
 	return d, nil
 }
 

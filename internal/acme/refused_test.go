@@ -212,6 +212,27 @@ func TestAuthorityHangs(t *testing.T) {
 	}
 }
 
+// A slow authority is waited for.
+func TestAuthoritySlow(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ca := r.ca(acmetest.Options{})
+	var looks atomic.Int32
+	ca.SetFault(func(resource string, w http.ResponseWriter, req *http.Request) bool {
+		if resource == acmetest.Order && looks.Add(1) < 10 {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, `{"status":"pending"}`)
+			return true
+		}
+		return false
+	})
+	r.run().Want([]string{books}, []Issuer{issuer(ca)})
+	r.ready(books)
+	if n := looks.Load(); n < 10 {
+		t.Errorf("%d looks at the order, want more", n)
+	}
+}
+
 // A gateway that ends TLS itself cannot prove the name, and is seen.
 func TestChallengeHijacked(t *testing.T) {
 	t.Parallel()

@@ -30,7 +30,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" {
 		return nil, fmt.Errorf("%s is not https", r.URL)
 	}
-	if d := t.directory.Load(); d != nil && r.URL.String() == d.alias {
+	if d := t.directory.Load(); d != nil && r.URL.Fragment == d.tag {
 		return &http.Response{
 			StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: r,
 			Header: http.Header{"Content-Type": {"application/json"}},

@@ -5,6 +5,7 @@ package acmetest
 import (
 	"bytes"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -12,6 +13,7 @@ import (
 	"io"
 	"log"
 	"maps"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -234,8 +236,37 @@ func (c *CA) around(pebble http.Handler) http.Handler {
 				return
 			}
 		}
+		if resource == NewOrder {
+			c.settle(body)
+		}
 		pebble.ServeHTTP(w, r)
 	})
+}
+
+// settle waits for the order whose certificate a new order replaces, which Pebble notes
+// only after the certificate was given, and takes its lock: Pebble reads there what it
+// wrote under that lock, but without it.
+func (c *CA) settle(body []byte) {
+	var wish struct{ Replaces string }
+	if part(body, "payload", &wish) != nil {
+		return
+	}
+	_, serial, _ := strings.Cut(wish.Replaces, ".")
+	text, err := base64.RawURLEncoding.DecodeString(serial)
+	number := new(big.Int).SetBytes(text)
+	if err != nil || c.store.GetCertificateBySerial(number) == nil {
+		return
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for range 1000 {
+		if order, err := c.store.GetOrderByIssuedSerial(hex.EncodeToString(number.Bytes())); err == nil {
+			order.Lock()
+			defer order.Unlock()
+			return
+		}
+		<-tick.C
+	}
 }
 
 func resourceOf(path string) (resource, rest string) {
@@ -258,7 +289,8 @@ func serveWindow(w http.ResponseWriter, win Window) {
 // parties returns for whom an order is that is to be finalized, and the account that
 // says so; Pebble looks at the signature after that.
 func (c *CA) parties(id string, body []byte) (host, account string, err error) {
-	if account, err = keyID(body); err != nil {
+	var head struct{ Kid string }
+	if err := part(body, "protected", &head); err != nil {
 		return "", "", err
 	}
 	order := c.store.GetOrderByID(id)
@@ -267,7 +299,7 @@ func (c *CA) parties(id string, body []byte) (host, account string, err error) {
 	}
 	order.RLock()
 	defer order.RUnlock()
-	return order.Identifiers[0].Value, account, nil
+	return order.Identifiers[0].Value, head.Kid, nil
 }
 
 // Problem answers with a problem document (RFC 8555, section 6.7) of the given kind,

@@ -3,19 +3,19 @@ package acmetest
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 )
 
-// keyID returns the account's URI in a request's protected header (RFC 8555, section
-// 6.2).
-func keyID(body []byte) (string, error) {
-	var jws struct{ Protected string }
+// part decodes the part called name of a signed request (RFC 8555, section 6.2) into
+// v: "protected", with the account's URI in it, or "payload".
+func part(body []byte, name string, v any) error {
+	var jws map[string]string
 	if err := json.Unmarshal(body, &jws); err != nil {
-		return "", err
+		return err
 	}
-	text, err := base64.RawURLEncoding.DecodeString(jws.Protected)
+	text, err := base64.RawURLEncoding.DecodeString(jws[name])
 	if err != nil {
-		return "", err
+		return fmt.Errorf("%s: %w", name, err)
 	}
-	var head struct{ Kid string }
-	return head.Kid, json.Unmarshal(text, &head)
+	return json.Unmarshal(text, v)
 }
