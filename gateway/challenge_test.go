@@ -69,6 +69,7 @@ func TestChallengeOfSilentNode(t *testing.T) {
 		w.node("fd00::2").down = true
 		start := time.Now()
 		c := w.say(offering("acme-tls/1"))
+		c.SetReadDeadline(start.Add(time.Minute))
 		if got, err := readAll(c); got != fatal(80) || err != nil || time.Since(start) != 3*time.Second {
 			t.Errorf("got %q, %v after %v; want alert 80 after 3 s", got, err, time.Since(start))
 		}
@@ -86,6 +87,9 @@ func TestChallengeMoves(t *testing.T) {
 		w.remove("fd00::2")
 		c := w.say(offering("acme-tls/1"))
 		<-time.After(time.Second)
+		if got := w.node("fd00::1").timesDialed(); got > 0 {
+			t.Errorf("the other node was dialed %d times before", got)
+		}
 		moved := challenging(false)
 		moved.Sections["acme"].Routes[0].Challenge = "fd00::1"
 		w.g.SetRoutes(NewTable(moved))
