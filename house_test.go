@@ -27,7 +27,7 @@ var walls = map[string][]string{
 	"internal/dnscheck":         {"."},
 	"internal/dnscheck/dnstest": {},
 	"internal/member":           {".", "netstack", "internal/identity", "internal/datadir"},
-	"coordinator":               {".", "internal/identity", "internal/datadir", "internal/proxyproto"},
+	"coordinator":               {".", "internal/dnscheck", "internal/identity", "internal/datadir", "internal/proxyproto"},
 	"coordinator/sqlite":        {".", "coordinator"},
 	"coordinator/portal":        {".", "coordinator", "internal/accept"},
 	"gateway":                   {".", "internal/splice", "internal/proxyproto"},

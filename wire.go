@@ -264,17 +264,18 @@ type Status struct {
 
 // A HostStatus is a host name of a node and the certificate that browsers get there.
 type HostStatus struct {
-	Host     string    `json:"host"`
-	State    string    `json:"state"`              // one of the CertificateXxx
-	Source   string    `json:"source,omitempty"`   // one of the SourceXxx
-	Issuer   string    `json:"issuer,omitempty"`   // who signed it, for people
-	SHA256   string    `json:"sha256,omitempty"`   // of the certificate, in hex
-	SPKI     string    `json:"spki,omitempty"`     // SHA-256 of its SubjectPublicKeyInfo, in hex
-	NotAfter time.Time `json:"not_after,omitzero"` // its end
-	Renewal  time.Time `json:"renewal,omitzero"`   // when the next is to be got; zero: not ours to do
-	Account  string    `json:"account,omitempty"`  // URL of the ACME account
-	Error    string    `json:"error,omitempty"`    // why there is none, or no newer one; an authority's own words
-	Alarm    string    `json:"alarm,omitempty"`    // what a gateway showed in its place
+	Host      string    `json:"host"`
+	State     string    `json:"state"`               // one of the CertificateXxx
+	Source    string    `json:"source,omitempty"`    // one of the SourceXxx
+	Issuer    string    `json:"issuer,omitempty"`    // who signed it, for people
+	SHA256    string    `json:"sha256,omitempty"`    // of the certificate, in hex
+	SPKI      string    `json:"spki,omitempty"`      // SHA-256 of its SubjectPublicKeyInfo, in hex
+	NotAfter  time.Time `json:"not_after,omitzero"`  // its end
+	Renewal   time.Time `json:"renewal,omitzero"`    // when the next is to be got; zero: not ours to do
+	Account   string    `json:"account,omitempty"`   // URL of the ACME account
+	Authority string    `json:"authority,omitempty"` // who has it, by its name in CAA records
+	Error     string    `json:"error,omitempty"`     // why there is none, or no newer one; an authority's own words
+	Alarm     string    `json:"alarm,omitempty"`     // what a gateway showed in its place
 }
 
 // States of a host's certificate.

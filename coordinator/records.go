@@ -2,16 +2,15 @@ package coordinator
 
 import (
 	"cmp"
-	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
 	"slices"
-	"strings"
 
 	"golang.org/x/net/publicsuffix"
 
 	"postern"
+	"postern/internal/dnscheck"
 )
 
 // records returns what has to be in the DNS of a claim's host, and what is better in
@@ -81,49 +80,28 @@ const caaMethod = "tls-alpn-01"
 // nobody else (RFC 8657). There are none while no account is known.
 func caaRecords(host string, certificates []postern.RouteCertificate) []postern.DNSRecord {
 	var all []postern.DNSRecord
-	add := func(value string) {
-		all = append(all, postern.DNSRecord{Name: host, Type: "CAA", Value: value, Purpose: postern.PurposeCAA})
-	}
-	for _, account := range accountsOf(certificates) {
-		add(fmt.Sprintf(`128 issue "%s; accounturi=%s; validationmethods=%s"`, authorityOf(account), account, caaMethod))
+	for _, a := range accountsOf(certificates) {
+		all = append(all, dnscheck.Record(host, a.authority, a.url))
 	}
 	if len(all) > 0 {
-		add(`128 issuewild ";"`)
+		all = append(all, dnscheck.NoWildcards(host))
 	}
 	return all
 }
 
-// accountsOf returns the ACME accounts that certificates came or are to come from, once
-// each, as far as they can stand in a CAA record.
-func accountsOf(certificates []postern.RouteCertificate) []string {
-	var all []string
+// An account is a node's at an authority.
+type account struct{ url, authority string }
+
+// accountsOf returns the accounts that certificates came or are to come from, once each.
+func accountsOf(certificates []postern.RouteCertificate) []account {
+	var all []account
 	for _, c := range certificates {
-		u, err := url.Parse(c.Account)
-		if err == nil && u.Scheme == "https" && u.Host != "" && !strings.ContainsAny(c.Account, "\"\\; \t") {
-			all = append(all, c.Account)
+		if u, err := url.Parse(c.Account); err == nil && u.Scheme == "https" && u.Host != "" && c.Authority != "" {
+			all = append(all, account{c.Account, c.Authority})
 		}
 	}
-	slices.Sort(all)
+	slices.SortFunc(all, func(a, b account) int {
+		return cmp.Or(cmp.Compare(a.url, b.url), cmp.Compare(a.authority, b.authority))
+	})
 	return slices.Compact(all)
-}
-
-// authorities are the names in CAA records of authorities whose accounts are elsewhere.
-var authorities = map[string]string{
-	"acme.zerossl.com":         "sectigo.com",
-	"dv.acme-v02.api.pki.goog": "pki.goog",
-}
-
-// authorityOf returns the name by which CAA records call the authority that has account,
-// an ACME account's URL.
-func authorityOf(account string) string {
-	u, err := url.Parse(account)
-	if err != nil {
-		return ""
-	}
-	host := strings.ToLower(u.Hostname())
-	top, err := publicsuffix.EffectiveTLDPlusOne(host)
-	if err != nil {
-		top = host
-	}
-	return cmp.Or(authorities[host], top)
 }

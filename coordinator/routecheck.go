@@ -185,10 +185,10 @@ func caaFinding(caa CAA, err error, certificates []postern.RouteCertificate, bas
 		return f
 	}
 	accounts := accountsOf(certificates)
-	for _, account := range accounts {
-		if err := caa.Permits(authorityOf(account), account, caaMethod); err != nil {
+	for _, a := range accounts {
+		if err := caa.Permits(a.authority, a.url, caaMethod); err != nil {
 			f.Result = postern.FindingMissing
-			f.Detail = fmt.Sprintf("the node's account %s may not get a certificate: %s", account, words(err.Error()))
+			f.Detail = fmt.Sprintf("the node's account %s may not get a certificate: %s", a.url, words(err.Error()))
 			f.Hint = "add the CAA records that are shown with the route"
 			return f
 		}

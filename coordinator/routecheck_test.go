@@ -76,7 +76,7 @@ func TestCheckAddress(t *testing.T) {
 const account = "https://acme-v02.api.letsencrypt.org/acme/acct/7"
 
 func TestCheckCAA(t *testing.T) {
-	with := []postern.RouteCertificate{{Node: "a", HostStatus: postern.HostStatus{Account: account}}}
+	with := []postern.RouteCertificate{{Node: "a", HostStatus: postern.HostStatus{Account: account, Authority: "letsencrypt.org"}}}
 	tests := []struct {
 		name         string
 		caa          fakeCAA
@@ -102,10 +102,11 @@ func TestCheckCAA(t *testing.T) {
 
 func TestCAARecords(t *testing.T) {
 	certificates := []postern.RouteCertificate{}
-	for _, a := range []string{
-		account, "", account, "https://acme.zerossl.com/v2/DV90/account/x", `https://ca.example/"; issue "evil.example`, "javascript:x", "https://pki.internal:14000/acct/1",
+	for _, a := range [][2]string{
+		{account, "letsencrypt.org"}, {"", "letsencrypt.org"}, {account, "letsencrypt.org"}, {account, ""},
+		{"https://acme.zerossl.com/v2/DV90/account/x", "sectigo.com"}, {"javascript:x", "ca.example"},
 	} {
-		certificates = append(certificates, postern.RouteCertificate{HostStatus: postern.HostStatus{Account: a}})
+		certificates = append(certificates, postern.RouteCertificate{HostStatus: postern.HostStatus{Account: a[0], Authority: a[1]}})
 	}
 	var got []string
 	for _, v := range coordinator.CAARecords("erp.acme.example", certificates) {
@@ -114,7 +115,6 @@ func TestCAARecords(t *testing.T) {
 	want := []string{
 		`erp.acme.example CAA 128 issue "letsencrypt.org; accounturi=` + account + `; validationmethods=tls-alpn-01"`,
 		`erp.acme.example CAA 128 issue "sectigo.com; accounturi=https://acme.zerossl.com/v2/DV90/account/x; validationmethods=tls-alpn-01"`,
-		`erp.acme.example CAA 128 issue "pki.internal; accounturi=https://pki.internal:14000/acct/1; validationmethods=tls-alpn-01"`,
 		`erp.acme.example CAA 128 issuewild ";"`,
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {

@@ -68,6 +68,9 @@ func checkHostStatus(h *postern.HostStatus) error {
 	}
 	h.Error, h.Alarm = words(h.Error), words(h.Alarm)
 	h.NotAfter, h.Renewal = h.NotAfter.UTC(), h.Renewal.UTC()
+	if h.Authority != "" && postern.CheckHost(h.Authority) != nil {
+		h.Authority = ""
+	}
 	return errors.Join(checkText("issuer", h.Issuer), checkText("account", h.Account))
 }
 

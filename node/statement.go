@@ -28,6 +28,9 @@ func (r Route) hostStatus(now time.Time) postern.HostStatus {
 	}
 	h.Source, h.Issuer, h.SHA256, h.SPKI = c.Source, c.Issuer, c.SHA256, c.SPKI
 	h.NotAfter, h.Renewal, h.Account = c.NotAfter, c.Renewal, c.Account
+	if len(c.Authorities) > 0 {
+		h.Authority = c.Authorities[0]
+	}
 	if c.SHA256 != "" || c.Error != "" {
 		h.Error = c.Error
 	}

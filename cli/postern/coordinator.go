@@ -164,7 +164,7 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 		return nil, err
 	}
 	if s.acme != nil && o.portal.cert == "" {
-		if s.public, err = newPortalAuthority(s.dir.Path("acme"), s.acme, o.certs, o.log); err != nil {
+		if s.public, err = newPortalAuthority(s.dir.Path("acme"), s.acme, o.certs, s.awaitGateway, o.log); err != nil {
 			return nil, err
 		}
 		cfg.PortalACME = s.public
@@ -198,6 +198,9 @@ func (s *seat) run(ctx context.Context) error {
 	s.log.Info("coordinator down")
 	return err
 }
+
+// awaitGateway waits until browsers, and authorities, have a gateway to come by.
+func (s *seat) awaitGateway(ctx context.Context) error { return s.AwaitGateway(ctx) }
 
 // certificates says who signs them.
 func (s *seat) certificates() string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"time"
 
 	"postern"
 	"postern/internal/acme"
@@ -16,10 +17,18 @@ type portalAuthority struct {
 	issuers []acme.Issuer
 }
 
-// newPortalAuthority returns the one that asks the authorities of a and keeps its account,
-// key and certificate in dir.
-func newPortalAuthority(dir string, a *postern.ACME, o certificateOptions, log *slog.Logger) (*portalAuthority, error) {
-	m, err := acme.New(acme.Config{Dir: dir, Logger: log})
+// gatewayPatience is how long an authority is kept waiting for a gateway by which it can
+// come.
+const gatewayPatience = time.Minute
+
+// newPortalAuthority returns the one that asks the authorities of a, once await says that
+// they can come, and keeps its account, key and certificate in dir.
+func newPortalAuthority(dir string, a *postern.ACME, o certificateOptions, await func(context.Context) error, log *slog.Logger) (*portalAuthority, error) {
+	m, err := acme.New(acme.Config{Dir: dir, Logger: log, Await: func(ctx context.Context, _ string) error {
+		ctx, cancel := context.WithTimeout(ctx, gatewayPatience)
+		defer cancel()
+		return await(ctx)
+	}})
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +60,7 @@ func (p *portalAuthority) Challenge(host string) (*tls.Certificate, bool) {
 // Status says how it stands.
 func (p *portalAuthority) Status(host string) postern.HostStatus {
 	st := p.manager.State(host)
-	out := postern.HostStatus{Host: host, Source: postern.SourceACME, Renewal: st.Renewal, Account: st.Account}
+	out := postern.HostStatus{Host: host, Source: postern.SourceACME, Renewal: st.Renewal, Account: st.Account, Error: st.Waiting}
 	if st.Err != nil {
 		out.Error = st.Err.Error()
 	}

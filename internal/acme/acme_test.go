@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
@@ -305,7 +306,7 @@ func TestEmailChanges(t *testing.T) {
 	m.Want([]string{books}, []Issuer{is})
 	m.Renew(books)
 	r.replaced(books, first)
-	if n := ca.Requests()[acmetest.Account]; n != 1 || m.Accounts()[0] != account {
+	if n := ca.Requests()[acmetest.Account]; n != 1 || !reflect.DeepEqual(m.Accounts()[0], account) {
 		t.Errorf("it was told %d times; account %v, then %v", n, account, m.Accounts())
 	}
 }
