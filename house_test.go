@@ -30,9 +30,10 @@ var walls = map[string][]string{
 	"node":                   {".", "netstack", "internal/member", "internal/datadir", "internal/proxyproto", "internal/accept"},
 	"cli/postern":            {".", "netstack", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity"},
 	"scripts/ledger":         {".", "node"},
-	"scripts/bench":          {"netstack", "scripts/bench/longline"},
+	"scripts/bench":          {"netstack", "scripts/bench/longline", "scripts/bench/process"},
 	"scripts/line":           {},
-	"scripts/bench/longline": {},
+	"scripts/bench/process":  {},
+	"scripts/bench/longline": {"scripts/bench/process"},
 	"internal/e2e":           {".", "netstack", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity", "internal/proxyproto", "internal/splice"},
 }
 
