@@ -77,7 +77,7 @@ func (g *Gateway) serveConn(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	c := &client{Conn: conn, counters: &g.counters, start: time.Now(), id: newID()}
 	c.keep = context.AfterFunc(ctx, func() { conn.Close() })
-	defer c.keep()
+	defer func() { c.keep() }()
 	err := g.route(ctx, c)
 	var r refusal
 	if errors.As(err, &r) {
@@ -116,7 +116,9 @@ func (g *Gateway) route(ctx context.Context, c *client) error {
 		return err
 	}
 	g.counters.spliced.Add(1)
-	c.keep() // from here on, that is what splice.Conns does
+	// From here on, that is what splice.Conns does, and nothing is to be held for it.
+	c.keep()
+	c.keep = func() bool { return false }
 	_, _, err = splice.Conns(ctx, c, node)
 	return err
 }
