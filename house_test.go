@@ -34,9 +34,10 @@ var walls = map[string][]string{
 	"node":                      {".", "netstack", "internal/acme", "internal/dnscheck", "internal/member", "internal/datadir", "internal/proxyproto", "internal/accept"},
 	"cli/postern":               {".", "netstack", "internal/acme", "internal/dnscheck", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity"},
 	"scripts/ledger":            {".", "node"},
-	"scripts/bench":             {"netstack", "scripts/bench/longline"},
+	"scripts/bench":             {"netstack", "scripts/bench/longline", "scripts/bench/process"},
 	"scripts/line":              {},
-	"scripts/bench/longline":    {},
+	"scripts/bench/process":     {},
+	"scripts/bench/longline":    {"scripts/bench/process"},
 	"internal/e2e":              {".", "netstack", "internal/acme", "internal/dnscheck", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity", "internal/proxyproto", "internal/splice"},
 }
 
