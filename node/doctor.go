@@ -50,7 +50,7 @@ func Examine(ctx context.Context, s Status, server string, only []string) ([]Dia
 	all := []Diagnosis{examineNode(s, time.Now())}
 	for _, r := range s.Routes {
 		if len(only) == 0 || slices.Contains(only, r.Host) {
-			e := examiner{dns: dns, base: s.Base, route: r, Diagnosis: Diagnosis{Host: r.Host}}
+			e := examiner{dns: dns, named: server != "", base: s.Base, route: r, Diagnosis: Diagnosis{Host: r.Host}}
 			e.examine(ctx)
 			all = append(all, e.Diagnosis)
 		}
@@ -102,6 +102,7 @@ func examineNode(s Status, now time.Time) Diagnosis {
 // An examiner looks at one host name.
 type examiner struct {
 	dns   *dnscheck.Resolver
+	named bool // dns is a server that somebody named
 	base  string
 	route Route
 	Diagnosis
@@ -171,8 +172,8 @@ func isLocalName(host string) bool {
 
 // caa tells who may issue certificates for the name.
 func (e *examiner) caa(ctx context.Context) {
-	if isLocalName(e.Host) {
-		return
+	if isLocalName(e.Host) && !e.named {
+		return // the world's DNS knows nothing of it
 	}
 	set, err := e.dns.CAA(ctx, e.Host)
 	if err != nil {

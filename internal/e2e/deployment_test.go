@@ -42,6 +42,7 @@ type deployment struct {
 	names *nameServer // that the coordinator asks
 
 	coordinator, gateway *process
+	nodes                map[string]*process // those that runNode started last, by name
 }
 
 // newDeployment starts a coordinator and a gateway and waits for both.
@@ -194,7 +195,12 @@ func publicly(publish ...string) []string {
 // runNode starts a node that has joined.
 func (d *deployment) runNode(name string) *process {
 	d.t.Helper()
-	return start(d.t, name, d.env, program("postern"), "node", "run", "--data", d.data(name), "--log-level", "debug")
+	p := start(d.t, name, d.env, program("postern"), "node", "run", "--data", d.data(name), "--log-level", "debug")
+	if d.nodes == nil {
+		d.nodes = make(map[string]*process)
+	}
+	d.nodes[name] = p
+	return p
 }
 
 // ready waits until the node's own check through the gateway has passed for all
