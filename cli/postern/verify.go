@@ -347,12 +347,9 @@ func verificationFields(t *table, v *verification) {
 	t.field("", "SHA-256 "+leaf.SHA256)
 	t.field("Key", leaf.Key)
 	t.field("", "SHA-256 of the public key "+v.SPKI)
-	for i, link := range v.Chain {
-		name := ""
-		if i == 0 {
-			name = "Chain"
-		}
-		t.field(name, link.Subject)
+	t.field("Chain", cmp.Or(leaf.Subject, strings.Join(leaf.Names, ", ")))
+	for _, link := range v.Chain[1:] {
+		t.field("", link.Subject)
 	}
 	t.field("", v.Chain[len(v.Chain)-1].Issuer)
 	if v.Trusted {

@@ -315,3 +315,59 @@ func TestCertsTwoNodes(t *testing.T) {
 		t.Errorf("there was an alarm: %+v", audit)
 	}
 }
+
+// TestCertsCustomDomain: a name of the customer's own is served once DNS shows whose it
+// is, with a certificate that their node got, and graded by who else could get one.
+func TestCertsCustomDomain(t *testing.T) {
+	c := newCerts(t)
+	c.node(c.tenant("acme"), "office", c.app.URL)
+	c.tenant("globex")
+	const host = "erp.acme.test"
+	c.cli(nil, "routes", "add", host, "--tenant", "globex") // who is first is not who has it
+	var added postern.RouteState
+	c.cli(&added, "routes", "add", host, "--tenant", "acme")
+	if added.State != postern.StateUnproven || len(added.Records) == 0 {
+		t.Fatalf("added: %+v", added)
+	}
+	c.names.add(t, host+". A 127.0.0.1")
+	if _, err := c.shown(host); err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+		t.Errorf("before the proof: %v", err)
+	}
+	if out, err := c.try("routes", "check", host, "--tenant", "acme"); err == nil || !strings.Contains(out, "MISSING") {
+		t.Errorf("routes check before the proof: %v\n%s", err, out)
+	}
+	c.prove(host, "acme")
+	eventually(t, certsTime, func() error { _, err := c.shown(host); return err })
+	if body, err := c.get(host); err != nil || !strings.Contains(body, host) {
+		t.Errorf("the page says %q, %v", body, err)
+	}
+	if out, err := c.try("routes", "check", host, "--tenant", "globex"); err == nil {
+		t.Errorf("the other company's claim is content:\n%s", out)
+	}
+
+	// The records that the coordinator shows make the name nobody else's.
+	eventually(t, certsTime, func() error {
+		if r := c.routeOf(host); len(r.Certificates) == 0 || r.Certificates[0].Account == "" || r.Certificates[0].State != postern.CertificateValid {
+			return fmt.Errorf("the coordinator knows of %+v", r.Certificates)
+		}
+		return nil
+	})
+	for _, r := range c.routeOf(host).Records {
+		if r.Type == "CAA" {
+			c.names.add(t, r.Name+". CAA "+r.Value)
+		}
+	}
+	out, err := c.try("routes", "check", host, "--tenant", "acme")
+	if err != nil || !strings.Contains(out, "grade B") || strings.Contains(out, "MISSING") {
+		t.Errorf("routes check: %v\n%s", err, out)
+	}
+	if out, err := run(t, "", program("postern"), "doctor", host, "--data", c.data("office"), "--resolver", c.names.Addr); err != nil || !strings.Contains(out, "grade B") {
+		t.Errorf("doctor: %v\n%s", err, out)
+	}
+	before, err := c.shown(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, program("postern"), "node", "renew", host, "--data", c.data("office"))
+	c.renewed(host, before) // the node's own account is the one that is let in
+}
