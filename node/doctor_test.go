@@ -3,6 +3,7 @@ package node
 import (
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,8 +29,8 @@ func patient(addr string, cert *certificate) Status {
 func TestExamine(t *testing.T) {
 	ca := newTestCA(t)
 	held, other := certFor(t, ca, SourceACME, "a.test"), certFor(t, ca, SourceACME, "a.test")
-	shown := held
-	gateway := strings.Replace(publicGateway(t, func() *certificate { return shown }), "gw.localhost", "127.0.0.1", 1)
+	var shown atomic.Pointer[certificate]
+	gateway := strings.Replace(publicGateway(t, shown.Load), "gw.localhost", "127.0.0.1", 1)
 	server := dnstest.New(t, "")
 	const zone = "a.test. A 127.0.0.1\n"
 	const pinned = `a.test. CAA 0 issue "ca.test; accounturi=https://ca.test/acct/1; validationmethods=tls-alpn-01"` + "\n"
@@ -80,7 +81,7 @@ func TestExamine(t *testing.T) {
 				}
 				return lie(q, tcp, honest)
 			})
-			shown = tt.shown
+			shown.Store(tt.shown)
 			s := patient(gateway, held)
 			if tt.spoil != nil {
 				tt.spoil(&s)
