@@ -70,6 +70,7 @@ func (n *Node) setTable(m postern.Map, p *published) {
 		d = &postern.Deployment{}
 	}
 	n.setPeople(t, m, d)
+	t.base = d.Base
 	for _, g := range d.Gateways {
 		t.gateways[g.Address] = g.Name
 	}
@@ -84,13 +85,18 @@ func (n *Node) setTable(m postern.Map, p *published) {
 		keys[r.Host] = r.Keys
 		src := n.source(r.Host, svc)
 		by[src] = append(by[src], r.Host)
-		if files, ok := src.(*pemFiles); ok {
-			if _, err := files.get(r.Host, time.Now()); err != nil {
-				n.log.Error("no certificate to show", "server_name", r.Host, "service", svc.Name, "err", err)
+	}
+	n.server.setTable(t)
+	for src, own := range by {
+		if _, ok := src.(*pemFiles); !ok {
+			continue // it tells by itself
+		}
+		for _, host := range own {
+			if _, err := n.shown(src, host, time.Now()); err != nil {
+				n.log.Error("no certificate to show", "server_name", host, "err", err)
 			}
 		}
 	}
-	n.server.setTable(t)
 	n.issuer.want(by[n.issuer], d.CA)
 	n.public.want(by[n.public])
 	n.lookout.want(hosts, d.Gateways, d.CA, keys)

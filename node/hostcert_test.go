@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"postern"
@@ -63,6 +64,39 @@ func TestSourceOfHost(t *testing.T) {
 	for host, want := range map[string]string{"a.test": SourceACME, "b.test": SourceFile, "c.test": SourceCA} {
 		if got, files := svc.sourceOf(host); got != want || (files != nil) != (want == SourceFile) {
 			t.Errorf("%s: %q, want %q", host, got, want)
+		}
+	}
+}
+
+// Browsers take a connection for every name that its certificate covers, so none may
+// cover two services, or other tenants' names.
+func TestCertificateForTwoServices(t *testing.T) {
+	ca := newTestCA(t)
+	one, other := &service{Service: Service{Name: "one"}}, &service{Service: Service{Name: "other"}}
+	tab := &table{base: "apps.test", judged: new(sync.Map), hosts: map[string]*service{
+		"a.acme.test": one, "b.acme.test": other, "acme.apps.test": one, "erp.acme.apps.test": one,
+	}}
+	for _, tt := range []struct {
+		names []string
+		says  string // empty: it is good
+	}{
+		{[]string{"a.acme.test"}, ""},
+		{[]string{"a.acme.test", "acme.apps.test", "elsewhere.test"}, ""},
+		{[]string{"*.acme.apps.test"}, ""},
+		{[]string{"a.acme.test", "b.acme.test"}, "for a.acme.test and for b.acme.test, which lead to two services"},
+		{[]string{"*.acme.test"}, "two services"},
+		{[]string{"acme.apps.test", "*.apps.test"}, "all tenants' names"},
+	} {
+		chain, key := ca.pair(tt.names...)
+		cert, err := parseCertificate(chain, key, SourceFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the second time it is remembered
+			err := tab.exclusive(cert)
+			if (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("%q: got %v, want %q", tt.names, err, tt.says)
+			}
 		}
 	}
 }

@@ -50,6 +50,9 @@ type table struct {
 	ended  map[string]bool // ids of sessions at the portal
 	portal *portal         // nil: there is none, so that nobody can sign in
 	port   uint16          // of browsers; zero: 443
+	base   string          // domain of the deployment; empty: no map has come yet
+
+	judged *sync.Map // *certificate to what exclusive said of it
 
 	replaced chan struct{} // closed when another table is in force
 }
@@ -114,14 +117,14 @@ func newServer(cfg serverConfig) (*server, error) {
 		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil },
 	}
 	s.own = ownResource(s)
-	s.table.Store(&table{replaced: make(chan struct{})})
+	s.table.Store(&table{replaced: make(chan struct{}), judged: new(sync.Map)})
 	return s, nil
 }
 
 // setTable makes t the truth, which nobody has seen before. Connections of gateways
 // that it lacks are closed, and requests that it does not allow are cut off.
 func (s *server) setTable(t *table) {
-	t.replaced = make(chan struct{})
+	t.replaced, t.judged = make(chan struct{}), new(sync.Map)
 	s.tabling.Lock()
 	defer s.tabling.Unlock()
 	close(s.table.Swap(t).replaced)

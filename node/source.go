@@ -2,9 +2,12 @@ package node
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"postern"
@@ -47,7 +50,51 @@ func (n *Node) certificate(host string) (*certificate, error) {
 	if !ours {
 		return nil, errNotOurs
 	}
-	return n.source(host, svc).get(host, time.Now())
+	return n.shown(n.source(host, svc), host, time.Now())
+}
+
+// shown returns what browsers are to be shown at host, whose source is src. A
+// certificate of the operator's own that covers too much is refused.
+func (n *Node) shown(src source, host string, now time.Time) (*certificate, error) {
+	cert, err := src.get(host, now)
+	if err == nil && cert.source == SourceFile {
+		err = n.server.table.Load().exclusive(cert)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return cert, nil
+}
+
+// exclusive refuses a certificate that covers hosts of two services, or all names right
+// below the deployment's domain, which are other tenants'. A browser that has a connection
+// for one name takes it for every name that its certificate covers (RFC 9113, section
+// 9.1.1), so that one service would be asked for the other's pages.
+func (t *table) exclusive(cert *certificate) error {
+	if held, ok := t.judged.Load(cert); ok {
+		err, _ := held.(error)
+		return err
+	}
+	err := t.judge(cert.Leaf)
+	t.judged.Store(cert, err)
+	return err
+}
+
+func (t *table) judge(leaf *x509.Certificate) error {
+	if t.base != "" && slices.Contains(leaf.DNSNames, "*."+t.base) {
+		return fmt.Errorf("the certificate is for *.%s, which are all tenants' names: want one for this service's names alone", t.base)
+	}
+	first := ""
+	for _, host := range slices.Sorted(maps.Keys(t.hosts)) {
+		switch {
+		case leaf.VerifyHostname(host) != nil:
+		case first == "":
+			first = host
+		case t.hosts[host] != t.hosts[first]:
+			return fmt.Errorf("the certificate is for %s and for %s, which lead to two services: browsers would take them for one; want a certificate for each", first, host)
+		}
+	}
+	return nil
 }
 
 // describe implements source.

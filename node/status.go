@@ -233,7 +233,7 @@ func (n *Node) route(r postern.Route, d *postern.Deployment, now time.Time) Rout
 		return out
 	}
 	src := n.source(r.Host, svc)
-	cert, err := src.get(r.Host, now)
+	cert, err := n.shown(src, r.Host, now)
 	if err != nil {
 		out.Error = "no certificate: " + err.Error()
 		var p *postern.Problem
