@@ -31,9 +31,9 @@ race: ## the same under the race detector
 	$(GO) test -race -tags $(TAGS) ./...
 
 # SUITE picks the tests whose names start so: road, browser, login, crash, cipher,
-# isolation, nat. Without it all of them run, one suite after the other.
+# isolation, nat, certs. Without it all of them run, one suite after the other.
 SUITE  ?=
-SUITES := Road Browser Login Crash Cipher Isolation NAT
+SUITES := Road Browser Login Crash Cipher Isolation NAT Certs
 suite   = $(if $(SUITE),$(shell printf '%s\n' $(SUITES) | grep -ix '$(SUITE)'),$(SUITES))
 
 .PHONY: e2e
@@ -45,6 +45,15 @@ e2e: ## real processes, namespaces and browsers; needs root; SUITE=road for one
 		echo "== e2e suite $$suite"; \
 		$(GO) test -count=1 -timeout 15m -tags e2e,$(TAGS) -run "^Test$$suite" ./internal/e2e; \
 	done
+
+.PHONY: proof
+proof: ## what a gateway can see and do, tried and told for a security reviewer; needs root
+	scripts/install-e2e
+	@mkdir -p $(REPORTS)
+	@rm -f $(REPORTS)/proof.txt
+	$(GO) test -count=1 -timeout 15m -tags e2e,$(TAGS) -run '^Test(Cipher|CertsEvil|CertsReplay|IsolationI5)' ./internal/e2e
+	@printf '\nWhat a gateway of Postern %s can see and do, tried on %s\n\n' '$(VERSION)' "$$(date -u +'%Y-%m-%d')"
+	@cat $(REPORTS)/proof.txt
 
 # A number of inputs, and no time: go test may report the end of a time as a
 # failure ("context deadline exceeded") when a worker is busy just then.

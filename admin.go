@@ -27,8 +27,9 @@ import (
 //	DELETE /admin/v1/gateways/{gateway}         by id
 //	GET    /admin/v1/routes?tenant=             []RouteState
 //	POST   /admin/v1/routes                     RouteRequest -> RouteState
-//	DELETE /admin/v1/routes/{host}
+//	DELETE /admin/v1/routes/{host}?tenant=
 //	GET    /admin/v1/routes/{host}/match        RouteState, as a gateway would see it
+//	POST   /admin/v1/routes/{host}/check?tenant= RouteCheck, asks DNS now
 //	GET    /admin/v1/audit?after=&limit=        []AuditEntry, oldest first; see its other filters there
 const (
 	PathAdmin = "/admin/v1"
@@ -39,19 +40,23 @@ const (
 
 // An Overview is the deployment at a glance.
 type Overview struct {
-	Deployment string    `json:"deployment"`
-	Version    string    `json:"version" doc:"of the coordinator's program"`
-	Base       string    `json:"base" doc:"base domain of the tenants' names"`
-	Port       uint16    `json:"port" doc:"public HTTPS port"`
-	Root       RootHash  `json:"root" doc:"hash of the root key, as in tokens"`
-	RootKey    bool      `json:"root_key" doc:"whether the root's private half is on this machine"`
-	MapVersion uint64    `json:"map_version"`
-	Tenants    int       `json:"tenants"`
-	Nodes      int       `json:"nodes"`
-	NodesReady int       `json:"nodes_ready"`
-	Gateways   int       `json:"gateways"`
-	Routes     int       `json:"routes"`
-	Started    time.Time `json:"started"`
+	Deployment string   `json:"deployment"`
+	Version    string   `json:"version" doc:"of the coordinator's program"`
+	Base       string   `json:"base" doc:"base domain of the tenants' names"`
+	Port       uint16   `json:"port" doc:"public HTTPS port"`
+	Root       RootHash `json:"root" doc:"hash of the root key, as in tokens"`
+	RootKey    bool     `json:"root_key" doc:"whether the root's private half is on this machine"`
+	MapVersion uint64   `json:"map_version"`
+	Tenants    int      `json:"tenants"`
+	Nodes      int      `json:"nodes"`
+	NodesReady int      `json:"nodes_ready"`
+	Gateways   int      `json:"gateways"`
+	Routes     int      `json:"routes"`
+
+	// Of the portal, which all tenants' people have in common.
+	Portal HostStatus `json:"portal" doc:"the portal's certificate; with state waiting, browsers are shown the private CA's meanwhile"`
+
+	Started time.Time `json:"started"`
 }
 
 // A Tenant is a customer company.
@@ -151,6 +156,10 @@ type GatewayState struct {
 	Joined    time.Time       `json:"joined"`
 }
 
+// StateUnproven is that of a custom route whose host is not shown yet to be the
+// tenant's. Nothing is served there.
+const StateUnproven = "unproven"
+
 // A RouteState is a route as operators see it.
 type RouteState struct {
 	Host    string   `json:"host"`
@@ -158,11 +167,63 @@ type RouteState struct {
 	Service string   `json:"service"`
 	Kind    string   `json:"kind" enum:"auto,custom" doc:"auto: follows from what is published; custom: added by hand"`
 	Nodes   []string `json:"nodes" doc:"names of the nodes that serve it"`
-	State   string   `json:"state" enum:"ready,offline,no-path,no-control" doc:"the best of its nodes', which is ready, no-control, no-path, offline"`
+	State   string   `json:"state" enum:"ready,offline,no-path,no-control,unproven" doc:"the best of its nodes', which is ready, no-control, no-path, offline; unproven: the proof that the host is the tenant's is missing"`
 	URL     string   `json:"url"`
+
+	Certificates []RouteCertificate `json:"certificates" doc:"of each node that serves it and told of one, by name"`
+	Proven       time.Time          `json:"proven,omitzero" doc:"custom: when the host was shown to be the tenant's"`
+	Records      []DNSRecord        `json:"records,omitempty" doc:"custom: what has to be in DNS"`
+	Checked      time.Time          `json:"checked,omitzero" doc:"unproven: when DNS was asked for the proof last"`
+	Finding      string             `json:"finding,omitempty" doc:"unproven: why it is, for a person"`
 }
 
-// A RouteRequest adds a custom route.
+// A RouteCertificate is what one node says of a route's certificate.
+type RouteCertificate struct {
+	Node     string         `json:"node" doc:"its name"`
+	Identity IdentityPublic `json:"identity" doc:"its key, which signs the statement"`
+	Reported time.Time      `json:"reported"`
+	HostStatus
+	Statement *Statement `json:"statement,omitempty" doc:"of all that the node holds; not in lists"`
+}
+
+// A DNSRecord is one that has to be in DNS.
+type DNSRecord struct {
+	Name    string `json:"name" doc:"without trailing dot"`
+	Type    string `json:"type" enum:"A,AAAA,CNAME,TXT,CAA"`
+	Value   string `json:"value" doc:"as in a zone file"`
+	Purpose string `json:"purpose" enum:"proof,address,caa" doc:"proof: that the host is the tenant's; address: leads to a gateway, any of those will do; caa: keeps others from getting a certificate, recommended"`
+}
+
+// A RouteCheck is what DNS says of a custom route at one moment.
+type RouteCheck struct {
+	Route    RouteState `json:"route"`
+	Findings []Finding  `json:"findings"`
+}
+
+// Results of what was looked at in DNS.
+const (
+	FindingOK      = "ok"
+	FindingWarning = "warning" // it works, but not as well as it could
+	FindingMissing = "missing" // it does not work until it is there
+	FindingError   = "error"   // nobody knows, or somebody has to look into it
+)
+
+// Purposes of a DNSRecord.
+const (
+	PurposeProof   = "proof"
+	PurposeAddress = "address"
+	PurposeCAA     = "caa"
+)
+
+// A Finding is one thing that was looked at.
+type Finding struct {
+	Subject string `json:"subject" doc:"such as proof, address, caa or certificate"`
+	Result  string `json:"result" enum:"ok,warning,missing,error"`
+	Detail  string `json:"detail" doc:"what was found, for a person"`
+	Hint    string `json:"hint,omitempty" doc:"what to do about it"`
+}
+
+// A RouteRequest adds a custom route. It is unproven until its TXT record is seen.
 type RouteRequest struct {
 	Host    string `json:"host" doc:"outside the base domain"`
 	Tenant  string `json:"tenant"`
@@ -173,7 +234,7 @@ type RouteRequest struct {
 type AuditEntry struct {
 	Seq    uint64    `json:"seq"`
 	Time   time.Time `json:"time"`
-	Actor  string    `json:"actor" doc:"local, token:ID, user:ID, issuer:NAME, node:ID, gateway:ID or stranger"`
+	Actor  string    `json:"actor" doc:"local, coordinator, token:ID, user:ID, issuer:NAME, node:ID, gateway:ID or stranger"`
 	Action string    `json:"action" doc:"such as tenant.add or enroll.refused"`
 	Tenant string    `json:"tenant,omitempty"`
 	Target string    `json:"target,omitempty"`

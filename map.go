@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 )
 
 // A Map is the newest of each section that a member was told, and what a member
@@ -118,6 +119,9 @@ func (s *Section) check() error {
 			if !nodes[id] {
 				return fmt.Errorf("route %q leads to node %q, which is not in the section", r.Host, id)
 			}
+		}
+		if r.Challenge != "" && !slices.Contains(r.Nodes, r.Challenge) {
+			return fmt.Errorf("route %q: node %q awaits its challenge, but does not serve it", r.Host, r.Challenge)
 		}
 	}
 	for _, p := range s.People {

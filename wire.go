@@ -1,7 +1,10 @@
 package postern
 
 import (
+	"crypto/ed25519"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -20,6 +23,7 @@ import (
 //	POST /v1/renew         nothing -> Enrollment            a new certificate, same identity
 //	PUT  /v1/services      Publication -> Published         nodes
 //	POST /v1/certificates  CertificateRequest -> Certificate nodes, private CA
+//	POST /v1/challenges    ChallengeRequest -> nothing      nodes, ACME
 //	PUT  /v1/gateway       Gateway -> nothing               gateways: where they are reached
 //	POST /v1/status        Status -> nothing
 //	POST /v1/token         RFC 6749, section 4.1.3    nodes, redeem sign-ins at their host names
@@ -38,6 +42,7 @@ const (
 	PathRenew        = "/v1/renew"
 	PathServices     = "/v1/services"
 	PathCertificates = "/v1/certificates"
+	PathChallenges   = "/v1/challenges"
 	PathGateway      = "/v1/gateway"
 	PathStatus       = "/v1/status"
 	PathToken        = "/v1/token"
@@ -168,6 +173,22 @@ type Deployment struct {
 	Gateways []Gateway `json:"gateways,omitempty"` // nodes: all; a gateway: itself
 	CA       []byte    `json:"ca,omitempty"`       // PEM of the private CA
 	Portal   *Portal   `json:"portal,omitempty"`   // nodes; nil: nobody signs in
+	ACME     *ACME     `json:"acme,omitempty"`     // nodes; nil: the private CA is the default
+}
+
+// An ACME says from which public authorities nodes get the certificates of services
+// that do not say otherwise (RFC 8555). It has no secrets: nodes have accounts of
+// their own.
+type ACME struct {
+	Issuers []ACMEIssuer `json:"issuers"`         // at least one, in the order in which they are tried
+	Email   string       `json:"email,omitempty"` // contact of nodes' accounts; empty: none
+}
+
+// An ACMEIssuer is a certificate authority.
+type ACMEIssuer struct {
+	Directory string `json:"directory"`         // https URL (RFC 8555, section 7.1.1)
+	Roots     []byte `json:"roots,omitempty"`   // PEM, of the directory's own certificate; empty: the system's
+	Profile   string `json:"profile,omitempty"` // of certificates; empty: the authority's default
 }
 
 // A Portal is where people sign in: an OpenID Provider (OpenID Connect Core 1.0).
@@ -199,6 +220,23 @@ type Route struct {
 	Host    string   `json:"host"` // wire form, see CheckHost
 	Service string   `json:"service"`
 	Nodes   []string `json:"nodes,omitempty"` // ids; empty: nobody at present
+
+	// Keys are SHA-256 hashes, in hex, of the SubjectPublicKeyInfos that the route's
+	// other nodes show browsers, sorted; an empty one is not known yet. Nodes only.
+	Keys []string `json:"keys,omitempty"`
+
+	// Challenge is the id of the one of Nodes that awaits an ACME authority's
+	// handshakes (RFC 8737); empty: they go where all go. Gateways only.
+	Challenge string `json:"challenge,omitempty"`
+}
+
+// A ChallengeRequest says that the asking node awaits, or no longer awaits, an ACME
+// authority's handshakes at one of its hosts (RFC 8737). When it does, the answer comes
+// once every gateway that is there knows; while another node awaits them at that host it
+// is CodeUnavailable, after some seconds.
+type ChallengeRequest struct {
+	Host string `json:"host"`
+	Done bool   `json:"done,omitempty"`
 }
 
 // A CertificateRequest asks the private CA for a certificate.
@@ -218,6 +256,80 @@ type Status struct {
 	Time    time.Time    `json:"time,omitzero"`     // by the member's clock, as Handshake is; zero: the same as the coordinator's
 	Map     uint64       `json:"map,omitempty"`     // version of the map that it acts on; zero: not said
 	Peers   []PeerStatus `json:"peers,omitempty"`
+
+	// Nodes only.
+	Hosts     []HostStatus `json:"hosts,omitempty"`     // one a route, sorted
+	Statement *Statement   `json:"statement,omitempty"` // the keys of those that have a certificate
+}
+
+// A HostStatus is a host name of a node and the certificate that browsers get there.
+type HostStatus struct {
+	Host      string    `json:"host"`
+	State     string    `json:"state"`               // one of the CertificateXxx
+	Source    string    `json:"source,omitempty"`    // one of the SourceXxx
+	Issuer    string    `json:"issuer,omitempty"`    // who signed it, for people
+	SHA256    string    `json:"sha256,omitempty"`    // of the certificate, in hex
+	SPKI      string    `json:"spki,omitempty"`      // SHA-256 of its SubjectPublicKeyInfo, in hex
+	NotAfter  time.Time `json:"not_after,omitzero"`  // its end
+	Renewal   time.Time `json:"renewal,omitzero"`    // when the next is to be got; zero: not ours to do
+	Account   string    `json:"account,omitempty"`   // URL of the ACME account
+	Authority string    `json:"authority,omitempty"` // who has it, by its name in CAA records
+	Error     string    `json:"error,omitempty"`     // why there is none, or no newer one; an authority's own words
+	Alarm     string    `json:"alarm,omitempty"`     // what a gateway showed in its place
+}
+
+// States of a host's certificate.
+const (
+	CertificateValid   = "valid"   // browsers get it
+	CertificateWaiting = "waiting" // there is none yet; Error says for what it waits
+	CertificateLate    = "late"    // browsers get it, but it could not be renewed in time; see Error
+	CertificateExpired = "expired" // browsers get it, and refuse it; see Error
+)
+
+// Sources of certificates.
+const (
+	SourceACME    = "acme"
+	SourcePrivate = "private-ca"
+	SourceFile    = "file"
+)
+
+// A Statement is what a node says of the keys that it holds, so that nobody on the way,
+// the coordinator included, can say otherwise.
+type Statement struct {
+	Payload   []byte `json:"payload"`   // JSON of Holdings
+	Signature []byte `json:"signature"` // Ed25519 by the node's identity over StatementMessage(Payload)
+}
+
+// StatementMessage returns what the signature of a Statement is made over.
+func StatementMessage(payload []byte) []byte {
+	return slices.Concat([]byte("postern statement v1\x00"), payload)
+}
+
+// Open returns what s says, if the node with identity signed it.
+func (s *Statement) Open(identity IdentityPublic) (Holdings, error) {
+	var h Holdings
+	if !ed25519.Verify(identity.Key(), StatementMessage(s.Payload), s.Signature) {
+		return h, errors.New("the node's statement is not signed by its identity")
+	}
+	if err := json.Unmarshal(s.Payload, &h); err != nil {
+		return h, fmt.Errorf("the node's statement: %w", err)
+	}
+	return h, nil
+}
+
+// Holdings are the certificates that a node holds.
+type Holdings struct {
+	Node  string    `json:"node"` // id
+	Time  time.Time `json:"time"` // by the node's clock
+	Hosts []Holding `json:"hosts"`
+}
+
+// A Holding is the certificate that a node holds for one host.
+type Holding struct {
+	Host     string    `json:"host"`
+	SHA256   string    `json:"sha256"` // as in HostStatus, and so are the rest
+	SPKI     string    `json:"spki"`
+	NotAfter time.Time `json:"not_after"`
 }
 
 // StatusInterval is how often members report while nothing special happens.

@@ -145,6 +145,10 @@ type (
 	hostPath struct {
 		Host string `path:"host"`
 	}
+	claimPath struct {
+		Host   string `path:"host"`
+		Tenant string `query:"tenant" doc:"whose, where more than one tenant claims the host"`
+	}
 	auditFilter struct {
 		After  uint64 `query:"after" doc:"only entries with a greater seq"`
 		Before uint64 `query:"before" doc:"only entries with a smaller seq; 0: all"`
@@ -223,14 +227,20 @@ func (c *Coordinator) registerRoutes(api huma.API) {
 		answering(func(ctx context.Context, o *Operator, in *tenantFilter) ([]postern.RouteState, error) {
 			return o.Routes(ctx, in.Tenant)
 		}))
-	operation(c, api, "POST", "/routes", "add-route", "Add a custom route",
+	operation(c, api, "POST", "/routes", "add-route", "Claim a host name outside the base domain for a tenant's service",
 		answering(func(ctx context.Context, o *Operator, in *body[postern.RouteRequest]) (postern.RouteState, error) {
 			return o.AddRoute(ctx, in.Body)
 		}))
-	operation(c, api, "DELETE", "/routes/{host}", "remove-route", "Remove a custom route",
-		silent(func(ctx context.Context, o *Operator, in *hostPath) error { return o.RemoveRoute(ctx, in.Host) }))
+	operation(c, api, "DELETE", "/routes/{host}", "remove-route", "Remove a custom route, or the claim on it",
+		silent(func(ctx context.Context, o *Operator, in *claimPath) error {
+			return o.RemoveRoute(ctx, in.Host, in.Tenant)
+		}))
 	operation(c, api, "GET", "/routes/{host}/match", "match-route", "Where a gateway sends a host name",
 		answering(func(ctx context.Context, o *Operator, in *hostPath) (postern.RouteState, error) {
 			return o.MatchRoute(ctx, in.Host)
+		}))
+	operation(c, api, "POST", "/routes/{host}/check", "check-route", "Ask DNS now what is missing for a custom route",
+		answering(func(ctx context.Context, o *Operator, in *claimPath) (postern.RouteCheck, error) {
+			return o.CheckRoute(ctx, in.Host, in.Tenant)
 		}))
 }

@@ -53,7 +53,7 @@ func TestOpenAPI(t *testing.T) {
 	d.addTenant("acme")
 	a, g := d.node("acme", "a", postern.DefaultService), d.gateway("door")
 	token := d.token(postern.TokenRequest{Tenant: "acme"})
-	must(t, d.operate("POST", "/routes", postern.RouteRequest{Host: "erp.example.com", Tenant: "acme"}, nil))
+	d.route(postern.RouteRequest{Host: "erp.example.com", Tenant: "acme"})
 	must(t, d.operate("POST", "/users", postern.UserRequest{Login: "anna"}, nil))
 
 	var doc openAPI
@@ -65,8 +65,8 @@ func TestOpenAPI(t *testing.T) {
 			t.Errorf("%s is listed but not in the document", name)
 		}
 	}
-	if len(listed) != 31 {
-		t.Errorf("found %d operations in the lists, want 31", len(listed))
+	if len(listed) != 32 {
+		t.Errorf("found %d operations in the lists, want 32", len(listed))
 	}
 
 	values := strings.NewReplacer("{tenant}", "acme", "{token}", token.ID.String(), "{node}", a.ID,
@@ -129,8 +129,8 @@ func TestAdminRefuses(t *testing.T) {
 	d.addTenant("rival")
 	d.node("acme", "a", postern.DefaultService)
 	gone := d.token(postern.TokenRequest{Tenant: "acme"})
-	must(t, d.operate("POST", "/routes", postern.RouteRequest{Host: "erp.example.com", Tenant: "acme"}, nil))
-	must(t, d.operate("POST", "/routes", postern.RouteRequest{Host: "old.example.com", Tenant: "acme"}, nil))
+	d.route(postern.RouteRequest{Host: "erp.example.com", Tenant: "acme"})
+	d.route(postern.RouteRequest{Host: "old.example.com", Tenant: "acme"})
 	must(t, d.operate("DELETE", "/routes/old.example.com", nil, nil))
 	must(t, d.operate("POST", "/tenants", postern.TenantRequest{Name: "bye"}, nil))
 	must(t, d.operate("DELETE", "/tenants/bye", nil, nil))
@@ -173,6 +173,15 @@ func TestAdminRefuses(t *testing.T) {
 		{"route to no service", "POST", "/routes", postern.RouteRequest{Host: "new.example.com", Tenant: "acme", Service: "A"}, 422, postern.CodeInvalid},
 		{"route is another's", "POST", "/routes", postern.RouteRequest{Host: "ERP.example.com.", Tenant: "rival"}, 409, postern.CodeTaken},
 		{"route was released lately", "POST", "/routes", postern.RouteRequest{Host: "old.example.com", Tenant: "rival"}, 409, postern.CodeQuarantined},
+		{"route for a wildcard", "POST", "/routes", postern.RouteRequest{Host: "*.example.com", Tenant: "acme"}, 422, postern.CodeInvalid},
+		{"route for a public suffix", "POST", "/routes", postern.RouteRequest{Host: "co.uk", Tenant: "acme"}, 422, postern.CodeInvalid},
+		{"route for a hoster's suffix", "POST", "/routes", postern.RouteRequest{Host: "github.io", Tenant: "acme"}, 422, postern.CodeInvalid},
+		{"route for one label", "POST", "/routes", postern.RouteRequest{Host: "intranet", Tenant: "acme"}, 422, postern.CodeInvalid},
+		{"route too long for its proof", "POST", "/routes", postern.RouteRequest{Host: strings.Repeat("a.", 117) + "example", Tenant: "acme"}, 422, postern.CodeInvalid},
+		{"route is one's own", "POST", "/routes", postern.RouteRequest{Host: "erp.example.com", Tenant: "acme"}, 409, postern.CodeTaken},
+		{"no custom route to check", "POST", "/routes/acme." + base + "/check", nil, 404, postern.CodeNotFound},
+		{"another's custom route to check", "POST", "/routes/erp.example.com/check?tenant=rival", nil, 404, postern.CodeNotFound},
+		{"no host to check", "POST", "/routes/10.0.0.1/check", nil, 422, postern.CodeInvalid},
 		{"no custom route to remove", "DELETE", "/routes/acme." + base, nil, 404, postern.CodeNotFound},
 		{"no route", "GET", "/routes/nobody.example.com/match", nil, 404, postern.CodeNotFound},
 		{"no user", "GET", "/users/nobody", nil, 404, postern.CodeNotFound},
@@ -205,7 +214,7 @@ func TestQuarantine(t *testing.T) {
 	d.addTenant("acme")
 	d.addTenant("rival")
 	add := func(host, tenant string) error {
-		return d.operate("POST", "/routes", postern.RouteRequest{Host: host, Tenant: tenant}, nil)
+		return d.tryRoute(postern.RouteRequest{Host: host, Tenant: tenant})
 	}
 	must(t, add("erp.example.com", "acme"))
 	must(t, d.operate("DELETE", "/routes/erp.example.com", nil, nil))
@@ -226,7 +235,7 @@ func TestRemoveTenant(t *testing.T) {
 	d.addTenant("acme")
 	d.node("acme", "a", postern.DefaultService)
 	token := d.token(postern.TokenRequest{Tenant: "acme"})
-	must(t, d.operate("POST", "/routes", postern.RouteRequest{Host: "erp.example.com", Tenant: "acme"}, nil))
+	d.route(postern.RouteRequest{Host: "erp.example.com", Tenant: "acme"})
 	must(t, d.operate("DELETE", "/tenants/acme", nil, nil))
 	for _, path := range []string{"/tenants", "/nodes", "/routes", "/tokens"} {
 		var all []json.RawMessage

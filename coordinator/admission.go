@@ -227,11 +227,12 @@ func (c *Coordinator) awaitGateways(ctx context.Context, tenants []*tenantMap) e
 	}
 }
 
-// buildGates makes t's section as gateways are told it, from its section and people:
-// prev, which may be nil, if that is the same. Most of what people do, such as signing
+// buildGates makes t's section as gateways are told it, from its section, people and
+// challenges: prev, which may be nil, if that is the same. Most of what people do, such as signing
 // out, changes what nodes are told and nothing for gateways.
 func (t *tenantMap) buildGates(ch *change, version uint64, prev *postern.Section) error {
 	gates := *t.section
+	gates.Routes = t.settleChallenges(ch)
 	var err error
 	if gates.Admission, err = t.admission(ch); err != nil {
 		return err

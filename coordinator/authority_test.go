@@ -302,7 +302,7 @@ func TestCertificates(t *testing.T) {
 	a := d.node("acme", "a", postern.DefaultService)
 	d.node("acme", "b", "erp")
 	d.node("rival", "r", postern.DefaultService)
-	must(t, d.operate("POST", "/routes", postern.RouteRequest{Host: "erp.example.com", Tenant: "acme"}, nil))
+	d.route(postern.RouteRequest{Host: "erp.example.com", Tenant: "acme"})
 	host := "acme." + base
 	key := newKey(t)
 	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)

@@ -160,8 +160,8 @@ func TestTile(t *testing.T) {
 		t.Errorf("favourites: got %q and %q", books.Favourites, tiles[0].Favourites)
 	}
 
-	must(t, d.operate("POST", "/routes", postern.RouteRequest{Host: "books.example.com", Tenant: "acme", Service: "books"}, nil))
-	must(t, d.operate("POST", "/routes", postern.RouteRequest{Host: "none.example.com", Tenant: "acme", Service: "none"}, nil))
+	d.route(postern.RouteRequest{Host: "books.example.com", Tenant: "acme", Service: "books"})
+	d.route(postern.RouteRequest{Host: "none.example.com", Tenant: "acme", Service: "none"})
 	tile, err := d.MayOpen(ctx, u.ID, "books.example.com")
 	must(t, err)
 	if tile.Host != "books.example.com" || tile.URL != "https://books.example.com:8443" || tile.Name != "books" || tile.Title != "Books" {

@@ -2,8 +2,6 @@ package coordinator
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -12,23 +10,6 @@ import (
 	"sync"
 	"time"
 )
-
-// portalCertificate returns what gets the portal's certificate for a handshake.
-// It is for the portal's host name alone: a browser takes a connection for each
-// name that its certificate covers (RFC 9113, section 9.1.1).
-func (cfg *Config) portalCertificate() (func() (*tls.Certificate, error), error) {
-	if cfg.PortalCert != "" {
-		f := &certFiles{host: cfg.PortalHost, cert: cfg.PortalCert, key: cfg.PortalKey, now: cfg.Now, log: cfg.Logger}
-		return f.get, f.open()
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	i := &issued{host: cfg.PortalHost, authority: cfg.Authority, key: key}
-	_, err = i.get()
-	return i.get, err
-}
 
 // issued is a certificate of the private CA whose key is in memory only.
 type issued struct {

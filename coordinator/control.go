@@ -29,6 +29,7 @@ func (c *Coordinator) controlHandler(site Site) http.Handler {
 	mux.HandleFunc("POST "+postern.PathRenew, c.answer(c.member("", c.postRenew)))
 	mux.HandleFunc("PUT "+postern.PathServices, c.answer(c.member(postern.RoleNode, c.putServices)))
 	mux.HandleFunc("POST "+postern.PathCertificates, c.answer(c.member(postern.RoleNode, c.postCertificates)))
+	mux.HandleFunc("POST "+postern.PathChallenges, c.answer(c.member(postern.RoleNode, c.postChallenges)))
 	mux.HandleFunc("PUT "+postern.PathGateway, c.answer(c.member(postern.RoleGateway, c.putGateway)))
 	mux.HandleFunc("POST "+postern.PathStatus, c.answer(c.member("", c.postStatus)))
 	if site != nil {
@@ -309,6 +310,8 @@ func (c *Coordinator) postStatus(r *http.Request, m *Member) (any, error) {
 		}
 		c.presence.report(m.ID, report{time: now, peers: peers, acts: s.Map})
 		c.tellRefreshed()
+	} else {
+		c.keepTold(r.Context(), m, &s)
 	}
 	if s.Version == "" || s.Version == m.Host.Version || !c.limits.record.allow(m.ID) {
 		return struct{}{}, nil

@@ -3,7 +3,6 @@ package coordinator
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -28,10 +27,20 @@ type Config struct {
 	URLs      []string // control URLs in tokens. If nil, https://control.BASE[:PORT].
 	Version   string   // of the program, for people. If empty, it is not said.
 
+	// ACME says where nodes get certificates that public authorities sign, unless they
+	// were told otherwise. If nil, the private CA signs for them.
+	ACME *postern.ACME
+
 	PortalHost string // where people sign in. If empty, portal.BASE.
-	// PEM files for PortalHost alone, read anew when they change. If empty, the
-	// private CA signs for it.
+	// PEM files for PortalHost alone, read anew when they change. If empty,
+	// PortalACME says what browsers are shown.
 	PortalCert, PortalKey string
+	// PortalACME gets the portal's certificate from a public authority. If nil, and
+	// until it has one, the private CA signs for PortalHost.
+	PortalACME PortalCertificates
+
+	// Resolver asks DNS whose custom domains are. If nil, none can be proven.
+	Resolver Resolver
 
 	Logger *slog.Logger     // If nil, logs are discarded.
 	Now    func() time.Time // If nil, time.Now.
@@ -43,19 +52,21 @@ type Coordinator struct {
 	log     *slog.Logger
 	started time.Time
 	roots   *x509.CertPool
-	names   map[string]bool                  // Config.Names
-	portal  func() (*tls.Certificate, error) // what browsers are shown at the portal
-	secret  [32]byte                         // challenges follow from it and their connection
+	names   map[string]bool // Config.Names
+	portal  portalSources
+	secret  [32]byte // challenges follow from it and their connection
 
 	writing  sync.Mutex // held from a transaction's start until its snapshot is published
 	snapshot atomic.Pointer[snapshot]
 
 	presence  presence
-	changed   bell // rings when the snapshot changed, or what presence tells of members
+	changed   bell          // rings when the snapshot changed, or what presence tells of members
+	claimed   chan struct{} // wakes who looks for proofs
 	limits    limits
 	crowd     *crowd
 	passwords *passwords
 	renewals  renewals
+	waits     challengeWaits
 }
 
 // New opens the registry in cfg.Store, and makes it if the store is new. It
@@ -85,15 +96,16 @@ func New(cfg Config) (*Coordinator, error) {
 	}
 	c := &Coordinator{
 		cfg: cfg, log: cfg.Logger, started: cfg.Now(), roots: cfg.Authority.Roots(),
-		names: make(map[string]bool), presence: newPresence(), limits: newLimits(cfg.Now),
+		names: make(map[string]bool), claimed: make(chan struct{}, 1), presence: newPresence(), limits: newLimits(cfg.Now),
 		crowd: newCrowd(defaultCrowd), passwords: newPasswords(),
+		waits: challengeWaits{turn: 10 * time.Second, gateways: 5 * time.Second},
 	}
 	rand.Read(c.secret[:])
 	for _, name := range cfg.Names {
 		c.names[name] = true
 	}
 	var err error
-	if c.portal, err = c.cfg.portalCertificate(); err != nil {
+	if c.portal, err = c.cfg.portalSources(); err != nil {
 		return nil, fmt.Errorf("portal's certificate: %w", err)
 	}
 	// Opening reads what is on this machine's own disk; there is nothing to wait for.
@@ -129,6 +141,9 @@ func (cfg *Config) check() error {
 	if (cfg.PortalCert == "") != (cfg.PortalKey == "") {
 		return errors.New("the portal's certificate and its key belong together; one is missing")
 	}
+	if err := checkACME(cfg.ACME); err != nil {
+		return err
+	}
 	if len(cfg.URLs) == 0 {
 		return errors.New("no control URL for tokens")
 	}
@@ -142,9 +157,9 @@ func (cfg *Config) check() error {
 // checkNames reports an own name that was a tenant's before.
 func (cfg *Config) checkNames(tx Tx) error {
 	for _, name := range cfg.Names {
-		r, err := tx.Routes().Get(name)
+		claim, err := tx.Claims().Proven(name)
 		if err == nil {
-			return fmt.Errorf("own name %q is routed to tenant %q: remove that route, or choose another name", name, r.Tenant)
+			return fmt.Errorf("own name %q is routed to tenant %q: remove that route, or choose another name", name, claim.Tenant)
 		}
 		if !errors.Is(err, ErrNotFound) {
 			return err
@@ -250,14 +265,18 @@ type change struct {
 	now     time.Time
 	actor   string
 	touched map[string]bool // sections of the map: tenants' names, "" for the deployment's
-	moved   map[string]bool // tenants whose admitted sources changed
+	moved   map[string]bool // tenants whose admitted sources or challenges changed
 	shown   bool            // somebody's pages at the portal may differ, though the map does not
+
+	challenges map[string]map[string]challenge // by tenant and host; those that change
+	keys       map[string]shownKeys            // by tenant; of nodes that tell anew
 }
 
 // Actors of audit entries; tokens, members and users are KIND:ID, issuers KIND:NAME.
 const (
 	actorLocal    = "local"
-	ActorStranger = "stranger" // who is not known, or not yet
+	actorSelf     = "coordinator" // what it does without being asked
+	ActorStranger = "stranger"    // who is not known, or not yet
 )
 
 func actorToken(id postern.TokenID) string { return "token:" + id.String() }
@@ -267,7 +286,8 @@ func actorMember(m *Member) string         { return string(m.Role) + ":" + m.ID 
 // touch says that a section of the map changed.
 func (ch *change) touch(tenant string) { ch.touched[tenant] = true }
 
-// move says that the sources changed that a tenant admits. Only gateways are told.
+// move says that the sources changed that a tenant admits, or who awaits an authority at
+// its hosts. Only gateways are told.
 func (ch *change) move(tenant string) { ch.moved[tenant] = true }
 
 // ActorUser is the actor of a user.

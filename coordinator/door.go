@@ -5,13 +5,15 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 
 	"postern"
 )
 
 // A door decides by server name who is spoken to on the control port: members
 // and operators, or, at the portal's host name, people. The two have nothing in
-// common but the port: neither a certificate, nor a request.
+// common but the port: neither a certificate, nor a request. The portal's is also where
+// a certificate authority asks whose that name is; nobody does at the control names.
 type door struct {
 	c       *Coordinator
 	control http.Handler
@@ -35,7 +37,8 @@ func (d *door) tlsConfig(protos ...string) *tls.Config {
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return d.c.portal()
+			cert, _, err := d.c.portal.get()
+			return cert, err
 		},
 	}
 	return &tls.Config{
@@ -47,10 +50,13 @@ func (d *door) tlsConfig(protos ...string) *tls.Config {
 			return d.c.cfg.Authority.ServerCertificate()
 		},
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if d.isPortal(hello.ServerName) {
-				return portal, nil
+			switch {
+			case !d.isPortal(hello.ServerName):
+				return nil, nil
+			case slices.Equal(hello.SupportedProtos, []string{acmeProtocol}):
+				return d.c.portal.challenge()
 			}
-			return nil, nil
+			return portal, nil
 		},
 	}
 }
@@ -66,7 +72,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, postern.NewProblem(http.StatusMisdirectedRequest, postern.CodeInvalid,
 			fmt.Sprintf("host %q is not what this connection is to", r.Host), ""))
 	case shown:
-		if d.c.cfg.PortalCert != "" {
+		if _, source, err := d.c.portal.get(); err == nil && source != postern.SourcePrivate {
 			// Not with the private CA's: who tried a deployment out for a day
 			// could not reach the name for a year.
 			w.Header().Set("Strict-Transport-Security", "max-age=31536000")

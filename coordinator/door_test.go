@@ -323,7 +323,7 @@ func TestPortalConfig(t *testing.T) {
 	}
 	d := deploy(t)
 	d.addTenant("acme")
-	must(t, d.operate("POST", "/routes", postern.RouteRequest{Host: "books.example.com", Tenant: "acme"}, nil))
+	d.route(postern.RouteRequest{Host: "books.example.com", Tenant: "acme"})
 	d.stop()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -364,7 +364,7 @@ func TestTokenRequest(t *testing.T) {
 	d.addTenant("acme")
 	d.addTenant("other")
 	a, b := d.node("acme", "a", postern.DefaultService, "erp"), d.node("other", "b", "erp")
-	must(t, d.operate("POST", "/routes", postern.RouteRequest{Host: "books.example.com", Tenant: "acme", Service: "erp"}, nil))
+	d.route(postern.RouteRequest{Host: "books.example.com", Tenant: "acme", Service: "erp"})
 	for _, tt := range []struct {
 		who  *member
 		want []string
@@ -404,8 +404,8 @@ func TestClient(t *testing.T) {
 		{Name: "safe", Require: postern.RequirePasskey},
 	}
 	must(t, a.call("PUT", postern.PathServices, postern.Publication{Services: services}, nil))
-	must(t, d.operate("POST", "/routes", postern.RouteRequest{Host: "books.example.com", Tenant: "acme"}, nil))
-	must(t, d.operate("POST", "/routes", postern.RouteRequest{Host: "idle.example.com", Tenant: "acme", Service: "gone"}, nil))
+	d.route(postern.RouteRequest{Host: "books.example.com", Tenant: "acme"})
+	d.route(postern.RouteRequest{Host: "idle.example.com", Tenant: "acme", Service: "gone"})
 	for host, want := range map[string]bool{
 		"acme." + base: true, "site.acme." + base: false, "shop.acme." + base: true, "hook.acme." + base: false,
 		"own.acme." + base: false, "safe.acme." + base: true, "books.example.com": true, "idle.example.com": false,

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"postern"
 )
@@ -85,6 +86,13 @@ func (c *Coordinator) RemoveIssuer(ctx context.Context, name string) error {
 func (c *Coordinator) SweepSessions(ctx context.Context) { c.sweepSessions(ctx) }
 func (c *Coordinator) SweepSources(ctx context.Context)  { c.sweepSources(ctx) }
 
+// ShortWaits has nodes that await an authority be made to wait for next to nothing.
+func (c *Coordinator) ShortWaits() {
+	c.waits = challengeWaits{turn: 50 * time.Millisecond, gateways: 50 * time.Millisecond}
+}
+
+func (c *Coordinator) SweepChallenges(ctx context.Context) { c.sweepChallenges(ctx) }
+
 func (c *Coordinator) Rehash(ctx context.Context, u User, password string) {
 	c.rehash(ctx, u, password)
 }
@@ -108,3 +116,24 @@ const (
 
 // AdminAs returns the admin API as o sees it.
 func (c *Coordinator) AdminAs(o *Operator) http.Handler { return as(o, c.adminHandler()) }
+
+// LookRound looks for the proofs that are due, and returns when to do so again.
+func (c *Coordinator) LookRound(ctx context.Context) (time.Duration, error) { return c.lookRound(ctx) }
+
+// Bounds of claims.
+const (
+	MaxUnproven = maxUnproven
+	MaxLooks    = maxLooks
+	MaxOwnLooks = maxOwnLooks
+	ClaimLife   = claimLife
+)
+
+// What is said of certificates that nodes tell of.
+var (
+	CertificateFindings = certificateFindings
+	CAAFinding          = caaFinding
+	CAARecords          = caaRecords
+)
+
+// ProveClaims looks for proofs until ctx is done.
+func (c *Coordinator) ProveClaims(ctx context.Context) error { return c.proveClaims(ctx) }

@@ -28,7 +28,7 @@ func (d *deployment) side(name string) side {
 	node := d.node(name, name+"-office", postern.DefaultService, name+"-books")
 	token := d.token(postern.TokenRequest{Tenant: name, Note: "note of " + name})
 	host := "books." + name + ".example"
-	must(t, d.operate("POST", "/routes", postern.RouteRequest{Host: host, Tenant: name}, nil))
+	d.route(postern.RouteRequest{Host: host, Tenant: name})
 	must(t, d.operate("PUT", "/issuers/"+name+"-id", request(name), nil))
 	owner := d.person(name, "owner@"+name+".example", postern.TenantOwner)
 	member := d.person(name, "member@"+name+".example", postern.TenantMember)
@@ -224,7 +224,10 @@ func TestManagersOperate(t *testing.T) {
 		{"PUT /admin/v1/tenants/{tenant}/admission", 200},
 		{"POST /admin/v1/tokens", 200},
 		{"DELETE /admin/v1/tokens/{token}", 204},
+		{"POST /admin/v1/routes", 200},
 		{"GET /admin/v1/routes/{host}/match", 200},
+		{"POST /admin/v1/routes/{host}/check", 200},
+		{"DELETE /admin/v1/routes/{host}", 204},
 		{"GET /admin/v1/users/{user}", 200},
 		{"POST /admin/v1/users/{user}/invite", 200},
 		{"POST /admin/v1/users/{user}/disable", 200},
@@ -236,8 +239,6 @@ func TestManagersOperate(t *testing.T) {
 		// What is for who operates the deployment.
 		{"POST /admin/v1/tenants", 404},
 		{"DELETE /admin/v1/tenants/{tenant}", 404},
-		{"POST /admin/v1/routes", 404},
-		{"DELETE /admin/v1/routes/{host}", 404},
 		{"POST /admin/v1/users", 404},
 		{"DELETE /admin/v1/users/{user}", 404},
 		{"PUT /admin/v1/issuers/{issuer}", 404},

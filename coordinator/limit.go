@@ -16,11 +16,14 @@ type limits struct {
 	token     *limiter[postern.TokenID] // enrolments
 	member    *limiter[string]          // members' requests, by id
 	redeem    *limiter[string]          // sign-ins that nodes redeem, by their ids
+	challenge *limiter[string]          // authorities that nodes await, by their ids
+	alarm     *limiter[string]          // alarms of certificates, by node id
 	record    *limiter[string]          // what is recorded of members' and users' doing for ever, by id or actor
 	login     *limiter[string]          // attempts to sign in with a password, by login
 	signIn    *limiter[netip.Prefix]    // the same, by /32 or /64
 	admit     *limiter[string]          // sources that people come from anew, by user
 	post      *limiter[netip.Prefix]    // what the portal is asked to do, by /32 or /64
+	look      *limiter[string]          // questions to DNS, by tenant
 	refused   *limiter[string]          // refusals in the audit log, by actor
 	strangers *gate                     // strangers' refusals in the audit log
 }
@@ -31,11 +34,14 @@ func newLimits(now func() time.Time) limits {
 		token:     newLimiter[postern.TokenID](rate.Every(200*time.Millisecond), 120, now),
 		member:    newLimiter[string](rate.Every(250*time.Millisecond), 60, now),
 		redeem:    newLimiter[string](rate.Every(20*time.Millisecond), 200, now), // a whole company in the morning
-		record:    newLimiter[string](rate.Every(time.Minute), 256, now),         // all services and certificates at once
+		challenge: newLimiter[string](rate.Every(5*time.Second), 128, now),       // all names at once
+		alarm:     newLimiter[string](rate.Every(time.Minute), 60, now),
+		record:    newLimiter[string](rate.Every(time.Minute), 256, now), // all services and certificates at once
 		login:     newLimiter[string](rate.Every(12*time.Second), 5, now),
 		signIn:    newLimiter[netip.Prefix](rate.Every(3*time.Second), 20, now),
 		admit:     newLimiter[string](rate.Every(20*time.Second), 30, now),
 		post:      newLimiter[netip.Prefix](rate.Every(250*time.Millisecond), 120, now),
+		look:      newLimiter[string](rate.Every(2*time.Second), 30, now),
 		refused:   newLimiter[string](rate.Every(time.Minute), 60, now),
 		strangers: newGate(rate.Every(time.Minute), 60, now),
 	}

@@ -63,6 +63,7 @@ type deployment struct {
 	authority *coordinator.Authority
 	addr      string
 	site      site
+	dns       fakeDNS
 	change    func(*coordinator.Config) // before each start; nil: nothing
 	stop      func()
 }
@@ -92,7 +93,7 @@ func (d *deployment) start() {
 	d.addr = ln.Addr().String()
 	cfg := coordinator.Config{
 		Store: d.store, Authority: d.authority, Base: base, Port: 8443, Version: "test",
-		Names: ownNames[:3], URLs: []string{"https://" + d.addr}, Now: d.clock.now,
+		Names: ownNames[:3], URLs: []string{"https://" + d.addr}, Now: d.clock.now, Resolver: &d.dns,
 	}
 	if d.change != nil {
 		d.change(&cfg)

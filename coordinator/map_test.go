@@ -127,7 +127,7 @@ func TestNodeMap(t *testing.T) {
 		Nodes: []postern.Node{{ID: a.ID, Name: "a", Address: a.Address, WireGuard: a.wireguard.Public()}},
 		Routes: []postern.Route{
 			{Host: "acme." + base, Service: postern.DefaultService, Nodes: []string{a.ID}},
-			{Host: "erp.acme." + base, Service: "erp", Nodes: []string{a.ID}},
+			{Host: "erp.acme." + base, Service: "erp", Nodes: []string{a.ID}, Keys: []string{""}},
 		},
 	}
 	if !reflect.DeepEqual(got, want) {

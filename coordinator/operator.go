@@ -88,6 +88,10 @@ func (o *Operator) Status(context.Context) (postern.Overview, error) {
 	out := postern.Overview{
 		Deployment: snap.row.ID, Version: c.cfg.Version, Base: c.cfg.Base, Port: c.cfg.Port,
 		Root: c.cfg.Authority.Root(), Tenants: len(all), Started: c.started,
+		Portal: c.portal.status(c.cfg.Now()),
+	}
+	if !o.all { // what passes between the operator and an authority
+		out.Portal.Account, out.Portal.Error = "", ""
 	}
 	if o.all {
 		out.RootKey, out.MapVersion, out.Gateways = c.cfg.Authority.RootKey(), snap.version, len(snap.gateways)

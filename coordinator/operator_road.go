@@ -1,9 +1,7 @@
 package coordinator
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"strings"
 
 	"postern"
@@ -68,80 +66,4 @@ func (o *Operator) Gateways(context.Context) ([]postern.GatewayState, error) {
 
 func (o *Operator) RemoveGateway(ctx context.Context, id string) error {
 	return o.removeMember(ctx, postern.RoleGateway, id)
-}
-
-func (o *Operator) Routes(_ context.Context, tenant string) ([]postern.RouteState, error) {
-	all := []postern.RouteState{}
-	snap := o.c.snapshot.Load()
-	for _, t := range o.tenants(snap, tenant) {
-		for _, r := range t.section.Routes {
-			all = append(all, o.c.routeState(snap, t, r))
-		}
-	}
-	return all, nil
-}
-
-// AddRoute adds a custom route. That a host is the tenant's is for the operator of
-// the deployment to find out: whoever has it first keeps others from it.
-func (o *Operator) AddRoute(ctx context.Context, req postern.RouteRequest) (postern.RouteState, error) {
-	var r Route
-	err := o.update(ctx, req.Host, func(ch *change) error {
-		err := o.whole()
-		if err == nil {
-			r, err = ch.addRoute(req)
-		}
-		return err
-	})
-	if err != nil {
-		return postern.RouteState{}, err
-	}
-	return o.MatchRoute(ctx, r.Host)
-}
-
-func (o *Operator) RemoveRoute(ctx context.Context, host string) error {
-	return o.update(ctx, host, func(ch *change) error {
-		if err := o.whole(); err != nil {
-			return err
-		}
-		host, err := postern.ParseHost(host)
-		if err != nil {
-			return invalid(err, "")
-		}
-		r, err := ch.Routes().Get(host)
-		if err != nil {
-			return notFound(err, "custom route", host, "routes of kind auto follow from what nodes publish")
-		}
-		t, err := ch.Tenants().Get(r.Tenant)
-		if err != nil {
-			return err
-		}
-		return ch.removeRoute(t, r)
-	})
-}
-
-// MatchRoute returns the route that a gateway takes for host.
-func (o *Operator) MatchRoute(ctx context.Context, host string) (postern.RouteState, error) {
-	host, err := postern.ParseHost(host)
-	if err != nil {
-		return postern.RouteState{}, invalid(err, "")
-	}
-	snap := o.c.snapshot.Load()
-	t, r := snap.route(host)
-	if t == nil || !o.sees(t.Name) {
-		return postern.RouteState{}, o.answer(ctx, host, notFound(ErrNotFound, "route for", host,
-			"a node has to publish the service, or a custom route has to be added"))
-	}
-	return o.c.routeState(snap, t, r), nil
-}
-
-// route returns the route for host, in wire form, and whose it is; nil if there
-// is none.
-func (s *snapshot) route(host string) (*tenantMap, postern.Route) {
-	for _, t := range s.tenants {
-		i, ok := slices.BinarySearchFunc(t.section.Routes, host, func(r postern.Route, host string) int { return cmp.Compare(r.Host, host) })
-		if ok {
-			return t, t.section.Routes[i]
-		}
-	}
-	return nil, postern.Route{}
 }

@@ -28,7 +28,8 @@ const heardFor = 2*25*time.Second + 2*postern.StatusInterval
 // A heard says that a gateway got bytes from a node between two of its reports.
 type heard struct{ after, until time.Time }
 
-// presence is who is connected, and what gateways say of their tunnels. It is
+// presence is who is connected, and what gateways say of their tunnels and nodes of
+// their certificates. It is
 // not kept over a restart: what is true shows again within seconds.
 type presence struct {
 	mu      sync.Mutex
@@ -39,6 +40,7 @@ type presence struct {
 	heard   map[[2]string]heard   // by gateway and node id; the last time
 	fresh   map[string]bool       // by node id; which had a tunnel that works when refreshed looked
 	acting  map[string]uint64     // by gateway id; versions that they told since their streams opened
+	told    map[string]told       // by node id; what it said last of its certificates
 	news    chan struct{}         // closed when streams or acting change
 }
 
@@ -46,7 +48,7 @@ func newPresence() presence {
 	return presence{
 		streams: make(map[string]*mapStream), seen: make(map[string]time.Time),
 		unsaved: make(map[string]bool), reports: make(map[string]report), heard: make(map[[2]string]heard),
-		acting: make(map[string]uint64), news: make(chan struct{}),
+		acting: make(map[string]uint64), told: make(map[string]told), news: make(chan struct{}),
 	}
 }
 
@@ -138,6 +140,19 @@ func (p *presence) act(gateways []*Member, version uint64) (ok bool, news <-chan
 	return true, nil
 }
 
+// anyActs reports whether one of gateways is connected and acts on some map. If not,
+// news is closed when that may have changed.
+func (p *presence) anyActs(gateways []*Member) (ok bool, news <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, g := range gateways {
+		if _, said := p.acting[g.ID]; said && p.streams[g.ID] != nil {
+			return true, nil
+		}
+	}
+	return false, p.news
+}
+
 // keep forgets all members but those in known, which is by id.
 func (p *presence) keep(known map[string]*Member) {
 	p.mu.Lock()
@@ -151,6 +166,11 @@ func (p *presence) keep(known map[string]*Member) {
 	for id := range p.reports {
 		if known[id] == nil {
 			delete(p.reports, id)
+		}
+	}
+	for id := range p.told {
+		if known[id] == nil {
+			delete(p.told, id)
 		}
 	}
 	for ids := range p.heard {
@@ -275,7 +295,8 @@ func betterState(a, b string) string {
 const seenInterval = time.Minute
 
 // keepSeen stores when members and sources were last seen, and forgets sources whose
-// time is over and sessions that ended long ago, now and then until ctx is done.
+// time is over, sessions that ended long ago and challenges that nobody came to, now
+// and then until ctx is done.
 func (c *Coordinator) keepSeen(ctx context.Context) error {
 	tick := time.NewTicker(seenInterval)
 	defer tick.Stop()
@@ -286,6 +307,7 @@ func (c *Coordinator) keepSeen(ctx context.Context) error {
 			c.sweepSessions(ctx)
 			c.tellRefreshed()
 			c.sweepSources(ctx)
+			c.sweepChallenges(ctx)
 		case <-ctx.Done():
 			return nil
 		}

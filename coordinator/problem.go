@@ -69,7 +69,7 @@ func (c *Coordinator) Problem(ctx context.Context, err error) *postern.Problem {
 
 func writeProblem(w http.ResponseWriter, p *postern.Problem) {
 	w.Header().Set("Content-Type", "application/problem+json")
-	if p.Status == http.StatusTooManyRequests {
+	if p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "10")
 	}
 	if p.Status == http.StatusUnauthorized {

@@ -22,6 +22,7 @@ type registry struct {
 	*coordinator.Coordinator
 	t     *testing.T
 	store *interrupted
+	dns   fakeDNS
 
 	mu  sync.Mutex
 	now time.Time
@@ -54,7 +55,7 @@ func openRegistry(t *testing.T) *registry {
 	t.Cleanup(func() { must(t, r.store.Close()) })
 	authority, err := coordinator.OpenAuthority(filepath.Join(dir, "authority"), base, r.clock)
 	must(t, err)
-	r.Coordinator, err = coordinator.New(coordinator.Config{Store: r.store, Authority: authority, Base: base, Now: r.clock})
+	r.Coordinator, err = coordinator.New(coordinator.Config{Store: r.store, Authority: authority, Base: base, Now: r.clock, Resolver: &r.dns})
 	must(t, err)
 	r.CheapPasswords(1)
 	must(t, r.AddTenant(t.Context(), "acme"))

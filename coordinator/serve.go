@@ -45,14 +45,17 @@ func (c *Coordinator) Serve(ctx context.Context, ln net.Listener, site Site) err
 	d := c.newDoor(site)
 	e := newEdge(c, ln.Addr(), d)
 	srv := c.newServer(d)
-	srv.http.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){postern.EdgeProtocol: e.pipe}
+	srv.http.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){
+		postern.EdgeProtocol: e.pipe,
+		acmeProtocol:         hangUp,
+	}
 	srv.http.RegisterOnShutdown(c.presence.endAll)
 	if site != nil {
 		srv.http.RegisterOnShutdown(site.EndStreams)
 	}
 	srv.http.ConnContext = withVisitor
 	direct := tls.NewListener(crowdListener{ln, c.crowd}, d.tlsConfig("h2", "http/1.1", postern.EdgeProtocol))
-	beside := []func(context.Context) error{c.checkAudit, c.keepSeen}
+	beside := []func(context.Context) error{c.checkAudit, c.keepSeen, c.proveClaims}
 	err := srv.run(ctx, beside, direct, e)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 	defer cancel()

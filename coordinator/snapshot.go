@@ -30,11 +30,14 @@ type snapshot struct {
 type tenantMap struct {
 	Tenant
 	section *postern.Section // with all nodes and routes, of the version that nodes are told
-	gates   *postern.Section // the same with who is admitted, as gateways are told, of a version of its own
+	gates   *postern.Section // the same with who is admitted and who awaits an authority, as gateways are told, of a version of its own
 	people  []postern.Person // only nodes are told of
 	ended   []string         // the same
 	nodes   []*Member        // by name
-	custom  map[string]bool  // hosts of the routes that were added by hand
+	custom  map[string]Claim // by host: the claims that were proven, as of then
+
+	challenges map[string]challenge // by host; only gateways are told of
+	keys       shownKeys            // only nodes that share a route are told of
 }
 
 func firstSnapshot(cfg *Config, tx Tx, d Deployment) (*snapshot, error) {
@@ -170,7 +173,7 @@ func (s *snapshot) buildDeployment(ch *change) error {
 	}
 	d := &postern.Deployment{
 		ID: s.row.ID, Base: ch.cfg.Base, Port: ch.cfg.Port, Names: ch.cfg.Names, CA: ch.cfg.Authority.CA(),
-		Portal: ch.cfg.portal(),
+		Portal: ch.cfg.portal(), ACME: ch.cfg.ACME,
 	}
 	for _, g := range s.gateways {
 		d.Gateways = append(d.Gateways, postern.Gateway{
@@ -183,8 +186,10 @@ func (s *snapshot) buildDeployment(ch *change) error {
 
 func (s *snapshot) buildTenant(ch *change, name string) error {
 	var told *postern.Section // gateways
+	var challenges map[string]challenge
+	var keys shownKeys
 	if old := s.tenants[name]; old != nil {
-		told = old.gates
+		told, challenges, keys = old.gates, old.challenges, old.keys
 		s.drop(old.nodes)
 		delete(s.tenants, name)
 	}
@@ -195,11 +200,12 @@ func (s *snapshot) buildTenant(ch *change, name string) error {
 	if err != nil {
 		return err
 	}
-	t := &tenantMap{Tenant: row, custom: make(map[string]bool)}
+	t := &tenantMap{Tenant: row, custom: make(map[string]Claim), challenges: challenges}
 	if t.nodes, err = s.take(ch, name); err != nil {
 		return err
 	}
-	routes, err := ch.Routes().In(name)
+	t.keys = keys.with(ch.keys[name], t.nodes)
+	claims, err := ch.Claims().In(name)
 	if err != nil {
 		return err
 	}
@@ -218,10 +224,13 @@ func (s *snapshot) buildTenant(ch *change, name string) error {
 			Host: postern.ServiceHost(service, name, ch.cfg.Base), Service: service, Nodes: nodes,
 		})
 	}
-	for _, r := range routes {
-		t.custom[r.Host] = true
+	for _, c := range claims {
+		if c.Proven.IsZero() {
+			continue // nobody is told of it
+		}
+		t.custom[c.Host] = c
 		t.section.Routes = append(t.section.Routes, postern.Route{
-			Host: r.Host, Service: r.Service, Nodes: serving[r.Service],
+			Host: c.Host, Service: c.Service, Nodes: serving[c.Service],
 		})
 	}
 	slices.SortFunc(t.section.Routes, func(a, b postern.Route) int { return cmp.Compare(a.Host, b.Host) })
@@ -267,7 +276,7 @@ func (s *snapshot) sections(m *Member) map[string]*postern.Section {
 			all[name] = t.gates
 		}
 		all[""] = s.deploymentFor(func(d *postern.Deployment) {
-			d.Portal = nil
+			d.Portal, d.ACME = nil, nil
 			d.Gateways = slices.DeleteFunc(slices.Clone(d.Gateways), func(g postern.Gateway) bool { return g.ID != m.ID })
 		})
 		return all
@@ -287,6 +296,11 @@ func (s *snapshot) deploymentFor(edit func(*postern.Deployment)) *postern.Sectio
 func (t *tenantMap) sectionFor(m *Member) *postern.Section {
 	own := &postern.Section{
 		Tenant: t.Name, Version: t.section.Version, Routes: t.routesOf(m), People: t.people, Ended: t.ended,
+	}
+	for i, r := range own.Routes {
+		if shared, ok := t.route(r.Host); ok {
+			own.Routes[i].Keys = t.keys.others(shared, m.ID)
+		}
 	}
 	for _, n := range t.section.Nodes {
 		if n.ID == m.ID {

@@ -65,10 +65,10 @@ const (
 func (c *Coordinator) routeState(snap *snapshot, t *tenantMap, r postern.Route) postern.RouteState {
 	out := postern.RouteState{
 		Host: r.Host, Tenant: t.Name, Service: r.Service, Kind: routeAuto, Nodes: []string{},
-		State: postern.StateOffline, URL: httpsURL(r.Host, c.cfg.Port),
+		State: postern.StateOffline, URL: httpsURL(r.Host, c.cfg.Port), Certificates: c.routeCertificates(snap, r),
 	}
-	if t.custom[r.Host] {
-		out.Kind = routeCustom
+	if claim, ok := t.custom[r.Host]; ok {
+		out.Kind, out.Proven = routeCustom, claim.Proven
 	}
 	for _, id := range r.Nodes {
 		n := snap.byID[id]

@@ -34,7 +34,7 @@ type Tx interface {
 	Tokens() Owned[postern.TokenID, Token]           // by id
 	Members() MemberTable                            // by id
 	Removed() Table[postern.IdentityPublic, Removed] // by identity
-	Routes() Owned[string, Route]                    // by host
+	Claims() ClaimTable                              // by host and tenant
 	Holds() Table[string, Hold]                      // by host
 
 	Users() UserTable                                 // by id
@@ -78,6 +78,15 @@ type MemberTable interface {
 	Owned[string, Member]
 	ByIdentity(postern.IdentityPublic) (Member, error)
 	ByWireGuard(postern.WireGuardPublic) (Member, error)
+}
+
+// A ClaimTable is who wants which host outside the base domain. At most one claim on a
+// host is proven.
+type ClaimTable interface {
+	Owned[ClaimKey, Claim]
+	At(host string) ([]Claim, error)   // by tenant
+	Proven(host string) (Claim, error) // the one that is
+	Unproven() ([]Claim, error)        // the oldest first
 }
 
 // A PersonalTable's rows belong to users.
@@ -192,12 +201,19 @@ type Removed struct {
 	Time     time.Time
 }
 
-// A Route is a custom route: a host outside the base domain.
-type Route struct {
-	Host    string
-	Tenant  string
+// A ClaimKey names a claim.
+type ClaimKey struct{ Host, Tenant string }
+
+// A Claim is a tenant's on a host outside the base domain. Once it is proven, it is a
+// custom route; before that, nothing is served there.
+type Claim struct {
+	ClaimKey
 	Service string
+	Secret  string // that DNS has to show; empty: it was proven without
 	Created time.Time
+	Proven  time.Time // zero: not
+	Checked time.Time // when DNS was asked last; zero: never
+	Finding string    // why it was not proven then, for people
 }
 
 // A Hold keeps a released host name from others until a time.

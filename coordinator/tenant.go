@@ -65,12 +65,12 @@ func (ch *change) removeTenant(name string) error {
 			return err
 		}
 	}
-	routes, err := ch.Routes().In(name)
+	claims, err := ch.Claims().In(name)
 	if err != nil {
 		return err
 	}
-	for _, r := range routes {
-		if err := ch.removeRoute(t, r); err != nil {
+	for _, c := range claims {
+		if err := ch.removeClaim(t, c); err != nil {
 			return err
 		}
 	}
@@ -91,7 +91,7 @@ func (ch *change) removeTenant(name string) error {
 	return errors.Join(
 		ch.hold(postern.ServiceHost(postern.DefaultService, name, ch.cfg.Base), t.Number),
 		ch.Tenants().Delete(name),
-		ch.audit("tenant.remove", name, "", fmt.Sprintf("%d nodes, %d tokens, %d custom routes, %s", len(members), len(tokens), len(routes), of)),
+		ch.audit("tenant.remove", name, "", fmt.Sprintf("%d nodes, %d tokens, %d custom routes, %s", len(members), len(tokens), len(claims), of)),
 	)
 }
 

@@ -77,7 +77,7 @@ func (g *Gateway) serveConn(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	c := &client{Conn: conn, counters: &g.counters, start: time.Now(), id: newID()}
 	c.keep = context.AfterFunc(ctx, func() { conn.Close() })
-	defer c.keep()
+	defer func() { c.keep() }()
 	err := g.route(ctx, c)
 	var r refusal
 	if errors.As(err, &r) {
@@ -116,7 +116,9 @@ func (g *Gateway) route(ctx context.Context, c *client) error {
 		return err
 	}
 	g.counters.spliced.Add(1)
-	c.keep() // from here on, that is what splice.Conns does
+	// From here on, that is what splice.Conns does, and nothing is to be held for it.
+	c.keep()
+	c.keep = func() bool { return false }
 	_, _, err = splice.Conns(ctx, c, node)
 	return err
 }
@@ -213,8 +215,8 @@ func (g *Gateway) connect(ctx context.Context, c *client) (net.Conn, error) {
 	}
 	defer a.free()
 	c.node = a.node
-	if len(a.first) > 0 { // so little that the kernel takes it without waiting
-		if _, err := c.Write(a.first); err != nil {
+	if len(a.first) > 0 { // so little that the kernel takes it without waiting, if it has memory
+		if err := g.say(ctx, c, a.first); err != nil {
 			a.conn.Close()
 			return nil, err
 		}
@@ -265,22 +267,34 @@ func (g *Gateway) greet(ctx context.Context, a answer, opening []byte) (answer, 
 	if a.said {
 		return a, nil
 	}
-	a.conn.SetWriteDeadline(time.Now().Add(g.cfg.DialTimeout))
-	stop := context.AfterFunc(ctx, func() { a.conn.Close() })
+	err := g.say(ctx, a.conn, opening)
+	switch {
+	case err == nil:
+		return a, nil
+	case ctx.Err() == nil:
+		err = offline(fmt.Errorf("forward the hello: %w", err))
+	}
+	a.close()
+	return answer{}, err
+}
+
+// say writes b to conn, for as long as a node may take to answer and until ctx
+// ends: whoever takes no bytes must not stay among those that are being dialed.
+func (g *Gateway) say(ctx context.Context, conn net.Conn, b []byte) error {
+	conn.SetWriteDeadline(time.Now().Add(g.cfg.DialTimeout))
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	if ctx.Err() != nil { // cut since the dial, and the conn not closed yet
-		a.close()
-		return answer{}, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
-	if _, err := a.conn.Write(opening); err != nil {
-		a.close()
+	if _, err := conn.Write(b); err != nil {
 		if ctx.Err() != nil {
-			return answer{}, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
-		return answer{}, offline(fmt.Errorf("forward the hello: %w", err))
+		return err
 	}
-	a.conn.SetWriteDeadline(time.Time{})
-	return a, nil
+	conn.SetWriteDeadline(time.Time{})
+	return nil
 }
 
 // refuse tells the client of r. Who is over a tenant's limits is kept waiting a

@@ -63,6 +63,8 @@ func (g *Gateway) stillOpen(f *flow) (Target, error) {
 		return Target{}, errUnknownName
 	case !g.flows.admitted(f, &g.routes, g.cfg.Now()):
 		return Target{}, errNotAdmitted
+	case f.acme:
+		return target.challenged(), nil
 	}
 	return target, nil
 }

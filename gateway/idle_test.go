@@ -37,7 +37,9 @@ func TestMain(m *testing.M) {
 
 // BenchmarkIdle reports what an idle connection costs a gateway process, of
 // resident memory, its share of the netstack included, after it has moved some
-// bytes both ways: as it comes, and with what is garbage collected.
+// bytes both ways: as it comes, with what is garbage collected, and what each of as
+// many further ones adds to that, which use the gaps that the garbage of the first
+// left.
 func BenchmarkIdle(b *testing.B) {
 	const conns = 1000
 	p := startIdle(b)
@@ -47,8 +49,11 @@ func BenchmarkIdle(b *testing.B) {
 		open := p.open(conns)
 		raw := p.rss(-1)
 		collected := p.rss(conns)
+		open = append(open, p.open(conns)...)
+		full := p.rss(2 * conns)
 		b.ReportMetric(float64(raw-before)/conns, "raw-B/conn")
 		b.ReportMetric(float64(collected-before)/conns, "B/conn")
+		b.ReportMetric(float64(full-collected)/conns, "further-B/conn")
 		p.hangUp(open)
 	}
 }

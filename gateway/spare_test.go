@@ -469,6 +469,41 @@ func TestAnswerOnASpare(t *testing.T) {
 	})
 }
 
+// A client for whose answer there is no room holds neither a spare nor its tenant's
+// dials for longer than a dial may take, nor against a cut.
+func TestAnswerOnASpareThatTheClientDoesNotTake(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   func(w *world)
+		want time.Duration
+	}{
+		{"it never does", func(*world) {}, 3 * time.Second},
+		{"the route goes", func(w *world) { w.g.SetRoutes(NewTable(mapOf())) }, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := spareWorld(t, "fd00::1")
+				spares := w.stock(w.node("fd00::1"), 2)
+				c := w.client()
+				c.in.buf = make([]byte, memBuffer)
+				c.Write(helloFor("a.example"))
+				node, _ := used(spares)
+				fmt.Fprint(node, "answer")
+				synctest.Wait()
+				start := time.Now()
+				tt.do(w)
+				node.SetReadDeadline(start.Add(time.Minute))
+				if _, err := readAll(node); err != nil {
+					t.Errorf("got %v, want the end", err)
+				}
+				if took := time.Since(start); took != tt.want {
+					t.Errorf("the node's connection ended after %v, want %v", took, tt.want)
+				}
+			})
+		})
+	}
+}
+
 // What says something before it is asked is no spare.
 func TestSpareThatSpeaksFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -18,6 +18,20 @@ type Target struct {
 	Tenant  string // empty: the coordinator itself, over the edge pipe
 	Service string // empty for the coordinator
 	Nodes   []Node // in the order in which they are tried; empty: nobody at present
+
+	// Challenge is the one of Nodes that awaits a certificate authority's
+	// handshakes (RFC 8737); zero: they go where all go.
+	Challenge Node
+}
+
+// challenged returns where a certificate authority's handshake leads: to the node that
+// awaits it alone, if one does. Another could not answer it, and the authority would
+// take that for an answer.
+func (t Target) challenged() Target {
+	if t.Challenge != (Node{}) {
+		t.Nodes = []Node{t.Challenge}
+	}
+	return t
 }
 
 // A Node is one that serves a name.
@@ -50,7 +64,7 @@ func NewTable(m postern.Map) *Table {
 				continue
 			}
 			version[r.Host] = s.Version
-			target := Target{Tenant: tenant, Service: r.Service}
+			target := Target{Tenant: tenant, Service: r.Service, Challenge: nodes[r.Challenge]}
 			for _, id := range r.Nodes {
 				if n, ok := nodes[id]; ok {
 					target.Nodes = append(target.Nodes, n)

@@ -9,15 +9,16 @@ import (
 
 // A half is one direction of a connection as its callers see it. They take
 // turns. Whose turn it is looks at the endpoint, and sleeps until the half is
-// woken: by the endpoint, by a deadline or by Close. It allocates nothing after
-// open, unless a deadline is set.
+// woken: by the endpoint, by a deadline or by Close. It allocates nothing, unless a
+// deadline is set.
 type half struct {
 	turn sync.Mutex
 
-	entry waiter.Entry  // in the endpoint's queue for as long as there is one
-	woken chan struct{} // holds one: what woke the half since rest
+	entry waiter.Entry // in the endpoint's queue for as long as there is one
 
 	mu      sync.Mutex
+	waking  sync.Cond   // signaled when woken is set; its lock is mu
+	woken   bool        // since rest
 	watcher func()      // called when the half is woken, once; nil: nobody waits so
 	at      time.Time   // the deadline; zero: never
 	timer   *time.Timer // wakes the half then; nil: there is none
@@ -25,7 +26,7 @@ type half struct {
 
 // open makes the half one of an endpoint whose events are queued there.
 func (h *half) open(events *waiter.Queue, mask waiter.EventMask) {
-	h.woken = make(chan struct{}, 1)
+	h.waking.L = &h.mu
 	h.entry.Init(h, mask)
 	events.EventRegister(&h.entry)
 }
@@ -34,11 +35,9 @@ func (h *half) open(events *waiter.Queue, mask waiter.EventMask) {
 func (h *half) NotifyEvent(waiter.EventMask) { h.wake() }
 
 func (h *half) wake() {
-	select {
-	case h.woken <- struct{}{}:
-	default:
-	}
 	h.mu.Lock()
+	h.woken = true
+	h.waking.Signal()
 	f := h.watcher
 	h.watcher = nil
 	h.mu.Unlock()
@@ -66,13 +65,18 @@ func (h *half) unwatch() bool {
 // rest forgets what woke the half so far. What happens from now on ends the
 // next sleep, so that who looks between the two misses nothing.
 func (h *half) rest() {
-	select {
-	case <-h.woken:
-	default:
-	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.woken = false
 }
 
-func (h *half) sleep() { <-h.woken }
+func (h *half) sleep() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for !h.woken {
+		h.waking.Wait()
+	}
+}
 
 // setDeadline moves the deadline to t; the zero Time is never.
 func (h *half) setDeadline(t time.Time) {

@@ -1,12 +1,14 @@
 package node
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -15,6 +17,7 @@ type certificate struct {
 	tls.Certificate // with Leaf
 	source          string
 	sha256          string // of the leaf, in hex
+	spki            string // SHA-256 of the leaf's SubjectPublicKeyInfo, in hex
 }
 
 // parseCertificate reads a chain, leaf first, and its key, both PEM. It fails if
@@ -29,7 +32,15 @@ func parseCertificate(chain, key []byte, source string) (*certificate, error) {
 			return nil, err
 		}
 	}
-	return &certificate{Certificate: cert, source: source, sha256: hexSHA256(cert.Leaf.Raw)}, nil
+	return newCertificate(cert, source), nil
+}
+
+// newCertificate returns cert, which has its Leaf.
+func newCertificate(cert tls.Certificate, source string) *certificate {
+	return &certificate{
+		Certificate: cert, source: source,
+		sha256: hexSHA256(cert.Leaf.Raw), spki: hexSHA256(cert.Leaf.RawSubjectPublicKeyInfo),
+	}
 }
 
 func hexSHA256(der []byte) string {
@@ -37,13 +48,20 @@ func hexSHA256(der []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// status describes c, and why it was not replaced, if err says so.
-func (c *certificate) status(err error) *Certificate {
-	st := &Certificate{Source: c.source, SHA256: c.sha256, NotAfter: c.Leaf.NotAfter}
-	if err != nil {
-		st.Error = err.Error()
+// status describes c.
+func (c *certificate) status() *Certificate {
+	return &Certificate{
+		Source: c.source, Issuer: issuerName(c.Leaf), SHA256: c.sha256, SPKI: c.spki, NotAfter: c.Leaf.NotAfter,
 	}
-	return st
+}
+
+// issuerName returns who signed leaf, for people.
+func issuerName(leaf *x509.Certificate) string {
+	i := leaf.Issuer
+	if len(i.Organization) > 0 && i.CommonName != "" && !strings.Contains(i.CommonName, i.Organization[0]) {
+		return i.Organization[0] + " " + i.CommonName
+	}
+	return cmp.Or(i.CommonName, i.String())
 }
 
 // expired returns an error if c is not valid any more.

@@ -163,16 +163,16 @@ func TestIssuer(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "certs")
 		f := &fakeSigner{testCA: newTestCA(t), life: life}
 		i, stop := startIssuer(t, dir, f)
-		if _, err := i.get("a.test"); err == nil {
+		if _, err := i.get("a.test", time.Now()); err == nil {
 			t.Error("a certificate out of nothing")
 		}
 		i.want([]string{"a.test", "b.test"}, f.pem)
 		synctest.Wait()
-		a, err := i.get("a.test")
+		a, err := i.get("a.test", time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := i.get("b.test")
+		b, err := i.get("b.test", time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,13 +190,13 @@ func TestIssuer(t *testing.T) {
 		i, stop = startIssuer(t, dir, f)
 		i.want([]string{"a.test"}, f.pem)
 		synctest.Wait()
-		if again, err := i.get("a.test"); err != nil || again.sha256 != a.sha256 || f.count() != 2 {
+		if again, err := i.get("a.test", time.Now()); err != nil || again.sha256 != a.sha256 || f.count() != 2 {
 			t.Errorf("after a restart: %v, asked %d times, want 2", err, f.count())
 		}
 
 		<-time.After(life * 2 / 3)
 		synctest.Wait()
-		renewed, err := i.get("a.test")
+		renewed, err := i.get("a.test", time.Now())
 		if err != nil || renewed.sha256 == a.sha256 || f.count() != 3 {
 			t.Errorf("with a third of its life left: %v, asked %d times, want 3", err, f.count())
 		}
@@ -217,7 +217,7 @@ func TestIssuerTriesAgain(t *testing.T) {
 		if n := f.count(); n < 12 || n > 40 {
 			t.Errorf("asked %d times in an hour", n)
 		}
-		if _, err := i.get("a.test"); !errors.Is(err, errOffline) {
+		if _, err := i.get("a.test", time.Now()); !errors.Is(err, errOffline) {
 			t.Errorf("error %v, want %v", err, errOffline)
 		}
 		f.mu.Lock()
@@ -225,7 +225,7 @@ func TestIssuerTriesAgain(t *testing.T) {
 		f.mu.Unlock()
 		i.retry()
 		synctest.Wait()
-		if _, err := i.get("a.test"); err != nil {
+		if _, err := i.get("a.test", time.Now()); err != nil {
 			t.Errorf("after retry: %v", err)
 		}
 	})
@@ -274,7 +274,7 @@ func TestIssuerTakesNothingWorse(t *testing.T) {
 				defer stop()
 				i.want([]string{"a.test"}, f.pem)
 				synctest.Wait()
-				held, err := i.get("a.test")
+				held, err := i.get("a.test", time.Now())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -290,7 +290,7 @@ func TestIssuerTakesNothingWorse(t *testing.T) {
 				if f.count() < 2 {
 					t.Fatal("not renewed in time")
 				}
-				if got, err := i.get("a.test"); err != nil || got != held {
+				if got, err := i.get("a.test", time.Now()); err != nil || got != held {
 					t.Errorf("the held certificate was given up, %v", err)
 				}
 				if err := i.lastError("a.test"); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -338,7 +338,7 @@ func TestIssuerMendsTheDisk(t *testing.T) {
 				defer stop()
 				i.want([]string{"a.test"}, f.pem)
 				synctest.Wait()
-				got, err := i.get("a.test")
+				got, err := i.get("a.test", time.Now())
 				if err != nil {
 					t.Fatal(err)
 				}

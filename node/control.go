@@ -70,23 +70,36 @@ func (n *Node) setTable(m postern.Map, p *published) {
 		d = &postern.Deployment{}
 	}
 	n.setPeople(t, m, d)
+	t.base = d.Base
 	for _, g := range d.Gateways {
 		t.gateways[g.Address] = g.Name
 	}
-	var hosts, issued []string
+	n.public.offer(d.ACME)
+	var hosts []string
+	by := map[source][]string{} // hosts
+	keys := map[string][]string{}
 	for _, r := range n.routes(m) {
 		svc := p.byName[r.Service]
 		t.hosts[r.Host] = svc
 		hosts = append(hosts, r.Host)
-		if svc == nil || svc.files == nil {
-			issued = append(issued, r.Host)
-		} else if _, err := svc.files.get(r.Host, time.Now()); err != nil {
-			n.log.Error("no certificate to show", "server_name", r.Host, "service", svc.Name, "err", err)
-		}
+		keys[r.Host] = r.Keys
+		src := n.source(r.Host, svc)
+		by[src] = append(by[src], r.Host)
 	}
 	n.server.setTable(t)
-	n.issuer.want(issued, d.CA)
-	n.lookout.want(hosts, d.Gateways, d.CA)
+	for src, own := range by {
+		if _, ok := src.(*pemFiles); !ok {
+			continue // it tells by itself
+		}
+		for _, host := range own {
+			if _, err := n.shown(src, host, time.Now()); err != nil {
+				n.log.Error("no certificate to show", "server_name", host, "err", err)
+			}
+		}
+	}
+	n.issuer.want(by[n.issuer], d.CA)
+	n.public.want(by[n.public])
+	n.lookout.want(hosts, d.Gateways, d.CA, keys)
 	n.log.Debug("map worked in", "map_version", m.Version, "routes", len(hosts), "gateways", len(d.Gateways))
 }
 
@@ -173,7 +186,7 @@ func (n *Node) publish(ctx context.Context) error {
 	}
 }
 
-// report tells the coordinator about the tunnels, from when the control stream
+// report tells the coordinator about the tunnels and certificates, from when the control stream
 // is up.
 func (n *Node) report(ctx context.Context) error {
 	tick := time.NewTicker(linkInterval)
@@ -185,8 +198,13 @@ func (n *Node) report(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
-	n.client.ReportEvery(ctx, postern.StatusInterval, func() postern.Status {
-		s := postern.Status{Version: n.cfg.Version, Time: time.Now()}
+	n.client.ReportEvery(ctx, postern.StatusInterval, n.news, func() postern.Status {
+		now := time.Now()
+		s := postern.Status{Version: n.cfg.Version, Time: now, Hosts: n.hostStatuses(now)}
+		var err error
+		if s.Statement, err = newStatement(n.id.Enrollment.ID, n.id.Key.Key(), s.Hosts, now); err != nil {
+			n.log.Error("sign what this node says of its certificates", "err", err)
+		}
 		for _, t := range n.tunnels() {
 			s.Peers = append(s.Peers, postern.PeerStatus{
 				ID: t.ID, Endpoint: t.Endpoint, Handshake: t.Handshake, Received: t.Received, Sent: t.Sent,
@@ -209,14 +227,15 @@ func (n *Node) sign(ctx context.Context, csr []byte) ([]byte, error) {
 	return cert.Chain, err
 }
 
-// certificate returns what browsers are to be shown at host, one of our routes'.
-func (n *Node) certificate(host string) (*certificate, error) {
-	svc, ours := n.server.service(host)
-	switch {
-	case !ours:
-		return nil, errNotOurs
-	case svc != nil && svc.files != nil:
-		return svc.files.get(host, time.Now())
+// setAuthorities makes authorities count in place of the deployment's, if there are any.
+// They were read before without an error; if what they name on disk is gone since, those
+// that counted before go on.
+func (n *Node) setAuthorities(authorities []Authority) {
+	issuers, err := readAuthorities(authorities)
+	if err != nil {
+		n.log.Error("authorities for certificates are of no use; going on with those before", "err", err)
+		return
 	}
-	return n.issuer.get(host)
+	n.public.setOwn(issuers)
+	n.retable()
 }

@@ -73,11 +73,14 @@ func (d *Dir) Membership() (Membership, error) {
 
 func membership(id *member.Identity) Membership {
 	e := id.Enrollment
-	return Membership{ID: e.ID, Name: e.Name, Tenant: e.Tenant, Address: e.Address, Deployment: e.Deployment}
+	return Membership{ID: e.ID, Name: e.Name, Tenant: e.Tenant, Address: e.Address, Deployment: e.Deployment, Identity: id.Key.Public()}
 }
 
-// servicesFile keeps what was last to be published.
-const servicesFile = "services.json"
+// What was last said of these is kept in files.
+const (
+	servicesFile    = "services.json"
+	authoritiesFile = "authorities.json"
+)
 
 // Services returns what Remember was given last, nothing if it never was called.
 func (d *Dir) Services() ([]Service, error) {
@@ -91,3 +94,19 @@ func (d *Dir) Services() ([]Service, error) {
 
 // Remember keeps services for a later start. A Handler cannot be kept.
 func (d *Dir) Remember(services []Service) error { return d.dir.WriteJSON(servicesFile, services) }
+
+// Authorities returns what RememberAuthorities was given last, nothing if it never was
+// called.
+func (d *Dir) Authorities() ([]Authority, error) {
+	var authorities []Authority
+	err := d.dir.ReadJSON(authoritiesFile, &authorities)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return authorities, err
+}
+
+// RememberAuthorities keeps authorities for a later start.
+func (d *Dir) RememberAuthorities(authorities []Authority) error {
+	return d.dir.WriteJSON(authoritiesFile, authorities)
+}

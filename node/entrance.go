@@ -1,6 +1,7 @@
 package node
 
 import (
+	"container/list"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -86,16 +87,22 @@ type entrance struct {
 
 	mu       sync.Mutex
 	gateways map[netip.Addr]string     // names, by address
-	open     map[net.Conn]netip.Addr   // every connection, admitted or not yet, and the gateway's address
-	waiting  map[netip.Addr][]net.Conn // those of open that nothing came on yet, by gateway, the oldest first
+	open     map[net.Conn]guest        // every connection, admitted or not yet
+	waiting  map[netip.Addr]*list.List // those of open that nothing came on yet, by gateway, the oldest first
 	accepted uint64
 	refused  uint64
+}
+
+// A guest is what the entrance knows of a connection.
+type guest struct {
+	gateway netip.Addr    // that it came from
+	waits   *list.Element // among those of the gateway that wait; nil once something came
 }
 
 func newEntrance(log *slog.Logger) *entrance {
 	return &entrance{
 		log: log, ready: make(chan *conn), closed: make(chan struct{}), cut: make(chan struct{}),
-		open: map[net.Conn]netip.Addr{}, waiting: map[netip.Addr][]net.Conn{},
+		open: map[net.Conn]guest{}, waiting: map[netip.Addr]*list.List{},
 	}
 }
 
@@ -181,13 +188,17 @@ func (e *entrance) enter(raw net.Conn) (gateway string, ok bool) {
 		e.accepted++
 		return "", false
 	}
-	e.open[raw] = addr
-	waiting := append(e.waiting[addr], raw)
-	if len(waiting) > maxWaiting {
-		waiting[0].Close() // and who reads it forgets it
-		waiting = waiting[1:]
+	waiting := e.waiting[addr]
+	if waiting == nil {
+		waiting = list.New()
+		e.waiting[addr] = waiting
 	}
-	e.waiting[addr] = waiting
+	e.open[raw] = guest{addr, waiting.PushBack(raw)}
+	if waiting.Len() > maxWaiting {
+		oldest := waiting.Front().Value.(net.Conn)
+		e.unwait(oldest)
+		oldest.Close() // and who reads it forgets it
+	}
 	return gateway, true
 }
 
@@ -201,17 +212,28 @@ func (e *entrance) begin(raw net.Conn) {
 
 // unwait takes raw off those that wait, if it is there. The lock is held.
 func (e *entrance) unwait(raw net.Conn) {
-	addr := e.open[raw]
-	e.waiting[addr] = slices.DeleteFunc(e.waiting[addr], func(c net.Conn) bool { return c == raw })
-	if len(e.waiting[addr]) == 0 {
-		delete(e.waiting, addr)
+	g := e.open[raw]
+	if g.waits == nil {
+		return
 	}
+	waiting := e.waiting[g.gateway]
+	waiting.Remove(g.waits)
+	if waiting.Len() == 0 {
+		delete(e.waiting, g.gateway)
+	}
+	e.open[raw] = guest{gateway: g.gateway}
+}
+
+// drop takes raw off all that are open. The lock is held.
+func (e *entrance) drop(raw net.Conn) {
+	e.unwait(raw)
+	delete(e.open, raw)
 }
 
 func (e *entrance) refuse(raw net.Conn, why error) {
 	e.mu.Lock()
 	e.refused++
-	delete(e.open, raw)
+	e.drop(raw)
 	e.mu.Unlock()
 	raw.Close()
 	e.log.Debug("connection refused", "peer", raw.RemoteAddr(), "err", why)
@@ -220,8 +242,7 @@ func (e *entrance) refuse(raw net.Conn, why error) {
 func (e *entrance) forget(raw net.Conn) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.unwait(raw)
-	delete(e.open, raw)
+	e.drop(raw)
 }
 
 // setGateways replaces the gateways, and closes the connections of those gone.
@@ -229,11 +250,10 @@ func (e *entrance) setGateways(gateways map[netip.Addr]string) {
 	e.mu.Lock()
 	e.gateways = gateways
 	var gone []net.Conn
-	for c, gateway := range e.open {
-		if _, stays := gateways[gateway]; !stays {
+	for c, g := range e.open {
+		if _, stays := gateways[g.gateway]; !stays {
 			gone = append(gone, c)
-			delete(e.open, c)
-			delete(e.waiting, gateway)
+			e.drop(c)
 		}
 	}
 	e.mu.Unlock()
@@ -251,7 +271,7 @@ func (e *entrance) linger(raw net.Conn) bool {
 	if _, ok := e.open[raw]; !ok {
 		return false
 	}
-	delete(e.open, raw)
+	e.drop(raw)
 	half, ok := raw.(interface{ CloseWrite() error })
 	select {
 	case <-e.closed:
@@ -304,7 +324,7 @@ func (e *entrance) counts() Connections {
 	defer e.mu.Unlock()
 	waiting := 0
 	for _, conns := range e.waiting {
-		waiting += len(conns)
+		waiting += conns.Len()
 	}
 	return Connections{Open: len(e.open) - waiting, Waiting: waiting, Accepted: e.accepted, Refused: e.refused}
 }
@@ -326,8 +346,8 @@ func (e *entrance) Close() error {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		for _, conns := range e.waiting {
-			for _, raw := range conns {
-				raw.Close()
+			for c := conns.Front(); c != nil; c = c.Next() {
+				c.Value.(net.Conn).Close()
 			}
 		}
 	})

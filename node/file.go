@@ -36,6 +36,9 @@ type File struct {
 	// SignIn is as in Config.
 	SignIn SignIn `json:"sign_in,omitzero"`
 
+	// Authorities are as in Config.
+	Authorities []Authority `json:"acme,omitempty"`
+
 	// Services are all that the node publishes. To publish nothing, the list is
 	// there and empty.
 	Services []Service `json:"services"`
@@ -86,6 +89,9 @@ func ReadFile(path string) (File, error) {
 		}
 		if f.SignIn.Issuer != nil {
 			f.SignIn.Issuer.resolve(dir)
+		}
+		for i := range f.Authorities {
+			resolvePaths(dir, &f.Authorities[i].Root, &f.Authorities[i].HMACFile)
 		}
 		err = f.check()
 	}
@@ -155,6 +161,9 @@ func (f File) check() error {
 	if err := f.SignIn.check(); err != nil {
 		return err
 	}
+	if _, err := readAuthorities(f.Authorities); err != nil {
+		return err
+	}
 	if _, err := newPublished(f.Services, nil, slog.New(slog.DiscardHandler)); err != nil {
 		return err
 	}
@@ -170,13 +179,20 @@ func checkKeepalive(d time.Duration) error {
 
 // resolve makes the paths in s absolute, as seen from dir.
 func (s *Service) resolve(dir string) {
-	for _, p := range []*string{&s.CertFile, &s.KeyFile, &s.UpstreamCA} {
-		if *p != "" && !filepath.IsAbs(*p) {
-			*p = filepath.Join(dir, *p)
-		}
+	resolvePaths(dir, &s.CertFile, &s.KeyFile, &s.UpstreamCA)
+	for i := range s.Hosts {
+		resolvePaths(dir, &s.Hosts[i].CertFile, &s.Hosts[i].KeyFile)
 	}
 	if isFolder(s.Upstream) && !filepath.IsAbs(s.Upstream) {
 		s.Upstream = filepath.Join(dir, s.Upstream)
+	}
+}
+
+func resolvePaths(dir string, paths ...*string) {
+	for _, p := range paths {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
 	}
 }
 
@@ -333,6 +349,7 @@ func (n *Node) takeFile() {
 		return
 	}
 	n.setKeepalive(f.Keepalive)
+	n.setAuthorities(f.Authorities)
 	n.log.Info("configuration file worked in", "services", len(f.Services))
 }
 

@@ -358,10 +358,11 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request, host string, answer
 		g.turnAway(w, r, host, svc, v, person)
 		return
 	}
-	over := func() { g.leave(p); end() }
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	defer context.AfterFunc(life, func() { cancel(errCutOff) })()
+	stop := context.AfterFunc(life, func() { cancel(errCutOff) })
+	defer stop()
+	over := func() { stop(); g.leave(p); end() } // to end is not to be cut off
 	if _, err := r.Cookie(cookieRounds); err == nil && p.cred != nil {
 		setCookie(w, cookieRounds, "", -1) // the session lasts
 	}

@@ -41,6 +41,7 @@ type issued struct {
 	cert     *certificate // nil: none yet
 	err      error        // of the last attempt
 	failures int
+	forced   bool      // the next look gets a new one in any case
 	next     time.Time // when to look again
 }
 
@@ -92,8 +93,8 @@ func (i *issuer) retry() {
 // errNoCertificate says that the private CA has not been asked yet.
 var errNoCertificate = errors.New("there is no certificate yet")
 
-// get returns the certificate to show at host.
-func (i *issuer) get(host string) (*certificate, error) {
+// get implements source.
+func (i *issuer) get(host string, _ time.Time) (*certificate, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	switch st := i.hosts[host]; {
@@ -155,6 +156,10 @@ func (i *issuer) nextDue(now time.Time) (host string, wait time.Duration) {
 func (i *issuer) look(ctx context.Context, host string, now time.Time) {
 	i.mu.Lock()
 	st, ca := i.hosts[host], i.ca
+	forced := st != nil && st.forced
+	if st != nil {
+		st.forced = false
+	}
 	i.mu.Unlock()
 	if st == nil {
 		return // no longer wanted
@@ -164,7 +169,7 @@ func (i *issuer) look(ctx context.Context, host string, now time.Time) {
 		cert = i.load(host, ca, now)
 	}
 	var err error
-	if cert == nil || !now.Before(cert.renewal()) || cert.verify(host, ca, now) != nil {
+	if cert == nil || forced || !now.Before(cert.renewal()) || cert.verify(host, ca, now) != nil {
 		var fresh *certificate
 		if fresh, err = i.issue(ctx, host, ca, cert, now); err == nil {
 			cert = fresh

@@ -303,6 +303,10 @@ func (s *server) handOver(ctx context.Context, c *tls.Conn, taker chan<- net.Con
 		c.Close()
 		return
 	}
+	if c.ConnectionState().NegotiatedProtocol == protocolACME {
+		c.Close() // a certificate authority has seen what it came for
+		return
+	}
 	select {
 	case taker <- c:
 	case <-s.entrance.closed:

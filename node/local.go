@@ -21,9 +21,12 @@ import (
 // Socket is the local API's unix socket in the node's data directory, for
 // whoever may open it:
 //
+//	GET /metrics       metrics, as Prometheus reads them
 //	GET /v1/status     Status
 //	GET /v1/services   Published
 //	PUT /v1/services   Published -> Published; what is missing is published no longer
+//
+//	POST /v1/certificates/{host}/renew   Route; its certificate is got anew
 //
 //	GET    /v1/passkeys               Passkeys
 //	POST   /v1/passkeys/invitations   PasskeyRequest -> PasskeyLinks; earlier ones of the person are void
@@ -39,6 +42,8 @@ const Socket = "node.sock"
 const (
 	pathStatus   = "/v1/status"
 	pathServices = "/v1/services"
+
+	pathCertificates = "/v1/certificates"
 
 	pathPasskeys           = "/v1/passkeys"
 	pathPasskeyInvitations = pathPasskeys + "/invitations"

@@ -22,10 +22,12 @@ func (n *Node) localAPI() http.Handler {
 	mux.HandleFunc("GET "+pathStatus, func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, n.Status())
 	})
+	mux.Handle("GET /metrics", metricsHandler(n.Status))
 	mux.HandleFunc("GET "+pathServices, func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, Published{n.Services()})
 	})
 	mux.HandleFunc("PUT "+pathServices, n.putServices)
+	mux.HandleFunc("POST "+pathCertificates+"/{host}/renew", n.renewCertificate)
 	mux.HandleFunc("GET "+pathPasskeys, n.getPasskeys)
 	mux.HandleFunc("POST "+pathPasskeyInvitations, n.invitePasskey)
 	mux.HandleFunc("DELETE "+pathPasskeys+"/{id}", n.removePasskey)
@@ -97,9 +99,15 @@ func readServices(r io.Reader) ([]Service, error) {
 // node was started.
 func checkAbsolute(services []Service) error {
 	for i, s := range services {
-		for _, p := range []struct{ field, path string }{
+		paths := []struct{ field, path string }{
 			{"cert_file", s.CertFile}, {"key_file", s.KeyFile}, {"upstream_ca", s.UpstreamCA},
-		} {
+		}
+		for j, h := range s.Hosts {
+			paths = append(paths,
+				struct{ field, path string }{fmt.Sprintf("hosts[%d].cert_file", j), h.CertFile},
+				struct{ field, path string }{fmt.Sprintf("hosts[%d].key_file", j), h.KeyFile})
+		}
+		for _, p := range paths {
 			if p.path != "" && !filepath.IsAbs(p.path) {
 				return &postern.FieldError{Field: fmt.Sprintf("services[%d].%s", i, p.field), Err: fmt.Errorf("path %q is not absolute", p.path)}
 			}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -50,7 +49,7 @@ func TestLocalAPI(t *testing.T) {
 	w := newWorld(t)
 	dir := w.join()
 	n, stop, ended := w.run(Config{Dir: dir, Services: []Service{{Upstream: "http://127.0.0.1:1"}}, Remember: true})
-	await(t, "the socket", func() bool { _, err := os.Stat(dir.Path(Socket)); return err == nil })
+	await(t, "the socket", func() bool { _, err := QueryStatus(t.Context(), dir.Path(Socket)); return err == nil })
 
 	const body = `{"services": [{"name": "books", "title": "Books", "upstream": "http://joe:s3cret@127.0.0.1:1",
 		"entries": [{"name": "y2026", "path": "/y/2026"}]}]}`

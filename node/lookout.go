@@ -24,12 +24,14 @@ import (
 // methods are safe for concurrent use.
 type lookout struct {
 	certificate func(host string) (*certificate, error)
+	changed     func() // called after what is seen became different; does not wait
 	log         *slog.Logger
 	poke        chan struct{}
 
 	mu       sync.Mutex
 	gateways []postern.Gateway
-	ca       []byte // PEM
+	ca       []byte              // PEM
+	keys     map[string][]string // SHA-256 of SubjectPublicKeyInfos that other nodes show, by host
 	hosts    map[string]*sight
 }
 
@@ -59,13 +61,13 @@ const (
 	lookAtOnce  = 4 // hosts
 )
 
-func newLookout(certificate func(string) (*certificate, error), log *slog.Logger) *lookout {
-	return &lookout{certificate: certificate, log: log, poke: make(chan struct{}, 1), hosts: map[string]*sight{}}
+func newLookout(certificate func(string) (*certificate, error), changed func(), log *slog.Logger) *lookout {
+	return &lookout{certificate: certificate, changed: changed, log: log, poke: make(chan struct{}, 1), hosts: map[string]*sight{}}
 }
 
-// want makes hosts the names to look at, through gateways. Certificates of ca
-// may be another node's of the same route.
-func (l *lookout) want(hosts []string, gateways []postern.Gateway, ca []byte) {
+// want makes hosts the names to look at, through gateways. Certificates of ca, and
+// those with one of the host's keys, may be another node's of the same route.
+func (l *lookout) want(hosts []string, gateways []postern.Gateway, ca []byte, keys map[string][]string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	same := slices.Equal(gateways, l.gateways)
@@ -75,12 +77,12 @@ func (l *lookout) want(hosts []string, gateways []postern.Gateway, ca []byte) {
 		if s == nil {
 			s = &sight{}
 		}
-		if !same {
+		if !same || !slices.Equal(keys[host], l.keys[host]) {
 			s.next = time.Time{}
 		}
 		next[host] = s
 	}
-	l.hosts, l.gateways, l.ca = next, gateways, ca
+	l.hosts, l.gateways, l.ca, l.keys = next, gateways, ca, keys
 	wake(l.poke)
 }
 
@@ -149,9 +151,9 @@ func (l *lookout) look(ctx context.Context, host string, s *sight) {
 		return
 	}
 	l.mu.Lock()
-	gateways, ca := l.gateways, l.ca
+	gateways, ours := l.gateways, ours{cert, l.ca, l.keys[host]}
 	l.mu.Unlock()
-	v := l.through(ctx, gateways, host, cert, ca)
+	v := through(ctx, gateways, host, ours)
 	if ctx.Err() != nil {
 		return
 	}
@@ -173,6 +175,7 @@ func (l *lookout) tell(host string, was, now view) {
 	if was.state == now.state && was.sha256 == now.sha256 {
 		return
 	}
+	l.changed()
 	switch now.state {
 	case RouteReady:
 		l.log.Info("seen from the gateway", "server_name", host, "tls", now.tls, "sha256", now.sha256)
@@ -190,13 +193,13 @@ var errNoGateway = errors.New("no gateway has said yet where browsers reach it")
 
 // through looks at host through each of gateways, and returns the worst alarm,
 // or else the best view.
-func (l *lookout) through(ctx context.Context, gateways []postern.Gateway, host string, cert *certificate, ca []byte) view {
+func through(ctx context.Context, gateways []postern.Gateway, host string, o ours) view {
 	best := view{state: RouteWaiting, at: time.Now(), err: errNoGateway}
 	for _, g := range gateways {
 		if g.Public == "" {
 			continue
 		}
-		v := compare(ctx, g, host, cert, ca)
+		v := compare(ctx, g, host, o)
 		if v.state == RouteAlarm {
 			return v
 		}
@@ -207,8 +210,16 @@ func (l *lookout) through(ctx context.Context, gateways []postern.Gateway, host 
 	return best
 }
 
+// ours is what may be seen of a host: our certificate or another node's, which has one
+// of keys or leads to ca.
+type ours struct {
+	cert *certificate
+	ca   []byte // PEM
+	keys []string
+}
+
 // compare looks at host through g.
-func compare(ctx context.Context, g postern.Gateway, host string, cert *certificate, ca []byte) view {
+func compare(ctx context.Context, g postern.Gateway, host string, o ours) view {
 	v := view{state: RouteWaiting, at: time.Now()}
 	state, err := handshake(ctx, g.Public, host)
 	if isAlert(err, alertAccessDenied) {
@@ -224,15 +235,18 @@ func compare(ctx context.Context, g postern.Gateway, host string, cert *certific
 	leaf := state.PeerCertificates[0]
 	v.tls, v.sha256 = tls.VersionName(state.Version), hexSHA256(leaf.Raw)
 	switch {
-	case v.sha256 == cert.sha256:
-		v.state = RouteReady
-	case cert.source == SourceCA && verifyChain(leaf, rest(state.PeerCertificates), host, ca, time.Now()) == nil:
+	case hexSHA256(leaf.RawSubjectPublicKeyInfo) == o.cert.spki:
+		v.state = RouteReady // the key is what counts: the certificate may have been renewed just now
+	case slices.Contains(o.keys, hexSHA256(leaf.RawSubjectPublicKeyInfo)),
+		o.cert.source == SourceCA && verifyChain(leaf, rest(state.PeerCertificates), host, o.ca, time.Now()) == nil:
 		// Each node has its own key. The private CA signs only for nodes that
 		// the route leads to, and a gateway is none.
 		v.state, v.note = RouteReady, "another node of this route answered"
+	case slices.Contains(o.keys, ""):
+		v.err = fmt.Errorf("gateway %q showed another certificate, SHA-256 %s; this route has another node, and what that one shows is not known yet", g.Name, v.sha256)
 	default:
 		v.state = RouteAlarm
-		v.err = fmt.Errorf("gateway %q showed another certificate, SHA-256 %s", g.Name, v.sha256)
+		v.err = fmt.Errorf("gateway %q showed another certificate, from %s, SHA-256 %s", g.Name, issuerName(leaf), v.sha256)
 	}
 	return v
 }

@@ -3,10 +3,12 @@ package node
 import (
 	"context"
 	"crypto/tls"
+	"encoding/pem"
 	"net"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"postern"
 )
@@ -98,11 +100,11 @@ func TestLookout(t *testing.T) {
 			for _, cert := range tt.shown {
 				gateways = append(gateways, postern.Gateway{Name: "gw", Public: publicGateway(t, func() *certificate { return cert })})
 			}
-			l := newLookout(func(string) (*certificate, error) { return tt.held, nil }, discard)
+			l := newLookout(func(string) (*certificate, error) { return tt.held, nil }, func() {}, discard)
 			ctx, cancel := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
 			wg.Go(func() { l.run(ctx) })
-			l.want([]string{"a.test"}, gateways, ca.pem)
+			l.want([]string{"a.test"}, gateways, ca.pem, nil)
 			await(t, "a look", func() bool { return l.get("a.test").state != "" })
 			cancel()
 			wg.Wait()
@@ -125,17 +127,46 @@ func TestLookoutLooksAgainAtAnotherCertificate(t *testing.T) {
 	var mu sync.Mutex
 	held := certFor(t, ca, SourceCA, "a.test")
 	current := func() *certificate { mu.Lock(); defer mu.Unlock(); return held }
-	l := newLookout(func(string) (*certificate, error) { return current(), nil }, discard)
+	l := newLookout(func(string) (*certificate, error) { return current(), nil }, func() {}, discard)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
 	wg.Go(func() { l.run(ctx) })
-	l.want([]string{"a.test"}, []postern.Gateway{{Name: "gw", Public: publicGateway(t, current)}}, ca.pem)
+	l.want([]string{"a.test"}, []postern.Gateway{{Name: "gw", Public: publicGateway(t, current)}}, ca.pem, nil)
 	await(t, "the first look", func() bool { return l.get("a.test").sha256 == current().sha256 })
 	mu.Lock()
 	held = certFor(t, ca, SourceCA, "a.test")
 	mu.Unlock()
 	l.again()
 	await(t, "the second look", func() bool { return l.get("a.test").sha256 == current().sha256 })
+}
+
+// With a key of a public authority's certificate, what counts is the key: a renewal that
+// has come to one side and not the other is no alarm, nor is another node's key that the
+// map tells of.
+func TestCompareKeys(t *testing.T) {
+	ca := newTestCA(t)
+	held := certFor(t, ca, SourceACME, "a.test")
+	renewed := *held
+	chain := ca.leaf(held.Leaf.PublicKey, time.Now(), time.Now().Add(time.Hour), "a.test")
+	block, _ := pem.Decode(chain)
+	renewed.Certificate.Certificate = [][]byte{block.Bytes}
+	sibling, stranger := certFor(t, ca, SourceACME, "a.test"), certFor(t, ca, SourceACME, "a.test")
+	for _, tt := range []struct {
+		name  string
+		shown *certificate
+		state string
+	}{
+		{"the same", held, RouteReady},
+		{"renewed", &renewed, RouteReady},
+		{"another node's", sibling, RouteReady},
+		{"a stranger's, from the same authority", stranger, RouteAlarm},
+	} {
+		g := postern.Gateway{Name: "gw", Public: publicGateway(t, func() *certificate { return tt.shown })}
+		v := compare(t.Context(), g, "a.test", ours{cert: held, keys: []string{sibling.spki}})
+		if v.state != tt.state || (v.note != "") != (tt.shown == sibling) {
+			t.Errorf("%s: state %q, note %q, %v, want %q", tt.name, v.state, v.note, v.err, tt.state)
+		}
+	}
 }

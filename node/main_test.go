@@ -163,13 +163,13 @@ var (
 )
 
 // serveSite serves services by host name, with certificates from the source given.
-func serveSite(t *testing.T, source string, hosts map[string]Service) *site {
+func serveSite(t testing.TB, source string, hosts map[string]Service) *site {
 	t.Helper()
 	return serveWith(t, source, newTable(t, hosts), serverConfig{})
 }
 
 // serveWith is serveSite for a table, with what the configuration says of sign-ins.
-func serveWith(t *testing.T, source string, tab *table, cfg serverConfig) *site {
+func serveWith(t testing.TB, source string, tab *table, cfg serverConfig) *site {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -206,7 +206,7 @@ func serveWith(t *testing.T, source string, tab *table, cfg serverConfig) *site 
 }
 
 // mustServer returns a server of cfg.
-func mustServer(t *testing.T, cfg serverConfig) *server {
+func mustServer(t testing.TB, cfg serverConfig) *server {
 	t.Helper()
 	s, err := newServer(cfg)
 	if err != nil {
@@ -218,7 +218,7 @@ func mustServer(t *testing.T, cfg serverConfig) *server {
 // newTable returns a table in which loopback is a gateway. A service without
 // upstream and handler is one that is no longer published; one that does not say who
 // may open it is for everybody.
-func newTable(t *testing.T, hosts map[string]Service) *table {
+func newTable(t testing.TB, hosts map[string]Service) *table {
 	t.Helper()
 	tab := &table{gateways: map[netip.Addr]string{loopback4: "gw-1"}, hosts: map[string]*service{}}
 	for host, s := range hosts {

@@ -44,6 +44,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"postern"
+	"postern/internal/acme"
 	"postern/internal/member"
 	"postern/netstack"
 )
@@ -62,13 +63,18 @@ type Config struct {
 	Remember bool
 
 	// File is a configuration file that says what is published, in place of
-	// Services, SignIn and Keepalive; see File. It is read again when it changes. What is
+	// Services, SignIn, Authorities and Keepalive; see File. It is read again when it changes. What is
 	// wrong with it then shows in the Status, and what it said before stays. If
 	// empty, there is none.
 	File string
 
 	// SignIn says how people sign in, beside Services.
 	SignIn SignIn
+
+	// Authorities are the public certificate authorities to ask, in this order, in
+	// place of those that the deployment names, beside Services. If there are none,
+	// the deployment's.
+	Authorities []Authority
 
 	// Keepalive is how often a packet keeps the way through NAT open, in whole
 	// seconds. If zero, 25 s.
@@ -83,6 +89,10 @@ type Config struct {
 	// Drain is how long requests under way may go on once Run is to end. If
 	// zero, 30 s.
 	Drain time.Duration
+
+	// Metrics is the HOST:PORT to serve metrics at, for Prometheus. If empty, they are
+	// at the local API alone.
+	Metrics string
 
 	// Version is the program's, for people to read.
 	Version string
@@ -103,16 +113,19 @@ type Node struct {
 	id      *member.Identity
 	client  *member.Client
 	server  *server
-	issuer  *issuer
+	issuer  *issuer // the private CA's certificates
+	public  *public // public authorities'
 	lookout *lookout
 
 	setting   sync.Mutex // held while published changes
 	published atomic.Pointer[published]
 	probed    chan struct{}         // holds one token while probe has not seen published
+	news      chan struct{}         // holds one token while report has not told of a change
 	refused   atomic.Pointer[error] // of the last time that the coordinator was told
 	tabling   sync.Mutex            // held while the server's table is made
 
 	signIn    SignIn                // when New read it
+	issuers   []acme.Issuer         // the same
 	keepalive atomic.Int64          // nanoseconds
 	fileStamp stamp                 // of Config.File when New read it
 	fileErr   atomic.Pointer[error] // of the last time it was read
@@ -156,16 +169,21 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, id: id, client: client,
 		probed:  make(chan struct{}, 1),
+		news:    make(chan struct{}, 1),
 		changed: make(chan struct{}, 1),
 		closed:  make(chan struct{}),
 	}
 	if err := n.configure(); err != nil {
 		return nil, err
 	}
-	n.lookout = newLookout(n.certificate, cfg.Logger)
-	n.issuer = newIssuer(cfg.Dir.Path("certs"), n.sign, n.lookout.again, cfg.Logger)
+	n.lookout = newLookout(n.certificate, func() { wake(n.news) }, cfg.Logger)
+	n.issuer = newIssuer(cfg.Dir.Path("certs"), n.sign, n.certificatesChanged, cfg.Logger)
+	if n.public, err = newPublic(cfg.Dir.Path("acme"), client.Challenge, n.certificatesChanged, cfg.Logger); err != nil {
+		return nil, err
+	}
+	n.public.setOwn(n.issuers)
 	n.server, err = newServer(serverConfig{
-		certificate: n.certificate, version: cfg.Version, drain: cfg.Drain, log: cfg.Logger,
+		certificate: n.certificate, challenge: n.public.challenge, version: cfg.Version, drain: cfg.Drain, log: cfg.Logger,
 		dir: cfg.Dir.dir, redeem: n.client.Redeem,
 	})
 	if err != nil {
@@ -179,17 +197,21 @@ func New(cfg Config) (*Node, error) {
 
 // configure takes what Config or its File say.
 func (n *Node) configure() error {
-	services, signIn, keepalive := n.cfg.Services, n.cfg.SignIn, n.cfg.Keepalive
+	services, signIn, keepalive, authorities := n.cfg.Services, n.cfg.SignIn, n.cfg.Keepalive, n.cfg.Authorities
 	if n.cfg.File != "" {
-		if len(services) > 0 || keepalive != 0 || signIn != (SignIn{}) {
-			return errors.New("want either a configuration file, or services, sign-in and a keepalive")
+		if len(services) > 0 || keepalive != 0 || signIn != (SignIn{}) || len(authorities) > 0 {
+			return errors.New("want either a configuration file, or services, sign-in, authorities and a keepalive")
 		}
 		n.fileStamp = stampOf(n.cfg.File)
 		f, err := ReadFile(n.cfg.File)
 		if err != nil {
 			return err
 		}
-		services, signIn, keepalive = f.Services, f.SignIn, f.Keepalive
+		services, signIn, keepalive, authorities = f.Services, f.SignIn, f.Keepalive, f.Authorities
+	}
+	var err error
+	if n.issuers, err = readAuthorities(authorities); err != nil {
+		return err
 	}
 	if err := signIn.check(); err != nil {
 		return err
@@ -242,6 +264,12 @@ func (n *Node) Run(ctx context.Context) error {
 		ln.Close()
 		return err
 	}
+	scraped, err := listenMetrics(n.cfg.Metrics)
+	if err != nil {
+		ln.Close()
+		local.Close()
+		return err
+	}
 	n.log.Info("node up", "tenant", n.id.Enrollment.Tenant, "node", n.id.Enrollment.Name,
 		"address", n.id.Enrollment.Address, "udp_port", stack.Port())
 
@@ -256,6 +284,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.report(work) })
 	g.Go(func() error { return n.touch(work, stack) })
 	g.Go(func() error { return n.issuer.run(work) })
+	g.Go(func() error { return n.public.manager.Run(work) })
 	g.Go(func() error { return n.lookout.run(work) })
 	g.Go(func() error { return n.probe(work) })
 	g.Go(func() error { return n.server.gate.run(work) })
@@ -263,6 +292,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.server.proofs.run(work) })
 	g.Go(func() error { return n.followFile(work) })
 	g.Go(func() error { return serveLocal(work, local, n.localAPI()) })
+	g.Go(func() error { return serveMetrics(work, scraped, metricsHandler(n.Status), n.log) })
 	if n.taker != nil {
 		err = n.server.hand(ctx, work, ln, n.taker)
 	} else {
@@ -273,6 +303,12 @@ func (n *Node) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// certificatesChanged has others look at certificates that changed, or at their state.
+func (n *Node) certificatesChanged() {
+	n.lookout.again()
+	wake(n.news)
 }
 
 // errClosed ends the goroutines of Run.

@@ -82,7 +82,8 @@ func checkStatus(t *testing.T, dir *Dir) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Membership{ID: nodeID, Name: "office", Tenant: "acme", Address: nodeAddr, Deployment: "dep"}); s.Member != want {
+	want := Membership{ID: nodeID, Name: "office", Tenant: "acme", Address: nodeAddr, Deployment: "dep", Identity: s.Member.Identity}
+	if s.Member != want || s.Member.Identity.IsZero() {
 		t.Errorf("member is %+v, want %+v", s.Member, want)
 	}
 	if s.Version != "v1.2.3" || s.Started.IsZero() || s.Draining || !s.Control.Up || s.MapVersion == 0 || s.Connections.Accepted == 0 {
@@ -217,11 +218,14 @@ func TestRouteThatWaits(t *testing.T) {
 		"other": {Tenant: "other", Routes: []postern.Route{{Host: "f.test", Service: "books", Nodes: own}}},
 	}})
 	n.setTable(*n.latest.Load(), n.published.Load())
-	want := []struct{ host, says, source string }{
-		{"a.test", "valid for b.test, not a.test", ""},
-		{"b.test", "", SourceFile},
-		{"c.test", errNoCertificate.Error(), ""},
-		{"d.test", `does not publish the service "gone"`, ""},
+	want := []struct {
+		host, says, source string
+		held               bool
+	}{
+		{"a.test", "valid for b.test, not a.test", SourceFile, false},
+		{"b.test", "", SourceFile, true},
+		{"c.test", errNoCertificate.Error(), SourceCA, false},
+		{"d.test", `does not publish the service "gone"`, "", false},
 	}
 	got := n.Status().Routes
 	if len(got) != len(want) {
@@ -231,8 +235,11 @@ func TestRouteThatWaits(t *testing.T) {
 		if r.Host != want[i].host || r.URL != "https://"+r.Host || r.State != RouteWaiting || !strings.Contains(r.Error, want[i].says) {
 			t.Errorf("route %+v, want %+v", r, want[i])
 		}
-		if (r.Certificate != nil) != (want[i].source != "") || r.Certificate != nil && r.Certificate.Source != want[i].source {
-			t.Errorf("%s: certificate %+v, want source %q", r.Host, r.Certificate, want[i].source)
+		if r.Certificate == nil {
+			r.Certificate = &Certificate{}
+		}
+		if r.Certificate.Source != want[i].source || (r.Certificate.SHA256 != "") != want[i].held {
+			t.Errorf("%s: certificate %+v, want source %q, held %v", r.Host, r.Certificate, want[i].source, want[i].held)
 		}
 	}
 }

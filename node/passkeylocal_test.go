@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/url"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -36,7 +35,7 @@ func TestPasskeysOverTheSocket(t *testing.T) {
 	w.set(func() { w.portal, w.people = newTestPortal(t, time.Now), []postern.Person{ann, bob} })
 	dir := w.join()
 	n, _, _ := w.start(dir, Service{Upstream: "http://127.0.0.1:1", Require: postern.RequirePasskey}, Service{Name: "other", Upstream: "http://127.0.0.1:1"})
-	await(t, "the socket", func() bool { _, err := os.Stat(dir.Path(Socket)); return err == nil })
+	await(t, "the socket", func() bool { _, err := QueryStatus(t.Context(), dir.Path(Socket)); return err == nil })
 	await(t, "ready", ready(n))
 	socket := dir.Path(Socket)
 	if got, err := ListPasskeys(t.Context(), socket); err != nil || len(got.Passkeys)+len(got.Invitations) != 0 {

@@ -2,7 +2,6 @@ package node
 
 import (
 	"errors"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +14,7 @@ func TestTokensOverTheSocket(t *testing.T) {
 	w.set(func() { w.portal, w.people = newTestPortal(t, time.Now), []postern.Person{ann, bob} })
 	dir := w.join()
 	n, stop, ended := w.start(dir, Service{Upstream: application(t, echo)})
-	await(t, "the socket", func() bool { _, err := os.Stat(dir.Path(Socket)); return err == nil })
+	await(t, "the socket", func() bool { _, err := QueryStatus(t.Context(), dir.Path(Socket)); return err == nil })
 	await(t, "ready", ready(n))
 	socket := dir.Path(Socket)
 	if got, err := ListPersonalTokens(t.Context(), socket); err != nil || got == nil || len(got) != 0 {

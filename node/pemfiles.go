@@ -42,8 +42,7 @@ func openPEMFiles(certFile, keyFile string, log *slog.Logger) (*pemFiles, error)
 	return p, err
 }
 
-// get returns the certificate to show at host, after a look at the disk if the
-// last one is long ago.
+// get implements source. It looks at the disk if the last look is long ago.
 func (p *pemFiles) get(host string, now time.Time) (*certificate, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -114,7 +113,7 @@ func (p *pemFiles) load(now time.Time) (*certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := os.ReadFile(p.keyFile)
+	key, err := readPrivate(p.keyFile)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync"
 
 	"postern"
@@ -68,7 +69,8 @@ func (p *published) reuse(s Service) (*service, error) {
 // sameBackend reports whether a and b, neither of which is a Handler's, answer
 // alike.
 func sameBackend(a, b Service) bool {
-	return a.Handler == nil && a.Upstream == b.Upstream && a.CertFile == b.CertFile && a.KeyFile == b.KeyFile &&
+	return a.Handler == nil && a.Upstream == b.Upstream &&
+		a.Certificate == b.Certificate && a.CertFile == b.CertFile && a.KeyFile == b.KeyFile && slices.Equal(a.Hosts, b.Hosts) &&
 		a.UpstreamCA == b.UpstreamCA && a.UpstreamInsecure == b.UpstreamInsecure
 }
 

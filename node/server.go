@@ -23,6 +23,10 @@ type serverConfig struct {
 	// certificate returns what browsers are shown at host.
 	certificate func(host string) (*certificate, error)
 
+	// challenge returns what a certificate authority is shown that looks whether
+	// host is ours (RFC 8737), nil if none is expected. It may be nil.
+	challenge func(host string) *tls.Certificate
+
 	// redeem changes a code of the portal for tokens.
 	redeem redeemFunc
 
@@ -46,6 +50,9 @@ type table struct {
 	ended  map[string]bool // ids of sessions at the portal
 	portal *portal         // nil: there is none, so that nobody can sign in
 	port   uint16          // of browsers; zero: 443
+	base   string          // domain of the deployment; empty: no map has come yet
+
+	judged *sync.Map // *certificate to what exclusive said of it
 
 	replaced chan struct{} // closed when another table is in force
 }
@@ -75,6 +82,15 @@ const (
 	idleTimeout       = 120 * time.Second
 	maxHeaderBytes    = 64 << 10
 
+	// Of one HTTP/2 connection (RFC 9113): requests at once, and bytes of their
+	// bodies that nobody has read yet. A connection that is silent for pingAfter is
+	// asked whether it lives, and one that takes no byte for stuckTimeout does not.
+	maxStreams   = 128
+	maxUpload    = 1 << 20
+	pingAfter    = 45 * time.Second
+	pingTimeout  = 15 * time.Second
+	stuckTimeout = 60 * time.Second
+
 	// lingerTimeout bounds how long what was answered last may take to arrive.
 	lingerTimeout = 10 * time.Second
 
@@ -101,14 +117,14 @@ func newServer(cfg serverConfig) (*server, error) {
 		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil },
 	}
 	s.own = ownResource(s)
-	s.table.Store(&table{replaced: make(chan struct{})})
+	s.table.Store(&table{replaced: make(chan struct{}), judged: new(sync.Map)})
 	return s, nil
 }
 
 // setTable makes t the truth, which nobody has seen before. Connections of gateways
 // that it lacks are closed, and requests that it does not allow are cut off.
 func (s *server) setTable(t *table) {
-	t.replaced = make(chan struct{})
+	t.replaced, t.judged = make(chan struct{}), new(sync.Map)
 	s.tabling.Lock()
 	defer s.tabling.Unlock()
 	close(s.table.Swap(t).replaced)
@@ -139,6 +155,10 @@ func (s *server) serve(ctx, hard context.Context, ln net.Listener) error {
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       withConn,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: maxUpload,
+			SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: stuckTimeout,
+		},
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -187,6 +207,7 @@ func (s *server) tlsConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		NextProtos:         []string{"h2", "http/1.1"},
+		Time:               s.now, // crypto/tls makes a new ticket key a day and keeps each for a week
 		GetConfigForClient: s.configForClient,
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			cert, err := s.certificate(strings.ToLower(hello.ServerName))
@@ -201,19 +222,39 @@ func (s *server) tlsConfig() *tls.Config {
 // errNotOurs says that a host name has no route to this node.
 var errNotOurs = errors.New("no route of this host name leads here")
 
+// protocolACME is what a certificate authority offers that looks whether a name is ours,
+// alone (RFC 8737, section 3).
+const protocolACME = "acme-tls/1"
+
 func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	c := hello.Conn.(*conn)
 	name := strings.ToLower(hello.ServerName)
 	err := errNotOurs
 	if _, ours := s.service(name); ours {
 		if name == c.header.Authority {
-			return nil, nil
+			return s.challengeConfig(name, hello.SupportedProtos), nil
 		}
 		err = fmt.Errorf("the gateway routed by %q", c.header.Authority)
 	}
 	s.log.Debug("server name refused", "server_name", fmt.Sprintf("%q", name), "gateway", c.gateway,
 		"remote", c.header.Src, "id", c.id, "err", err)
 	return s.refusal, nil
+}
+
+// challengeConfig returns the settings for a certificate authority that looks whether
+// name is ours, nil if protos are no authority's or none is expected. No request comes of
+// such a connection: net/http closes one whose protocol it does not know.
+func (s *server) challengeConfig(name string, protos []string) *tls.Config {
+	if s.challenge == nil || len(protos) != 1 || protos[0] != protocolACME {
+		return nil
+	}
+	cert := s.challenge(name)
+	if cert == nil {
+		return nil
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: protos, SessionTicketsDisabled: true, Certificates: []tls.Certificate{*cert},
+	}
 }
 
 type connKey struct{}

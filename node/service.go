@@ -36,10 +36,20 @@ type Service struct {
 	// browser's address as RemoteAddr.
 	Handler http.Handler `json:"-"`
 
-	// CertFile and KeyFile are PEM files, chain leaf first, to be used in place
-	// of the deployment's private CA. A change on disk is seen within seconds.
+	// Certificate says from where its certificates come: SourceACME, SourceCA or
+	// SourceFile. If empty, from CertFile if there is one, else from public
+	// authorities if the deployment or the node names some, else from the
+	// deployment's private CA.
+	Certificate string `json:"certificate,omitempty"`
+
+	// CertFile and KeyFile are PEM files, chain leaf first. A change on disk is seen
+	// within seconds.
 	CertFile string `json:"cert_file,omitempty"`
 	KeyFile  string `json:"key_file,omitempty"`
+
+	// Hosts are those of the service's host names whose certificates come from
+	// elsewhere than the rest's.
+	Hosts []HostCertificate `json:"hosts,omitempty"`
 
 	// UpstreamCA is a PEM file of what an https upstream's certificate may lead
 	// to. If empty, the system's roots.
@@ -64,6 +74,15 @@ type Service struct {
 	// Require is postern.RequireIssuer or RequirePasskey, for what takes more than
 	// to have signed in at the portal. If empty, that is enough.
 	Require string `json:"require,omitempty"`
+}
+
+// A HostCertificate says from where one host name's certificate comes. Certificate,
+// CertFile and KeyFile are as in Service.
+type HostCertificate struct {
+	Host        string `json:"host"`
+	Certificate string `json:"certificate,omitempty"`
+	CertFile    string `json:"cert_file,omitempty"`
+	KeyFile     string `json:"key_file,omitempty"`
 }
 
 // An Exception is a part of a service that others may open than the rest. Access and
@@ -229,7 +248,8 @@ type service struct {
 	handler   http.Handler
 	tls       *tls.Config     // iff the upstream is https
 	transport *http.Transport // nil for folders and Handlers
-	files     *pemFiles       // nil: the private CA's certificates
+	files     *pemFiles       // nil: certificates come from elsewhere
+	hosts     map[string]hostFiles
 	policy    postern.Service // who may open it
 	health    *health
 	requests  *requests
@@ -255,13 +275,9 @@ func (s *service) open() (field string, err error) {
 	switch {
 	case (s.Handler != nil) == (s.Upstream != ""):
 		return "upstream", errors.New("want either an upstream or a handler")
-	case (s.CertFile != "") != (s.KeyFile != ""):
-		return "cert_file", errors.New("want both a certificate file and a key file, or neither")
 	}
-	if s.CertFile != "" {
-		if s.files, err = openPEMFiles(s.CertFile, s.KeyFile, s.log); err != nil {
-			return "cert_file", err
-		}
+	if field, err := s.openCertificates(); err != nil {
+		return field, err
 	}
 	if s.Handler != nil {
 		s.handler = s.Handler

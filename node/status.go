@@ -29,6 +29,7 @@ type Status struct {
 	Connections Connections    `json:"connections"`
 	Sessions    int            `json:"sessions"`         // of people who are signed in
 	Portal      string         `json:"portal,omitempty"` // where they do; empty: not known, so that nobody can
+	Base        string         `json:"base,omitempty"`   // domain of the deployment
 
 	// ConfigFile is what says what is published; empty: no file does. ConfigError
 	// is why what it says now is not what is published.
@@ -46,6 +47,9 @@ type Membership struct {
 	Tenant     string     `json:"tenant"`
 	Address    netip.Addr `json:"address"` // on the overlay
 	Deployment string     `json:"deployment"`
+
+	// Identity is the node's key, which signs what it says of its certificates.
+	Identity postern.IdentityPublic `json:"identity"`
 }
 
 // A Control is the state of the stream from the coordinator.
@@ -90,16 +94,25 @@ type Route struct {
 
 // Sources of certificates.
 const (
-	SourceCA   = "private-ca"
-	SourceFile = "file"
+	SourceACME = postern.SourceACME
+	SourceCA   = postern.SourcePrivate
+	SourceFile = postern.SourceFile
 )
 
-// A Certificate is what browsers are shown at one host name.
+// A Certificate is what browsers are shown at one host name, or are to be shown: there
+// is none yet if SHA256 is empty.
 type Certificate struct {
-	Source   string    `json:"source"` // SourceCA or SourceFile
-	SHA256   string    `json:"sha256"` // of the leaf, in hex
-	NotAfter time.Time `json:"not_after"`
-	Error    string    `json:"error,omitempty"` // why it could not be renewed or reloaded
+	Source      string    `json:"source"`                // one of the SourceXxx
+	Issuer      string    `json:"issuer,omitempty"`      // who signed it
+	SHA256      string    `json:"sha256,omitempty"`      // of the leaf, in hex
+	SPKI        string    `json:"spki,omitempty"`        // SHA-256 of its SubjectPublicKeyInfo, in hex
+	NotAfter    time.Time `json:"not_after,omitzero"`    // its end
+	Renewal     time.Time `json:"renewal,omitzero"`      // when the next is to be got; zero: not by us
+	Waiting     string    `json:"waiting,omitempty"`     // for what, while the next is being got
+	Error       string    `json:"error,omitempty"`       // why there is none, or it could not be renewed or reloaded
+	Account     string    `json:"account,omitempty"`     // SourceACME: URL of the node's account
+	Records     []string  `json:"records,omitempty"`     // SourceACME: CAA records that let nobody but that account get one
+	Authorities []string  `json:"authorities,omitempty"` // SourceACME: by which CAA records know who has the account
 }
 
 // States of the application behind a service.
@@ -168,6 +181,9 @@ func (n *Node) Status() Status {
 	}
 	if m := n.latest.Load(); m != nil {
 		s.MapVersion = m.Version
+		if d := m.Deployment(); d != nil {
+			s.Base = d.Base
+		}
 		for _, r := range n.routes(*m) {
 			s.Routes = append(s.Routes, n.route(r, m.Deployment(), time.Now()))
 		}
@@ -212,29 +228,30 @@ func (n *Node) route(r postern.Route, d *postern.Deployment, now time.Time) Rout
 		SeenTLS: v.tls, SeenSHA256: v.sha256, SeenAt: v.at, Note: v.note,
 	}
 	svc := n.published.Load().byName[r.Service]
-	cert, err := n.certificate(r.Host)
-	switch {
-	case svc == nil:
+	if svc == nil {
 		out.Error = "this node does not publish the service " + strconv.Quote(r.Service)
 		return out
-	case err != nil:
+	}
+	src := n.source(r.Host, svc)
+	cert, err := n.shown(src, r.Host, now)
+	if err != nil {
 		out.Error = "no certificate: " + err.Error()
 		var p *postern.Problem
 		if errors.As(err, &p) && p.Hint != "" {
 			out.Error += "; " + p.Hint
 		}
+		out.Certificate = &Certificate{}
+		src.describe(r.Host, out.Certificate, now)
 		return out
-	case v.state != "":
+	}
+	if v.state != "" {
 		out.State = v.state
 	}
 	if v.err != nil {
 		out.Error = v.err.Error()
 	}
-	if svc.files != nil {
-		out.Certificate = cert.status(svc.files.lastError(now))
-	} else {
-		out.Certificate = cert.status(n.issuer.lastError(r.Host))
-	}
+	out.Certificate = cert.status()
+	src.describe(r.Host, out.Certificate, now)
 	return out
 }
 

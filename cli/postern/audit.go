@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -112,6 +113,10 @@ func overviewFields(t *table, o postern.Overview) {
 	t.field("Nodes", fmt.Sprintf("%d of %d ready", o.NodesReady, o.Nodes))
 	t.field("Gateways", strconv.Itoa(o.Gateways))
 	t.field("Routes", strconv.Itoa(o.Routes))
+	t.field("Portal", o.Portal.Host)
+	for _, line := range certificateLines(t, o.Portal, strings.HasSuffix(o.Portal.Host, "."+o.Base)) {
+		t.field("", line)
+	}
 	t.field("Map version", strconv.FormatUint(o.MapVersion, 10))
 	t.field("Root key", o.Root.String())
 	t.field("", "private half "+root)

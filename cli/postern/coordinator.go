@@ -34,8 +34,9 @@ func coordinatorCommand() *cli.Command {
 				&cli.StringFlag{Name: "listen", Value: ":8443", Usage: "`ADDRESS` of the control port"},
 				&cli.UintFlag{Name: "https-port", Value: postern.HTTPSPort, Usage: "`PORT` at which gateways are reached by browsers"},
 				&cli.StringSliceFlag{Name: "control-url", Usage: "`URL`: where tokens say the coordinator is; may be repeated (https://control.DOMAIN if not given)"},
+				resolverFlag(),
 				dataFlag("data `DIR`ectory (/var/lib/postern/coordinator for root)"),
-			}, portalFlags()...), logFlags()...),
+			}, append(portalFlags(), certificateFlags()...)...), logFlags()...),
 		}},
 	}
 }
@@ -52,6 +53,8 @@ type coordinatorOptions struct {
 	httpsPort uint16   // of gateways, for browsers
 	urls      []string // for tokens; nil: control.DOMAIN
 	portal    portalOptions
+	certs     certificateOptions
+	resolver  string // DNS server; empty: the system's
 	log       *slog.Logger
 }
 
@@ -77,9 +80,17 @@ func runCoordinator(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	certs, err := parseCertificates(c)
+	if err != nil {
+		return err
+	}
+	resolver, err := parseResolver(c)
+	if err != nil {
+		return err
+	}
 	s, err := openSeat(c.Context, coordinatorOptions{
 		dir: dataDir(c, postern.RoleCoordinator), domain: c.String("domain"), listen: c.String("listen"),
-		httpsPort: port, urls: urls, portal: portal, log: log,
+		httpsPort: port, urls: urls, portal: portal, certs: certs, resolver: resolver, log: log,
 	})
 	if err != nil {
 		return err
@@ -104,6 +115,8 @@ type seat struct {
 	*coordinator.Coordinator
 	portal  *portal.Portal
 	domain  string
+	acme    *postern.ACME    // what nodes are told; nil: the private CA signs
+	public  *portalAuthority // nil: nobody gets the portal's certificate
 	dir     *datadir.Dir
 	store   store
 	control net.Listener
@@ -129,6 +142,9 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 	if s.domain, err = settleDomain(s.dir, o.domain); err != nil {
 		return nil, err
 	}
+	if s.acme, err = o.certs.settle(s.domain); err != nil {
+		return nil, err
+	}
 	if s.control, err = net.Listen("tcp", o.listen); err != nil {
 		return nil, fmt.Errorf("control port: %w", err)
 	}
@@ -139,13 +155,26 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 	if s.store, err = openStore(ctx, s.dir.Path("postern.db")); err != nil {
 		return nil, err
 	}
-	s.Coordinator, err = coordinator.New(coordinator.Config{
+	cfg := coordinator.Config{
 		Store: s.store, Authority: authority, Base: s.domain, Port: o.httpsPort,
-		URLs: o.urls, Version: programVersion(), Logger: o.log,
+		URLs: o.urls, Version: programVersion(), Logger: o.log, ACME: s.acme,
 		PortalHost: o.portal.host, PortalCert: o.portal.cert, PortalKey: o.portal.key,
-	})
+	}
+	if cfg.Resolver, err = openResolver(o.resolver); err != nil {
+		return nil, err
+	}
+	if s.acme != nil && o.portal.cert == "" {
+		if s.public, err = newPortalAuthority(s.dir.Path("acme"), s.acme, o.certs, s.awaitGateway, o.log); err != nil {
+			return nil, err
+		}
+		cfg.PortalACME = s.public
+	}
+	s.Coordinator, err = coordinator.New(cfg)
 	if err != nil {
 		return nil, err
+	}
+	if s.public != nil {
+		s.public.want(s.PortalHost())
 	}
 	if s.portal, err = newPortal(s.Coordinator, o.portal, o.log); err != nil {
 		return nil, err
@@ -158,13 +187,27 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 func (s *seat) run(ctx context.Context) error {
 	defer s.close()
 	s.log.Info("coordinator up", "domain", s.domain, "control", s.control.Addr().String(),
-		"admin", s.admin.Addr().String(), "portal", s.PortalURL(), "version", programVersion())
+		"admin", s.admin.Addr().String(), "portal", s.PortalURL(), "certificates", s.certificates(), "version", programVersion())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.Serve(ctx, s.control, s.portal) })
 	g.Go(func() error { return s.ServeAdmin(ctx, s.admin) })
+	if s.public != nil {
+		g.Go(func() error { return s.public.Run(ctx) })
+	}
 	err := g.Wait()
 	s.log.Info("coordinator down")
 	return err
+}
+
+// awaitGateway waits until browsers, and authorities, have a gateway to come by.
+func (s *seat) awaitGateway(ctx context.Context) error { return s.AwaitGateway(ctx) }
+
+// certificates says who signs them.
+func (s *seat) certificates() string {
+	if s.acme == nil {
+		return "private CA"
+	}
+	return authorities(s.acme)
 }
 
 func (s *seat) close() {

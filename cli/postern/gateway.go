@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"sync/atomic"
 
@@ -343,7 +344,7 @@ func (d *door) apply(m postern.Map) {
 	before := d.acting.Swap(m.Version)
 	d.log.Debug("map applied", "map_version", m.Version)
 	for _, s := range m.Sections {
-		if s.Admission != nil && s.Version > before {
+		if s.Version > before && awaited(s) {
 			d.awaited.Store(m.Version)
 			select {
 			case d.news <- struct{}{}:
@@ -352,4 +353,10 @@ func (d *door) apply(m postern.Map) {
 			return
 		}
 	}
+}
+
+// awaited reports whether somebody waits to hear that a gateway acts on s: who signed in
+// at the portal, or a node that asked a certificate authority.
+func awaited(s postern.Section) bool {
+	return s.Admission != nil || slices.ContainsFunc(s.Routes, func(r postern.Route) bool { return r.Challenge != "" })
 }

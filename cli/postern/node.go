@@ -36,7 +36,7 @@ func nodeCommand() *cli.Command {
 					&cli.StringFlag{Name: "name", Usage: "`NAME` in lists (made from the machine's if not given)"},
 					config,
 					&cli.BoolFlag{Name: "no-run", Usage: "only join; start it later with postern node run"},
-				}, serviceFlags()...), append(logFlags(), data)...),
+				}, append(serviceFlags(), nodeFlags()...)...), append(logFlags(), data)...),
 			},
 			{
 				Name: "run", Usage: "run this node until it is stopped", Action: runNodeCommand,
@@ -44,7 +44,7 @@ func nodeCommand() *cli.Command {
 					"Without a file it publishes what --publish says, else what it was told last. " + publishHelp,
 				UsageText: "postern node run\npostern node run --publish https://10.0.0.5:8443\n" +
 					"postern node run --config /etc/postern.yaml",
-				Flags: append(append([]cli.Flag{config}, serviceFlags()...), append(logFlags(), data)...),
+				Flags: append(append([]cli.Flag{config}, append(serviceFlags(), nodeFlags()...)...), append(logFlags(), data)...),
 			},
 			{
 				Name: "check", Usage: "check a configuration file without using it", Action: checkFile, ArgsUsage: "[FILE]",
@@ -56,6 +56,12 @@ func nodeCommand() *cli.Command {
 				Name: "status", Usage: "show how the node on this machine does", Action: nodeStatus,
 				UsageText: "postern node status\npostern node status -o json",
 				Flags:     append([]cli.Flag{data}, outputFlags()...),
+			},
+			{
+				Name: "renew", ArgsUsage: "HOST", Usage: "get a new certificate for a host name now, even if it is not due", Action: renewCertificate,
+				Description: "The old one is shown until the new one is there. Public authorities bound how often: `postern node status` " +
+					"shows what they say.",
+				UsageText: "postern node renew acme.apps.example.com", Flags: []cli.Flag{data},
 			},
 			nodePasskeysCommand(data),
 			nodeTokensCommand(data),
@@ -95,7 +101,7 @@ func joinNode(c *cli.Context) error {
 		return err
 	}
 	if what.file == "" {
-		if err := dir.Remember(what.services); err != nil {
+		if err := errors.Join(dir.Remember(what.services), dir.RememberAuthorities(what.authorities)); err != nil {
 			return err
 		}
 	}
@@ -104,7 +110,7 @@ func joinNode(c *cli.Context) error {
 		fmt.Fprintln(c.App.ErrWriter, "Now run it: "+what.command())
 		return nil
 	}
-	return runNode(c.Context, dir, what, log, c.App.Writer)
+	return runNode(c, dir, what, log)
 }
 
 func runNodeCommand(c *cli.Context) error {
@@ -127,14 +133,15 @@ func runNodeCommand(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return runNode(c.Context, dir, what, log, c.App.Writer)
+	return runNode(c, dir, what, log)
 }
 
 // runNode serves as the node that joined in dir until ctx is done and what was
 // under way has ended. It tells out of every address that can be used.
-func runNode(ctx context.Context, dir *node.Dir, what publication, log *slog.Logger, out io.Writer) error {
+func runNode(c *cli.Context, dir *node.Dir, what publication, log *slog.Logger) error {
 	n, err := node.New(node.Config{
-		Dir: dir, Services: what.services, Remember: true, File: what.file, Version: programVersion(), Logger: log,
+		Dir: dir, Services: what.services, Authorities: what.authorities, Remember: true, File: what.file,
+		Metrics: c.String("metrics"), Version: programVersion(), Logger: log,
 	})
 	if err != nil {
 		return err
@@ -142,13 +149,13 @@ func runNode(ctx context.Context, dir *node.Dir, what publication, log *slog.Log
 	if len(n.Services()) == 0 {
 		log.Warn("this node publishes nothing; see --publish")
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	g, ctx := errgroup.WithContext(c.Context)
 	ctx, end := context.WithCancel(ctx)
 	g.Go(func() error {
 		defer end()
 		return n.Run(ctx)
 	})
-	g.Go(func() error { announce(ctx, n.Status, out); return nil })
+	g.Go(func() error { announce(ctx, n.Status, c.App.Writer); return nil })
 	return g.Wait()
 }
 
@@ -214,6 +221,7 @@ func nodeStatus(c *cli.Context) error {
 
 func nodeStatusFields(t *table, s node.Status) {
 	t.field("Node", s.Member.Tenant+"/"+s.Member.Name+", "+s.Member.Address.String())
+	t.field("Identity", s.Member.Identity.String())
 	t.field("Up since", t.when(s.Started))
 	if s.Control.Up {
 		t.field("Control", "up since "+t.when(s.Control.Since))
@@ -252,14 +260,60 @@ func nodeStatusFields(t *table, s node.Status) {
 			t.field("", r.Error)
 		}
 		if r.Certificate != nil {
-			t.field("", "certificate from "+r.Certificate.Source+", good until "+r.Certificate.NotAfter.Local().Format(time.DateOnly))
-			t.field("", r.Certificate.SHA256)
-			if r.Certificate.Error != "" {
-				t.field("", r.Certificate.Error)
-			}
+			certificateFields(t, *r.Certificate)
 		}
 	}
 	t.field("Sessions", fmt.Sprintf("%d, signed in at %s", s.Sessions, dash(s.Portal)))
 	t.field("Connections", fmt.Sprintf("%d open, %d pre-dialed, %d accepted, %d refused",
 		s.Connections.Open, s.Connections.Waiting, s.Connections.Accepted, s.Connections.Refused))
+}
+
+// certificateFields tells of the certificate of the address before it.
+func certificateFields(t *table, c node.Certificate) {
+	if c.SHA256 != "" {
+		line := "certificate: " + c.Source
+		if c.Issuer != "" {
+			line += " (" + c.Issuer + ")"
+		}
+		line += ", good until " + c.NotAfter.Local().Format(time.DateOnly)
+		if !c.Renewal.IsZero() {
+			line += ", renewal " + t.ago(c.Renewal)
+		}
+		t.field("", line)
+		t.field("", "SHA-256 "+c.SHA256+" of the certificate")
+		t.field("", "SHA-256 "+c.SPKI+" of its key")
+	} else {
+		t.field("", "certificate: "+c.Source+", none yet")
+	}
+	if c.Waiting != "" {
+		t.field("", "waiting for "+c.Waiting)
+	}
+	if c.Error != "" {
+		t.field("", c.Error)
+	}
+	if c.Account != "" {
+		t.field("", "account "+c.Account)
+	}
+	for i, r := range c.Records {
+		if i == 0 {
+			t.field("", "records that let no other account get one:")
+		}
+		t.field("", "  "+r)
+	}
+}
+
+func renewCertificate(c *cli.Context) error {
+	words, err := operands(c, "HOST")
+	if err != nil {
+		return err
+	}
+	host, err := parseHost(words[0])
+	if err != nil {
+		return err
+	}
+	if _, err := node.RenewCertificate(c.Context, nodeSocket(c), host); err != nil {
+		return err
+	}
+	note(c, "A new certificate for %s is being got. `postern node status` shows how it goes.", host)
+	return nil
 }

@@ -22,6 +22,7 @@ func serviceFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "publish", Usage: "`SERVICE` to publish, [NAME=]UPSTREAM; may be repeated"},
 		&cli.StringSliceFlag{Name: "cert", Usage: "`FILE` with a certificate of your own, [NAME=]FILE"},
 		&cli.StringSliceFlag{Name: "key", Usage: "`FILE` with its key, [NAME=]FILE"},
+		&cli.StringSliceFlag{Name: "certificate", Usage: "where its certificates come from, [NAME=]`SOURCE`: acme or private-ca (what the deployment says if not given)"},
 		&cli.GenericFlag{Name: "access", Value: new(texts), Usage: "`WHO` may open it, [NAME=]public|members|groups:A,B (members if not given)"},
 	}
 }
@@ -42,6 +43,8 @@ type publication struct {
 	file     string // absolute; empty: none
 	name     string // wish of the file
 	services []node.Service
+
+	authorities []node.Authority // iff there is no file
 }
 
 // command is what runs the node with p.
@@ -56,10 +59,14 @@ func (p publication) command() string {
 func toPublish(c *cli.Context) (publication, error) {
 	if !c.IsSet("config") {
 		services, err := parseServices(c, nil)
-		return publication{services: services}, err
+		if err != nil {
+			return publication{}, err
+		}
+		authorities, err := parseAuthorities(c, nil)
+		return publication{services: services, authorities: authorities}, err
 	}
-	if serviceFlagsSet(c) {
-		return publication{}, misuse("say it in the file", "--config and --publish, --cert, --key or --access contradict each other")
+	if serviceFlagsSet(c) || authorityFlagsSet(c) {
+		return publication{}, misuse("say it in the file", "--config and --publish, --cert, --key, --certificate, --access or --acme-… contradict each other")
 	}
 	file, err := filepath.Abs(c.String("config"))
 	if err != nil {
@@ -70,19 +77,19 @@ func toPublish(c *cli.Context) (publication, error) {
 }
 
 func serviceFlagsSet(c *cli.Context) bool {
-	return c.IsSet("publish") || c.IsSet("cert") || c.IsSet("key") || c.IsSet("access")
+	return c.IsSet("publish") || c.IsSet("cert") || c.IsSet("key") || c.IsSet("certificate") || c.IsSet("access")
 }
 
 // settleServices returns what the node in dir is to publish: what the options
 // say, else the file in dir, else what dir remembers. It makes dir remember what
-// --publish says.
+// they say.
 func settleServices(c *cli.Context, dir *node.Dir) (publication, error) {
 	if c.IsSet("config") {
 		return toPublish(c)
 	}
 	file := dir.Path(node.FileName)
 	if _, err := os.Stat(file); err == nil {
-		if serviceFlagsSet(c) {
+		if serviceFlagsSet(c) || authorityFlagsSet(c) {
 			return publication{}, misuse("say it in the file, or move the file away",
 				"what this node publishes is said in %s", file)
 		}
@@ -92,14 +99,15 @@ func settleServices(c *cli.Context, dir *node.Dir) (publication, error) {
 	if err != nil {
 		return publication{}, err
 	}
-	if !serviceFlagsSet(c) {
-		return publication{services: saved}, nil
+	authorities, err := settleAuthorities(c, dir)
+	if err != nil || !serviceFlagsSet(c) {
+		return publication{services: saved, authorities: authorities}, err
 	}
 	services, err := parseServices(c, saved)
 	if err != nil {
 		return publication{}, err
 	}
-	return publication{services: services}, dir.Remember(services)
+	return publication{services: services, authorities: authorities}, dir.Remember(services)
 }
 
 // parseServices reads what serviceFlags say. Without --publish certificates and access
@@ -126,6 +134,11 @@ func parseServices(c *cli.Context, saved []node.Service) ([]node.Service, error)
 			if err := setFile(services, option, spec); err != nil {
 				return nil, err
 			}
+		}
+	}
+	for _, spec := range c.StringSlice("certificate") {
+		if err := setCertificate(services, spec); err != nil {
+			return nil, err
 		}
 	}
 	for _, spec := range *c.Generic("access").(*texts) {
@@ -162,6 +175,25 @@ func setFile(services []node.Service, option, spec string) error {
 		}
 	}
 	return misuse("publish it first: --publish "+name+"=UPSTREAM", "--%s %s: no service %q", option, spec, name)
+}
+
+// setCertificate says where the certificates of the service in spec, [NAME=]SOURCE, come
+// from.
+func setCertificate(services []node.Service, spec string) error {
+	name, source, ok := strings.Cut(spec, "=")
+	if !ok {
+		name, source = postern.DefaultService, spec
+	}
+	if source != postern.SourceACME && source != postern.SourcePrivate {
+		return misuse("choose acme or private-ca; files of your own are named with --cert and --key", "--certificate %s: there is no such source", spec)
+	}
+	for i := range services {
+		if services[i].Name == name {
+			services[i].Certificate = source
+			return nil
+		}
+	}
+	return misuse("publish it first: --publish "+name+"=UPSTREAM", "--certificate %s: no service %q", spec, name)
 }
 
 // setAccess says who may open the service in spec, [NAME=]public|members|groups:A,B.

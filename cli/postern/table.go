@@ -87,6 +87,14 @@ var states = map[string]string{
 	postern.StateNoCtrl:  "\x1b[33m",
 	"expired":            "\x1b[33m",
 	"used":               "\x1b[2m",
+
+	postern.StateUnproven:      "\x1b[33m",
+	"OK":                       "\x1b[32m",
+	"WARNING":                  "\x1b[33m",
+	"MISSING":                  "\x1b[31m",
+	"ERROR":                    "\x1b[31m",
+	"ALARM":                    "\x1b[31m",
+	postern.CertificateWaiting: "\x1b[33m",
 }
 
 func (t *table) paint(cell string) string {

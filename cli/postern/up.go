@@ -22,13 +22,15 @@ func upCommand() *cli.Command {
 	return &cli.Command{
 		Name: "up", Usage: "run a coordinator and a gateway on this one public host", Action: up,
 		Description: "This is all that the cloud side needs. One DNS record leads to it: *.DOMAIN, an A or AAAA record with this " +
-			"host's address. The first start makes the deployment's keys in the data directory.",
-		UsageText: "postern up --domain apps.example.com\n" +
+			"host's address. The first start makes the deployment's keys in the data directory. Below a public name, certificates come " +
+			"from Let's Encrypt, or from the authority of --acme-directory; elsewhere the deployment's private CA signs them.",
+		UsageText: "postern up --domain apps.example.com --email ops@example.com\n" +
 			"postern tenants add acme > acme.token",
 		Flags: append(append([]cli.Flag{domainFlag()}, gatewayFlags()...), append([]cli.Flag{
 			&cli.StringFlag{Name: "control", Value: "127.0.0.1:8443", Usage: "`ADDRESS` of the control port; nodes come through the gateway"},
+			resolverFlag(),
 			dataFlag("data `DIR`ectory of both (/var/lib/postern for root)"),
-		}, append(portalFlags(), logFlags()...)...)...),
+		}, append(append(portalFlags(), certificateFlags()...), logFlags()...)...)...),
 	}
 }
 
@@ -48,10 +50,18 @@ func up(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	certs, err := parseCertificates(c)
+	if err != nil {
+		return err
+	}
+	resolver, err := parseResolver(c)
+	if err != nil {
+		return err
+	}
 	base := dataDir(c, "")
 	s, err := openSeat(c.Context, coordinatorOptions{
 		dir: filepath.Join(base, string(postern.RoleCoordinator)), domain: c.String("domain"),
-		listen: c.String("control"), httpsPort: door.httpsPort, portal: portal, log: log,
+		listen: c.String("control"), httpsPort: door.httpsPort, portal: portal, certs: certs, resolver: resolver, log: log,
 	})
 	if err != nil {
 		return err
@@ -79,7 +89,7 @@ func up(c *cli.Context) error {
 		if err := enrolGateway(ctx, s, dir); err != nil {
 			return err
 		}
-		printUp(c.App.Writer, s.domain, c.String("data"), door)
+		printUp(c.App.Writer, s, c.String("data"), door)
 		if err := printFirstLink(ctx, c.App.Writer, s.Coordinator); err != nil {
 			return err
 		}
@@ -119,14 +129,15 @@ func loopback(addr net.Addr) string {
 }
 
 // printUp says what comes next; data is what --data says.
-func printUp(w io.Writer, domain, data string, o gatewayOptions) {
+func printUp(w io.Writer, s *seat, data string, o gatewayOptions) {
 	if data != "" {
 		data = " --data " + data
 	}
 	fmt.Fprintf(w, `Postern is up for %[1]s.
 
-  DNS        *.%[1]s leads to this host
-  Firewall   TCP %[2]s and UDP %[3]d are open
+  DNS           *.%[1]s leads to this host
+  Firewall      TCP %[2]s and UDP %[3]d are open
+  Certificates  %[5]s
 
 Next, for a customer called acme:
 
@@ -135,7 +146,7 @@ Next, for a customer called acme:
 
 The second command is for the machine beside the application.
 
-`, domain, tcpPorts(o), o.udp, data)
+`, s.domain, tcpPorts(o), o.udp, data, strings.Join(certificateNotes(s.acme, o.httpsPort), "\n                "))
 }
 
 func tcpPorts(o gatewayOptions) string {

@@ -29,9 +29,39 @@ var marks = map[string]mark{
 	postern.StateNoPath: {"ui-warning", "warn", "Not reachable",
 		"The node is connected, but nothing comes through its tunnel: UDP may be blocked on its network, or the gateway just restarted.",
 		"Its machine is switched on, but the way to it is interrupted. Mostly that passes within a minute; if it does not, tell whoever manages it."},
+	postern.StateUnproven: {"ui-info", "warn", "Not proven",
+		"DNS does not show yet that the name is the company’s. Nothing is served there.", ""},
 	postern.StateOffline: {"ui-offline", "off", "Offline",
 		"The node has neither a control channel nor a tunnel: it is switched off, or has no Internet.",
 		"Its machine is switched off, or has no Internet. You can open it as soon as its node is back."},
+}
+
+// findingMark returns the mark of a result, one of postern.FindingXxx.
+func findingMark(result string) mark {
+	switch result {
+	case postern.FindingOK:
+		return mark{Icon: "ui-check", Tone: "good", Word: "Good"}
+	case postern.FindingWarning:
+		return mark{Icon: "ui-info", Tone: "warn", Word: "Could be better"}
+	case postern.FindingMissing:
+		return mark{Icon: "ui-warning", Tone: "bad", Word: "Missing"}
+	}
+	return mark{Icon: "ui-warning", Tone: "bad", Word: "Problem"}
+}
+
+// certificateMark returns the mark of what a node says of its certificate.
+func certificateMark(c postern.RouteCertificate) mark {
+	switch {
+	case c.Alarm != "":
+		return mark{Icon: "ui-warning", Tone: "bad", Word: "Alarm"}
+	case c.State == postern.CertificateValid:
+		return mark{Icon: "ui-lock", Tone: "good", Word: "Valid"}
+	case c.State == postern.CertificateWaiting:
+		return mark{Icon: "clock", Tone: "warn", Word: "Waiting"}
+	case c.State == postern.CertificateLate:
+		return mark{Icon: "ui-warning", Tone: "warn", Word: "Late"}
+	}
+	return mark{Icon: "ui-warning", Tone: "bad", Word: "Expired"}
 }
 
 // markOf returns the mark of state, one of postern.StateXxx.

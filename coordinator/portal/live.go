@@ -26,6 +26,7 @@ var views = map[string]view{
 	"open":      (*Portal).viewOpen,
 	"nodes":     (*Portal).viewNodes,
 	"routes":    (*Portal).viewRoutes,
+	"route":     (*Portal).viewRoute,
 }
 
 // A live is a page's part that is kept up to date, and from where.

@@ -64,6 +64,7 @@ type deployment struct {
 	addr  string
 	ca    []byte // of the private CA
 	clock *clock
+	dns   fakeDNS
 	disk  *disk
 	stop  func()
 }
@@ -104,7 +105,7 @@ func deploy(t *testing.T, change func(*portal.Config)) *deployment {
 	must(t, err)
 	d.addr, d.ca = ln.Addr().String(), authority.CA()
 	d.Coordinator, err = coordinator.New(coordinator.Config{
-		Store: d.disk, Authority: authority, Base: base, Port: 8443, Now: d.clock.now,
+		Store: d.disk, Authority: authority, Base: base, Port: 8443, Now: d.clock.now, Resolver: &d.dns,
 	})
 	must(t, err)
 	cfg := portal.Config{Coordinator: d.Coordinator, Now: d.clock.now}

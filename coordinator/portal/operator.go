@@ -26,7 +26,9 @@ func (p *Portal) operatorRoutes(mux *http.ServeMux) {
 
 	mux.HandleFunc("GET /admin/routes", p.operates(p.routesPage))
 	mux.HandleFunc("POST /admin/routes", p.operates(p.addRoute))
-	mux.HandleFunc("POST /admin/routes/{host}/remove", p.operates(p.removeRoute))
+	mux.HandleFunc("GET /admin/routes/{tenant}/{host}", p.operates(p.routePage))
+	mux.HandleFunc("POST /admin/routes/{tenant}/{host}/check", p.operates(p.checkRoute))
+	mux.HandleFunc("POST /admin/routes/{tenant}/{host}/remove", p.operates(p.removeRoute))
 
 	mux.HandleFunc("GET /admin/tokens", p.operates(p.tokensPage))
 	mux.HandleFunc("POST /admin/companies", p.operates(p.addCompany))

@@ -119,7 +119,14 @@ func TestTenantManager(t *testing.T) {
 	// What they may do is offered, and what they may not is not.
 	_, err = d.Local().AddRoute(t.Context(), postern.RouteRequest{Host: "books.acme.example", Tenant: "acme"})
 	must(t, err)
-	b.get("/admin/routes").want(200, "books.acme.example", "Whoever operates the whole deployment").wantNot("Remove", "Add the route")
+	b.get("/admin/routes").want(200, "books.acme.example", "Add the name")
+	b.get("/admin/routes/acme/books.acme.example").want(200, "Check now", "Remove the name")
+	b.get("/admin/routes/globex/books.globex.example").want(404).wantNot("Globex")
+	b.get("/admin/routes/acme/books.globex.example").want(404).wantNot("Globex")
+	b.post("/admin/routes", "host", "new.acme.example", "tenant", "globex").want(404).wantNot("Globex")
+	b.post("/admin/routes/globex/books.globex.example/check").want(404)
+	b.post("/admin/routes", "host", "new.acme.example", "tenant", "acme").wantTo("/admin/routes/acme/new.acme.example?done=route")
+	b.post("/admin/routes/acme/new.acme.example/remove").wantTo("/admin/routes?done=unrouted")
 	carls := "/admin/people/" + carl.ID
 	b.get(carls).want(200, "Disable the account").wantNot("Remove the person")
 	b.post(carls + "/disable").wantTo(carls + "?done=disabled")
@@ -130,7 +137,7 @@ func TestTenantManager(t *testing.T) {
 	for _, path := range []string{
 		"/admin/people/" + gus.ID + "/invite", "/admin/people/" + gus.ID + "/disable", "/admin/people/" + gus.ID + "/remove",
 		"/admin/people/" + gus.ID + "/grants/globex/revoke", "/admin/nodes/" + globex.node.ID + "/remove", "/admin/gateways/" + globex.gateway.ID + "/remove",
-		"/admin/tokens/" + foreign.ID.String() + "/revoke", "/admin/routes/books.globex.example/remove",
+		"/admin/tokens/" + foreign.ID.String() + "/revoke", "/admin/routes/globex/books.globex.example/remove",
 	} {
 		b.post(path).want(404)
 	}
@@ -177,10 +184,25 @@ func TestRoutes(t *testing.T) {
 	acme.come()
 	s.until("Online")
 	b.post("/admin/routes", "host", "acme.apps.test", "tenant", "acme").want(422, "Give a service its own domain", "acme.apps.test")
-	b.post("/admin/routes", "host", "Books.Acme.Example", "tenant", "acme").wantTo("/admin/routes?done=route")
-	b.get("/admin/routes?done=route").want(200, "The route was added", "books.acme.example", "own domain")
-	b.post("/admin/routes/books.acme.example/remove").wantTo("/admin/routes?done=unrouted")
+	b.post("/admin/routes", "host", "*.acme.example", "tenant", "acme").want(422, "wildcard", "Give a service its own domain")
+	at := "/admin/routes/acme/books.acme.example"
+	b.post("/admin/routes", "host", "Books.Acme.Example", "tenant", "acme").wantTo(at + "?done=route")
+	b.get("/admin/routes").want(200, "books.acme.example", "own domain", "Not proven")
+	page := b.get(at+"?done=route").want(200, "The name was added", "Not proven", "_postern-challenge.books.acme.example", "acme.apps.test", "Check now", "as soon as a node has an account")
+	secret := page.find(`data-copy="(postern=[a-z2-7]*)"`)
+	b.post(at+"/check").want(200, "What DNS says at this moment", "Missing", "There is no TXT record at _postern-challenge.books.acme.example.")
+
+	// It shows by itself that it is proven.
+	s = b.follow(page.source())
+	d.dns.set("_postern-challenge.books.acme.example", secret)
+	b.post(at+"/check").want(200, "Good", "The name is shown to be the company's").wantNot("Not proven", secret)
+	s.until("Online")
+	b.get("/admin/routes").want(200, "books.acme.example").wantNot("Not proven")
+	b.post(at + "/remove").wantTo("/admin/routes?done=unrouted")
 	b.get("/admin/routes").want(200).wantNot("books.acme.example")
+	b.get(at).want(404)
+	b.post(at + "/check").want(404)
+	b.post(at + "/remove").want(404)
 }
 
 func TestTokens(t *testing.T) {

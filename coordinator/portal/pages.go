@@ -72,6 +72,9 @@ var functions = template.FuncMap{
 	"join":     func(all []string) string { return strings.Join(all, ", ") },
 	"plural":   plural,
 	"state":    markOf,
+	"finding":  findingMark,
+	"held":     certificateMark,
+	"routeAt":  routePath,
 	"agent":    agentName,
 	"roles":    func() []string { return postern.TenantRoles },
 
@@ -167,7 +170,7 @@ var notices = map[string]string{
 	"company":    "The company was added. Its first machine joins with a token.",
 	"node":       "The node was removed.",
 	"gateway":    "The gateway was removed.",
-	"route":      "The route was added.",
+	"route":      "The name was added. Nothing is served there until its DNS shows that it is yours.",
 	"unrouted":   "The route was removed.",
 	"untoken":    "The token was revoked.",
 }

@@ -9,11 +9,9 @@ import (
 	"postern/internal/accept"
 )
 
-// A routes is what the routes' page is made from. Custom routes are for who operates the
-// whole deployment.
+// A routes is what the routes' page is made from.
 type routes struct {
 	live
-	All     bool // who looks does
 	Tenants []postern.Tenant
 	Form    postern.RouteRequest
 	Problem *postern.Problem
@@ -21,9 +19,24 @@ type routes struct {
 
 // A routeTable is the routes' page's live part.
 type routeTable struct {
-	All    bool
 	Titles titles
 	Routes []postern.RouteState
+	Alarms []alarm
+}
+
+// An alarm is that somebody showed another certificate in a node's place.
+type alarm struct{ Host, Node, Text string }
+
+func alarmsIn(all ...postern.RouteState) []alarm {
+	var found []alarm
+	for _, r := range all {
+		for _, c := range r.Certificates {
+			if c.Alarm != "" {
+				found = append(found, alarm{r.Host, c.Node, c.Alarm})
+			}
+		}
+	}
+	return found
 }
 
 func (p *Portal) viewRoutes(r *http.Request, u coordinator.User, _ url.Values) (any, error) {
@@ -36,7 +49,7 @@ func (p *Portal) viewRoutes(r *http.Request, u coordinator.User, _ url.Values) (
 		return nil, err
 	}
 	all, err := o.Routes(r.Context(), "")
-	return routeTable{o.All(), titlesOf(tenants), all}, err
+	return routeTable{titlesOf(tenants), all, alarmsIn(all...)}, err
 }
 
 func (p *Portal) routesPage(w http.ResponseWriter, r *http.Request, u coordinator.User, o *coordinator.Operator) {
@@ -44,7 +57,7 @@ func (p *Portal) routesPage(w http.ResponseWriter, r *http.Request, u coordinato
 }
 
 func (p *Portal) showRoutes(w http.ResponseWriter, r *http.Request, u coordinator.User, o *coordinator.Operator, form postern.RouteRequest, problem *postern.Problem) {
-	v := routes{All: o.All(), Form: form, Problem: problem}
+	v := routes{Form: form, Problem: problem}
 	var err error
 	if v.Tenants, err = o.Tenants(r.Context()); err != nil {
 		p.fail(w, r, err)
@@ -63,10 +76,10 @@ func (p *Portal) showRoutes(w http.ResponseWriter, r *http.Request, u coordinato
 
 func (p *Portal) addRoute(w http.ResponseWriter, r *http.Request, u coordinator.User, o *coordinator.Operator) {
 	form := postern.RouteRequest{Host: r.PostFormValue("host"), Tenant: r.PostFormValue("tenant"), Service: r.PostFormValue("service")}
-	_, err := o.AddRoute(r.Context(), form)
+	added, err := o.AddRoute(r.Context(), form)
 	switch problem := problemIn(err); {
 	case err == nil:
-		p.done(w, r, "/admin/routes", "route")
+		p.done(w, r, routePath(added.Tenant, added.Host), "route")
 	case problem != nil && accept.HTML(r):
 		p.showRoutes(w, r, u, o, form, problem)
 	default:
@@ -75,7 +88,7 @@ func (p *Portal) addRoute(w http.ResponseWriter, r *http.Request, u coordinator.
 }
 
 func (p *Portal) removeRoute(w http.ResponseWriter, r *http.Request, _ coordinator.User, o *coordinator.Operator) {
-	if err := o.RemoveRoute(r.Context(), r.PathValue("host")); err != nil {
+	if err := o.RemoveRoute(r.Context(), r.PathValue("host"), r.PathValue("tenant")); err != nil {
 		p.fail(w, r, err)
 		return
 	}

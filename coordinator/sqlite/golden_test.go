@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"os"
 	"path/filepath"
 	"reflect"
 	"testing"
@@ -13,17 +12,8 @@ import (
 // What earlier releases kept is all there after the migration, and says no more than
 // it did: no stranger may open what was published before there were people.
 func TestGolden(t *testing.T) {
-	dump, err := os.ReadFile("testdata/schema-1.sql")
-	must(t, err)
 	dir := t.TempDir()
-	path := filepath.Join(dir, "registry.db")
-	old, err := connect(path, 1, durable)
-	must(t, err)
-	_, err = old.ExecContext(t.Context(), string(dump))
-	must(t, err)
-	must(t, old.Close())
-
-	s := openStore(t, path)
+	s := openDump(t, filepath.Join(dir, "registry.db"), "testdata/schema-1.sql")
 	must(t, coordinator.VerifyAudit(t.Context(), s))
 	if backups, err := filepath.Glob(filepath.Join(dir, backupDir, "*-schema-1.db")); err != nil || len(backups) != 1 {
 		t.Errorf("backups before the migration: %v, %v, want 1", backups, err)

@@ -74,15 +74,22 @@ var removed = schema[postern.IdentityPublic, coordinator.Removed]{
 	values: func(r *coordinator.Removed) []any { return []any{text(r.Identity), r.ID, nanos(r.Time)} },
 }.prepared()
 
-var routes = schema[string, coordinator.Route]{
-	table:   "routes",
-	columns: []string{"host", "tenant", "service", "created"},
-	key:     plain,
-	fields: func(r *coordinator.Route) []any {
-		return []any{&r.Host, &r.Tenant, &r.Service, timeField{&r.Created}}
+var claims = schema[coordinator.ClaimKey, coordinator.Claim]{
+	table:   "claims",
+	columns: []string{"host", "tenant", "service", "secret", "created", "proven", "checked", "finding"},
+	keys:    2,
+	key:     func(k coordinator.ClaimKey) []any { return []any{k.Host, k.Tenant} },
+	fields: func(c *coordinator.Claim) []any {
+		return []any{
+			&c.Host, &c.Tenant, &c.Service, &c.Secret,
+			timeField{&c.Created}, timeField{&c.Proven}, timeField{&c.Checked}, &c.Finding,
+		}
 	},
-	values: func(r *coordinator.Route) []any {
-		return []any{r.Host, r.Tenant, r.Service, nanos(r.Created)}
+	values: func(c *coordinator.Claim) []any {
+		return []any{
+			c.Host, c.Tenant, c.Service, c.Secret,
+			nanos(c.Created), nanos(c.Proven), nanos(c.Checked), c.Finding,
+		}
 	},
 }.prepared()
 
@@ -128,11 +135,27 @@ func (t tx) Removed() coordinator.Table[postern.IdentityPublic, coordinator.Remo
 	return in(t, removed)
 }
 
-func (t tx) Routes() coordinator.Owned[string, coordinator.Route] { return in(t, routes) }
+func (t tx) Claims() coordinator.ClaimTable { return claimTable{in(t, claims)} }
 
 func (t tx) Holds() coordinator.Table[string, coordinator.Hold] { return in(t, holds) }
 
 func in[K, V any](t tx, s *schema[K, V]) table[K, V] { return table[K, V]{t, s} }
+
+type claimTable struct {
+	table[coordinator.ClaimKey, coordinator.Claim]
+}
+
+var (
+	claimsAt       = claims.where("host = ? ORDER BY tenant")
+	claimsProven   = claims.where("host = ? AND proven <> 0")
+	claimsUnproven = claims.where("proven = 0 ORDER BY created, host, tenant")
+)
+
+func (t claimTable) At(host string) ([]coordinator.Claim, error) { return t.many(claimsAt, host) }
+
+func (t claimTable) Proven(host string) (coordinator.Claim, error) { return t.one(claimsProven, host) }
+
+func (t claimTable) Unproven() ([]coordinator.Claim, error) { return t.many(claimsUnproven) }
 
 type memberTable struct {
 	table[string, coordinator.Member]

@@ -82,7 +82,10 @@ func TestRows(t *testing.T) {
 		roundTrip(t, tx.Members(), "g", member("g", ""))
 		key := postern.IdentityPublic{9}
 		roundTrip(t, tx.Removed(), key, coordinator.Removed{Identity: key, ID: "x", Time: noon})
-		roundTrip(t, tx.Routes(), "a.example", coordinator.Route{Host: "a.example", Tenant: "acme", Service: "erp", Created: noon})
+		claim := coordinator.Claim{ClaimKey: coordinator.ClaimKey{Host: "a.example", Tenant: "acme"}, Service: "erp", Secret: "s", Created: noon}
+		roundTrip(t, tx.Claims(), claim.ClaimKey, claim)
+		claim.Proven, claim.Checked, claim.Finding = noon.Add(1), noon.Add(2), "found"
+		roundTrip(t, tx.Claims(), claim.ClaimKey, claim)
 		roundTrip(t, tx.Holds(), "a.example", coordinator.Hold{Host: "a.example", Owner: 65536, Until: noon})
 		want := coordinator.Deployment{ID: "d", Prefix: netip.MustParsePrefix("fd00:1:2::/48"), MapVersion: 1 << 41, NextTenant: 65537, NextGateway: 2, Created: noon}
 		if _, err := tx.Deployment(); !errors.Is(err, coordinator.ErrNotFound) {
@@ -283,7 +286,7 @@ func TestDiskFull(t *testing.T) {
 }
 
 // newest is the schema that this program makes.
-const newest = 2
+const newest = 3
 
 // later is the migrations and one more.
 func later(t *testing.T, step string) fs.FS {

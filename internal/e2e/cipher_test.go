@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -65,6 +64,11 @@ func TestCipherRecording(t *testing.T) {
 	c.record("recorded", cipherSessions, map[string]*search{
 		"memory in use": during, "memory after use": after, "recording": recording,
 	})
+	proved(t, 1, "It reads nothing.",
+		fmt.Sprintf("In %d TLS sessions through a gateway, clients and applications said secret words: in paths, headers, cookies, bodies, answers and "+
+			"WebSocket messages. Then its memory, twice, and every byte that it had read or written were searched for them, also in hex and base64: %.0f MiB.",
+			cipherSessions, float64(during.bytes+after.bytes+recording.bytes)/(1<<20)),
+		"Not one was found. The same search of a gateway that ends TLS finds thousands, or it would prove nothing.")
 }
 
 // A gateway that ends TLS is found out, by the same search and by the node.
@@ -119,7 +123,7 @@ type cipher struct {
 
 func newCipher(t *testing.T) *cipher {
 	d := &deployment{
-		t: t, dir: t.TempDir(),
+		t: t, dir: t.TempDir(), names: newNameServer(t),
 		control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
 	}
 	d.startCoordinator()
@@ -150,15 +154,7 @@ func (c *cipher) observe(intercept bool) observer {
 	if intercept {
 		o.Intercept = c.d.data("intercept.pem")
 	}
-	config, err := json.Marshal(o)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	c.d.gateway = start(c.t, "observer", []string{childEnv + "=observer", observerEnv + "=" + string(config)}, self)
+	c.d.becomeObserver(o)
 	return o
 }
 

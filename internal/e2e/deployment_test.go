@@ -35,9 +35,14 @@ type deployment struct {
 	dir string   // coordinator/, gateway/, one a node
 	env []string // of the coordinator and the nodes, beside the test's own
 
+	coordinatorFlags []string // beside those that all have
+
 	control, https, http, udp int // ports
 
+	names *nameServer // that the coordinator asks
+
 	coordinator, gateway *process
+	nodes                map[string]*process // those that runNode started last, by name
 }
 
 // newDeployment starts a coordinator and a gateway and waits for both.
@@ -46,6 +51,7 @@ func newDeployment(t testing.TB) *deployment {
 	d := &deployment{
 		t: t, dir: t.TempDir(),
 		control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
+		names: newNameServer(t),
 	}
 	d.startCoordinator()
 	d.joinGateway()
@@ -57,9 +63,9 @@ func (d *deployment) data(name string) string { return filepath.Join(d.dir, name
 
 func (d *deployment) startCoordinator() {
 	d.t.Helper()
-	d.coordinator = start(d.t, "coordinator", d.env, program("postern"), "coordinator", "run",
+	d.coordinator = start(d.t, "coordinator", d.env, append([]string{program("postern"), "coordinator", "run",
 		"--data", d.data("coordinator"), "--domain", base, "--listen", loopback(d.control),
-		"--https-port", strconv.Itoa(d.https), "--log-level", "debug")
+		"--https-port", strconv.Itoa(d.https), "--resolver", d.names.Addr, "--log-level", "debug"}, d.coordinatorFlags...)...)
 	eventually(d.t, 20*time.Second, func() error {
 		if d.coordinator.ended() {
 			d.t.Fatal("the coordinator ended")
@@ -189,7 +195,12 @@ func publicly(publish ...string) []string {
 // runNode starts a node that has joined.
 func (d *deployment) runNode(name string) *process {
 	d.t.Helper()
-	return start(d.t, name, d.env, program("postern"), "node", "run", "--data", d.data(name), "--log-level", "debug")
+	p := start(d.t, name, d.env, program("postern"), "node", "run", "--data", d.data(name), "--log-level", "debug")
+	if d.nodes == nil {
+		d.nodes = make(map[string]*process)
+	}
+	d.nodes[name] = p
+	return p
 }
 
 // ready waits until the node's own check through the gateway has passed for all

@@ -18,6 +18,8 @@ func TestIsolationI14OtherTenantsAdmin(t *testing.T) {
 	bob := e.member(t, "bob@globex.example", "globex", postern.GrantRequest{Role: postern.TenantOwner})
 	bob.enters(e.url("globex", "/"))
 	e.cli(nil, "routes", "add", "shop.globex.test", "--tenant", "globex")
+	e.prove("shop.globex.test", "globex")
+	e.cli(nil, "routes", "add", "soon.globex.test", "--tenant", "globex")
 	e.token("globex")
 	var user postern.UserState
 	e.mustAdmin("GET", "/users/"+url.PathEscape("bob@globex.example"), nil, &user)
@@ -39,7 +41,7 @@ func TestIsolationI14OtherTenantsAdmin(t *testing.T) {
 			}
 			a := ann.walk("GET", at, nil)
 			// The name that was asked for may be said back; nothing of what it is for.
-			for _, word := range []string{"bob@", "Globex", "globex-office", "shop.globex", user.ID, nodes[0].ID, tokens[0].ID.String()} {
+			for _, word := range []string{"bob@", "Globex", "globex-office", "shop.globex", "soon.globex", user.ID, nodes[0].ID, tokens[0].ID.String()} {
 				if strings.Contains(a.body, word) {
 					t.Errorf("%s has %q in it, status %d", at, word, a.status)
 				}
@@ -62,7 +64,11 @@ func TestIsolationI14OtherTenantsAdmin(t *testing.T) {
 		{"POST", "nodes/" + nodes[0].ID + "/remove", url.Values{}},
 		{"POST", "gateways/" + gateways[0].ID + "/remove", url.Values{}},
 		{"POST", "routes", url.Values{"host": {"other.globex.test"}, "tenant": {"globex"}, "service": {"default"}}},
-		{"POST", "routes/shop.globex.test/remove", url.Values{}},
+		{"GET", "routes/globex/shop.globex.test", nil},
+		{"POST", "routes/globex/shop.globex.test/check", url.Values{}},
+		{"POST", "routes/globex/soon.globex.test/check", url.Values{}},
+		{"POST", "routes/globex/shop.globex.test/remove", url.Values{}},
+		{"POST", "routes/acme/soon.globex.test/remove", url.Values{}},
 		{"POST", "tokens", url.Values{"for": {"globex"}, "uses": {"1"}, "days": {"1"}}},
 		{"POST", "tokens/" + tokens[0].ID.String() + "/revoke", url.Values{}},
 	} {

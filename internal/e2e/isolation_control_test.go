@@ -124,8 +124,10 @@ func TestIsolationI6SecondClaims(t *testing.T) {
 // claimNames claims names of tenants and hosts a second time, and says how many.
 func (s *street) claimNames() int {
 	s.t.Helper()
-	s.cli(nil, "routes", "add", "shop.example.com", "--tenant", "globex")
-	s.cli(nil, "routes", "add", "old.example.com", "--tenant", "globex")
+	for _, host := range []string{"shop.example.com", "old.example.com"} {
+		s.cli(nil, "routes", "add", host, "--tenant", "globex")
+		s.prove(host, "globex")
+	}
 	s.do("routes", "remove", "old.example.com")
 	s.cli(nil, "tenants", "add", "gone", "--no-token")
 	s.do("tenants", "remove", "gone", "--yes")

@@ -37,6 +37,7 @@ func TestIsolationI8Map(t *testing.T) {
 	raw, m := s.readMap(lines, func(msg postern.MapMessage, _ postern.Map) bool { return msg.Synced })
 	// Things happen to others, and at last to mallory.
 	s.cli(nil, "routes", "add", "shop.example.com", "--tenant", "globex")
+	s.prove("shop.example.com", "globex")
 	s.cli(nil, "tenants", "add", "initech", "--no-token")
 	newStranger(s.deployment, s.token("globex")).mustJoin("globex-spare")
 	newStranger(s.deployment, s.token("acme")).mustJoin("acme-spare")

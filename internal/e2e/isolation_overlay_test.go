@@ -306,4 +306,8 @@ func TestIsolationI5GatewayToNode(t *testing.T) {
 		tries++
 	}
 	passed(t, "I5 gateway to anything but a node's HTTPS", tries)
+	proved(t, 5, "It cannot lead people elsewhere, or speak to anything but the site they asked for.",
+		fmt.Sprintf("With a gateway's keys, %d ports of a node were tried, and its HTTPS port with one name in the gateway's header and another in the hello, "+
+			"with another company's name, with none, and with a forged header.", tries),
+		"Nothing but the HTTPS port answered, and no handshake was done but for a name of the node's own that the gateway had routed by.")
 }

@@ -58,7 +58,7 @@ func newStreet(t *testing.T) *street {
 	t.Helper()
 	s := &street{
 		deployment: &deployment{
-			t: t, dir: t.TempDir(),
+			t: t, dir: t.TempDir(), names: newNameServer(t),
 			control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
 		},
 		sites: map[string]*site{}, office: map[string]*process{},

@@ -339,6 +339,11 @@ func (w *walk) pages(t *testing.T) {
 		w.op.open(t, w.portal(at))
 		w.look(t, w.op, name)
 	}
+	w.cli(nil, "routes", "add", "erp.acme.example", "--tenant", "acme")
+	w.op.open(t, w.portal("/admin/routes/acme/erp.acme.example"))
+	w.op.click(t, ".head button")
+	w.op.shows(t, ".findings", "Yours:")
+	w.look(t, w.op, "route-checked")
 	w.op.open(t, w.portal("/admin/tokens"))
 	w.op.choose(t, "#for", "acme")
 	w.op.click(t, "main form.grid button")

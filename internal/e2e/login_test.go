@@ -31,7 +31,7 @@ func newEstate(t testing.TB, env []string, files map[string]string) *estate {
 	t.Helper()
 	e := &estate{
 		deployment: &deployment{
-			t: t, dir: t.TempDir(), env: env,
+			t: t, dir: t.TempDir(), names: newNameServer(t), env: env,
 			control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
 		},
 		apps: map[string]*application{}, office: map[string]*process{},

@@ -56,6 +56,20 @@ type observer struct {
 	Intercept string
 }
 
+// becomeObserver starts o in the gateway's place.
+func (d *deployment) becomeObserver(o observer) {
+	d.t.Helper()
+	config, err := json.Marshal(o)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.gateway = start(d.t, "observer", []string{childEnv + "=observer", observerEnv + "=" + string(config)}, self)
+}
+
 // observe is the observer as a process.
 func observe() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)

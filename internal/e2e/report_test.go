@@ -5,8 +5,10 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +27,7 @@ type figure struct {
 var (
 	figuresMu sync.Mutex
 	figures   = map[string][]figure{} // by suite
+	proofs    = map[int]string{}      // of what a gateway cannot do, by their place in the report
 )
 
 // noteFigure adds a figure to the suite's report, SUITE.json and SUITE.txt.
@@ -50,4 +53,42 @@ func noteFigure(t testing.TB, suite, name string, value float64, unit string) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// proved adds to the report for who has to judge what a gateway sees and can do,
+// proof.txt, unless the test has failed: a claim, what was tried against it, and what came
+// of that.
+func proved(t testing.TB, place int, claim, tried, outcome string) {
+	t.Helper()
+	if t.Failed() {
+		return
+	}
+	figuresMu.Lock()
+	defer figuresMu.Unlock()
+	proofs[place] = fmt.Sprintf("%d. %s\n%s\n%s", place, claim, paragraph("Tried", tried), paragraph("Seen", outcome))
+	var text strings.Builder
+	for _, place := range slices.Sorted(maps.Keys(proofs)) {
+		text.WriteString(proofs[place] + "\n\n")
+	}
+	if err := os.MkdirAll(reports, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(reports, "proof.txt"), []byte(text.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// paragraph returns text in lines of at most 88 characters, behind a word.
+func paragraph(word, text string) string {
+	const width, indent = 88, 10
+	line := fmt.Sprintf("   %-*s", indent-3, word)
+	var out strings.Builder
+	for _, w := range strings.Fields(text) {
+		if len(line)+len(w) > width && len(strings.TrimSpace(line)) > 0 {
+			out.WriteString(strings.TrimRight(line, " ") + "\n")
+			line = strings.Repeat(" ", indent)
+		}
+		line += w + " "
+	}
+	return out.String() + strings.TrimRight(line, " ")
 }

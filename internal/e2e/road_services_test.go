@@ -181,7 +181,8 @@ func (d *deployment) servedSerial(host string, roots *x509.CertPool) (int64, err
 	return c.ConnectionState().PeerCertificates[0].SerialNumber.Int64(), nil
 }
 
-// TestRoadCustomHost reaches a tenant at a name of its own, outside the base domain.
+// TestRoadCustomHost reaches a tenant at a name of its own, outside the base domain, once
+// DNS shows that it is the tenant's, and not before.
 func TestRoadCustomHost(t *testing.T) {
 	d := newDeployment(t)
 	app := newApplication(t, "acme")
@@ -192,12 +193,20 @@ func TestRoadCustomHost(t *testing.T) {
 	token := d.tenant("acme")
 	var route postern.RouteState
 	d.cli(&route, "routes", "add", host, "--tenant", "acme")
-	if route.Host != host || route.Kind != "custom" {
-		t.Errorf("got route %+v, want the custom one for %s", route, host)
+	if route.Host != host || route.Kind != "custom" || route.State != postern.StateUnproven {
+		t.Errorf("got route %+v, want the custom one for %s, unproven", route, host)
 	}
 	must(t, program("postern"), "node", "join", "--no-run", "--data", d.data("office"), "--name", "office",
 		"--token-file", d.secretFile(token), "--publish", app.url, "--access", "public", "--cert", cert, "--key", key)
 	d.runNode("office")
+	eventually(t, 30*time.Second, func() error {
+		_, err := d.servedSerial("acme."+base, ca.pool)
+		return err
+	})
+	if _, err := d.servedSerial(host, ca.pool); err == nil {
+		t.Error("the name is served before it is proven")
+	}
+	d.prove(host, "acme")
 	eventually(t, 30*time.Second, func() error {
 		_, err := d.servedSerial(host, ca.pool)
 		return err

@@ -104,19 +104,24 @@ func (c *Client) Certificate(ctx context.Context, csr []byte) (postern.Certifica
 	return out, c.call(ctx, http.MethodPost, postern.PathCertificates, postern.CertificateRequest{CSR: csr}, &out)
 }
 
+// Challenge tells the coordinator where an ACME authority's handshakes are awaited.
+func (c *Client) Challenge(ctx context.Context, req postern.ChallengeRequest) error {
+	return c.call(ctx, http.MethodPost, postern.PathChallenges, req, nil)
+}
+
 // SetGateway tells the coordinator where this gateway is reached.
 func (c *Client) SetGateway(ctx context.Context, endpoint, public string) error {
 	return c.call(ctx, http.MethodPut, postern.PathGateway, postern.Gateway{Endpoint: endpoint, Public: public}, nil)
 }
 
-// Report tells the coordinator about this member's tunnels.
+// Report tells the coordinator how this member does.
 func (c *Client) Report(ctx context.Context, s postern.Status) error {
 	return c.call(ctx, http.MethodPost, postern.PathStatus, s, nil)
 }
 
-// ReportEvery reports what status returns, at once and then every interval while
-// the control stream is up, until ctx is done.
-func (c *Client) ReportEvery(ctx context.Context, interval time.Duration, status func() postern.Status) {
+// ReportEvery reports what status returns, at once, then every interval and whenever
+// there is news, while the control stream is up, until ctx is done.
+func (c *Client) ReportEvery(ctx context.Context, interval time.Duration, news <-chan struct{}, status func() postern.Status) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
@@ -129,6 +134,7 @@ func (c *Client) ReportEvery(ctx context.Context, interval time.Duration, status
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-news:
 		}
 	}
 }

@@ -38,8 +38,8 @@ type pair struct {
 	up, down way
 	ways     sync.WaitGroup
 
-	stop    func() bool   // keeps ctx from aborting the pair, unless it has
-	aborted chan struct{} // closed when it has
+	stop     func() bool    // keeps ctx from aborting the pair, unless it does
+	aborting sync.WaitGroup // done when ctx has
 
 	once sync.Once
 	err  error // written in once, read when all that may write it are done
@@ -47,11 +47,12 @@ type pair struct {
 
 // begin starts the way from b to a, and waiting for the end of ctx.
 func begin(ctx context.Context, a, b net.Conn) *pair {
-	p := &pair{up: way{src: a, dst: b}, down: way{src: b, dst: a}, aborted: make(chan struct{})}
+	p := &pair{up: way{src: a, dst: b}, down: way{src: b, dst: a}}
 	p.up.pair, p.down.pair = p, p
+	p.aborting.Add(1)
 	p.stop = context.AfterFunc(ctx, func() {
+		defer p.aborting.Done()
 		p.abort(context.Cause(ctx))
-		close(p.aborted)
 	})
 	if !p.down.watch() {
 		p.ways.Go(p.down.copy)
@@ -63,7 +64,7 @@ func begin(ctx context.Context, a, b net.Conn) *pair {
 func (p *pair) end() (aToB, bToA int64, err error) {
 	p.ways.Wait()
 	if !p.stop() {
-		<-p.aborted
+		p.aborting.Wait()
 	}
 	p.close()
 	return p.up.n, p.down.n, p.err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+
+	"postern/scripts/bench/process"
 )
 
 // haproxyConfig relays TLS by its server name, as Debian's haproxy does unless told
@@ -26,16 +28,16 @@ backend office
 `
 
 // startHAProxy has clients connect to haproxy, which passes TLS on to the origin.
-func startHAProxy(_ context.Context, c *children, s site) (*setup, error) {
+func startHAProxy(_ context.Context, c *process.Children, s site) (*setup, error) {
 	ports, err := freePorts(1)
 	if err != nil {
 		return nil, err
 	}
-	config, err := c.write("haproxy.cfg", fmt.Sprintf(haproxyConfig, ports[0], benchHost, s.origin.secure))
+	config, err := c.Write("haproxy.cfg", fmt.Sprintf(haproxyConfig, ports[0], benchHost, s.origin.secure))
 	if err != nil {
 		return nil, err
 	}
-	pid, err := c.start("haproxy", haproxyCommand(config))
+	pid, err := c.Start("haproxy", haproxyCommand(config))
 	return &setup{addr: ports[0], cloud: []int{pid}, origin: s.origin.pid}, err
 }
 

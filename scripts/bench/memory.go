@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"postern/scripts/bench/process"
 )
 
 const (
@@ -30,7 +32,7 @@ func benchMemory(ctx context.Context, o options) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer all.close()
+	defer all.Close()
 	wanted := slices.DeleteFunc(slices.Clone(recipes), func(r recipe) bool { return !slices.Contains(idleWays, r.name) })
 	setups, err := openAll(ctx, wanted, s)
 	if err != nil {
@@ -127,7 +129,7 @@ func (s *setup) memory() (figures, error) {
 		if len(pids) == 0 {
 			continue
 		}
-		kib, err := resident(pids)
+		kib, err := process.Resident(pids)
 		if err != nil {
 			return nil, err
 		}

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"os/user"
+
+	"postern/scripts/bench/process"
 )
 
 const sshdConfig = `ListenAddress %s
@@ -24,7 +27,7 @@ PidFile none
 // startOpenSSH has clients connect to a port that sshd, in the cloud, forwards to
 // ssh, in the office, which connects to the origin (ssh -R). Ciphers are as they
 // are by default.
-func startOpenSSH(ctx context.Context, c *children, s site) (*setup, error) {
+func startOpenSSH(ctx context.Context, c *process.Children, s site) (*setup, error) {
 	me, err := user.Current()
 	if err != nil {
 		return nil, err
@@ -34,9 +37,9 @@ func startOpenSSH(ctx context.Context, c *children, s site) (*setup, error) {
 		return nil, err
 	}
 	forwarded, server := ports[0], ports[1]
-	host, key := c.path("host"), c.path("key")
+	host, key := c.Path("host"), c.Path("key")
 	for _, file := range []string{host, key} {
-		if _, err := output(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file); err != nil {
+		if _, err := process.Output(ctx, exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file)); err != nil {
 			return nil, err
 		}
 	}
@@ -45,7 +48,7 @@ func startOpenSSH(ctx context.Context, c *children, s site) (*setup, error) {
 			return nil, err
 		}
 	}
-	config, err := c.write("sshd_config", fmt.Sprintf(sshdConfig, server, host, key))
+	config, err := c.Write("sshd_config", fmt.Sprintf(sshdConfig, server, host, key))
 	if err != nil {
 		return nil, err
 	}
@@ -53,22 +56,22 @@ func startOpenSSH(ctx context.Context, c *children, s site) (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	known, err := c.write("known_hosts", fmt.Sprintf("cloud %s\n", bytes.TrimSpace(public)))
+	known, err := c.Write("known_hosts", fmt.Sprintf("cloud %s\n", bytes.TrimSpace(public)))
 	if err != nil {
 		return nil, err
 	}
-	cloud, err := c.start("sshd", command("sshd", "-D", "-e", "-f", config))
+	cloud, err := c.Start("sshd", command("sshd", "-D", "-e", "-f", config))
 	if err != nil {
 		return nil, err
 	}
-	if err := poll(ctx, func() error { return answers(ctx, server) }); err != nil {
+	if err := process.Poll(ctx, func() error { return answers(ctx, server) }); err != nil {
 		return nil, fmt.Errorf("sshd: %w", err)
 	}
 	serverHost, port, err := net.SplitHostPort(server)
 	if err != nil {
 		return nil, err
 	}
-	office, err := c.start("ssh", command("ssh", "-F", "none", "-N", "-T", "-i", key, "-p", port,
+	office, err := c.Start("ssh", command("ssh", "-F", "none", "-N", "-T", "-i", key, "-p", port,
 		"-o", "UserKnownHostsFile="+known, "-o", "HostKeyAlias=cloud", "-o", "StrictHostKeyChecking=yes",
 		"-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "ExitOnForwardFailure=yes",
 		"-R", forwarded+":"+s.origin.secure, me.Username+"@"+serverHost))

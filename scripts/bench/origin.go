@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"postern/scripts/bench/process"
 )
 
 // An upstream is an origin, running.
@@ -28,7 +30,7 @@ type upstream struct {
 
 // startOrigin starts an origin on host, by the command that wrap makes of its own,
 // and returns once it serves.
-func startOrigin(c *children, wrap func(*exec.Cmd) *exec.Cmd, host string) (u upstream, err error) {
+func startOrigin(c *process.Children, wrap func(*exec.Cmd) *exec.Cmd, host string) (u upstream, err error) {
 	cmd, err := roleCommand("origin")
 	if err != nil {
 		return u, err
@@ -39,7 +41,7 @@ func startOrigin(c *children, wrap func(*exec.Cmd) *exec.Cmd, host string) (u up
 	if err != nil {
 		return u, err
 	}
-	if u.pid, err = c.start("origin", cmd); err != nil {
+	if u.pid, err = c.Start("origin", cmd); err != nil {
 		return u, err
 	}
 	if _, err := fmt.Fscanln(out, &u.plain, &u.secure); err != nil {

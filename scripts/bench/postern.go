@@ -7,6 +7,8 @@ import (
 	"net"
 	"os/exec"
 	"strings"
+
+	"postern/scripts/bench/process"
 )
 
 // benchHost is the server name that clients ask for.
@@ -14,7 +16,7 @@ const benchHost = "bench.postern.localhost"
 
 // startPostern has clients connect to a gateway, which passes TLS through the
 // tunnel to a node, where it ends: the node asks the origin in plain HTTP.
-func startPostern(ctx context.Context, c *children, s site) (*setup, error) {
+func startPostern(ctx context.Context, c *process.Children, s site) (*setup, error) {
 	ports, err := freePorts(3)
 	if err != nil {
 		return nil, err
@@ -24,7 +26,7 @@ func startPostern(ctx context.Context, c *children, s site) (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := posternProgram{program: s.postern, children: c}
+	p := posternProgram{program: s.postern, Children: c}
 	if _, err := p.run("coordinator", "--domain", "postern.localhost", "--listen", control, "--https-port", port); err != nil {
 		return nil, err
 	}
@@ -54,18 +56,18 @@ func startPostern(ctx context.Context, c *children, s site) (*setup, error) {
 // A posternProgram runs Postern's roles, each with a data directory of its name.
 type posternProgram struct {
 	program string
-	*children
+	*process.Children
 }
 
 // run starts a role.
 func (p posternProgram) run(role string, args ...string) (pid int, err error) {
-	return p.start(role, exec.Command(p.program, append([]string{role, "run", "--data", p.path(role)}, args...)...))
+	return p.Start(role, exec.Command(p.program, append([]string{role, "run", "--data", p.Path(role)}, args...)...))
 }
 
 // join has role join with a token of the given kind, as soon as that succeeds.
 func (p posternProgram) join(ctx context.Context, role string, kind, more []string) error {
-	args := append([]string{role, "join", "--data", p.path(role), "--token-file", "-"}, more...)
-	return poll(ctx, func() error {
+	args := append([]string{role, "join", "--data", p.Path(role), "--token-file", "-"}, more...)
+	return process.Poll(ctx, func() error {
 		var created struct{ Secret string }
 		out, err := p.admin(ctx, append([]string{"tokens", "create"}, kind...)...)
 		if err != nil {
@@ -85,6 +87,6 @@ func (p posternProgram) join(ctx context.Context, role string, kind, more []stri
 
 // admin runs a command at the coordinator and returns its JSON.
 func (p posternProgram) admin(ctx context.Context, args ...string) ([]byte, error) {
-	args = append([]string{"--data", p.path("coordinator")}, append(args, "--json")...)
-	return output(ctx, p.program, args...)
+	args = append([]string{"--data", p.Path("coordinator")}, append(args, "--json")...)
+	return process.Output(ctx, exec.Command(p.program, args...))
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"time"
+
+	"postern/scripts/bench/process"
 )
 
 // How hard the road is worked.
@@ -54,7 +56,7 @@ func benchRoad(ctx context.Context, o options) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer all.close()
+	defer all.Close()
 	setups, err := openAll(ctx, recipes, s)
 	if err != nil {
 		return nil, err
@@ -76,15 +78,15 @@ func benchRoad(ctx context.Context, o options) ([]Result, error) {
 }
 
 // openSite starts the origin that most ways lead to.
-func openSite(o options) (*children, site, error) {
-	c, err := newChildren()
+func openSite(o options) (*process.Children, site, error) {
+	c, err := process.New()
 	if err != nil {
 		return nil, site{}, err
 	}
 	origin, err := startOrigin(c, func(cmd *exec.Cmd) *exec.Cmd { return cmd }, "127.0.0.1")
 	if err != nil {
-		err = c.explain(err)
-		c.close()
+		err = c.Explain(err)
+		c.Close()
 	}
 	return c, site{postern: o.postern, origin: origin}, err
 }

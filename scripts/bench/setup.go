@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"postern/scripts/bench/process"
 )
 
 // The ways to the origin besides ours.
@@ -26,7 +28,7 @@ type recipe struct {
 	network  bool     // whether it needs network namespaces and TUN devices
 
 	// start returns as soon as all is started. Its processes are c's.
-	start func(ctx context.Context, c *children, s site) (*setup, error)
+	start func(ctx context.Context, c *process.Children, s site) (*setup, error)
 }
 
 // recipes are all ways, in the order in which they take turns.
@@ -54,37 +56,37 @@ type setup struct {
 	origin int    // what answers in the end
 
 	recipe   recipe
-	children *children
+	children *process.Children
 }
 
 // open sets up the way and returns once an answer came through it.
 func (r recipe) open(ctx context.Context, s site) (*setup, error) {
-	c, err := newChildren()
+	c, err := process.New()
 	if err != nil {
 		return nil, err
 	}
 	opened, err := r.start(ctx, c, s)
 	if err == nil {
 		opened.recipe, opened.children = r, c
-		err = poll(ctx, func() error { return try(ctx, opened.addr) })
+		err = process.Poll(ctx, func() error { return try(ctx, opened.addr) })
 	}
 	if err != nil {
-		err = c.explain(fmt.Errorf("%s: %w", r.name, err))
-		c.close()
+		err = c.Explain(fmt.Errorf("%s: %w", r.name, err))
+		c.Close()
 		return nil, err
 	}
 	return opened, nil
 }
 
-func (s *setup) close() { s.children.close() }
+func (s *setup) close() { s.children.Close() }
 
 // own returns the CPU time that the setup's own processes have taken, and that with
 // the origin's.
 func (s *setup) spent() (own, total time.Duration, err error) {
-	if own, err = cpu(append(s.cloud, s.office...)); err != nil {
+	if own, err = process.CPU(append(s.cloud, s.office...)); err != nil {
 		return 0, 0, err
 	}
-	origin, err := cpu([]int{s.origin})
+	origin, err := process.CPU([]int{s.origin})
 	return own, own + origin, err
 }
 
@@ -151,7 +153,7 @@ func (r recipe) lacks() error {
 // TUN devices.
 func canNetwork() bool {
 	cmd := command("true")
-	isolate(cmd)
+	process.Isolate(cmd)
 	_, err := os.Stat("/dev/net/tun")
 	return err == nil && cmd.Run() == nil
 }
@@ -194,6 +196,6 @@ func freePorts(n int) ([]string, error) {
 }
 
 // startDirect has clients connect to the origin.
-func startDirect(_ context.Context, _ *children, s site) (*setup, error) {
+func startDirect(_ context.Context, _ *process.Children, s site) (*setup, error) {
 	return &setup{addr: s.origin.secure, origin: s.origin.pid}, nil
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+
+	"postern/scripts/bench/process"
 )
 
 // Each end of stunnel's tunnel knows the other by its certificate.
@@ -23,7 +25,7 @@ verifyPeer = yes
 // startStunnel has clients connect to a stunnel in the cloud, which wraps each
 // connection in TLS to a stunnel in the office, which passes it to the origin. It
 // needs a port there that the cloud can reach.
-func startStunnel(_ context.Context, c *children, s site) (*setup, error) {
+func startStunnel(_ context.Context, c *process.Children, s site) (*setup, error) {
 	ports, err := freePorts(2)
 	if err != nil {
 		return nil, err
@@ -36,11 +38,11 @@ func startStunnel(_ context.Context, c *children, s site) (*setup, error) {
 		}
 	}
 	start := func(end, config string) (int, error) {
-		file, err := c.write(end+".conf", config)
+		file, err := c.Write(end+".conf", config)
 		if err != nil {
 			return 0, err
 		}
-		return c.start("stunnel-"+end, command("stunnel", file))
+		return c.Start("stunnel-"+end, command("stunnel", file))
 	}
 	office, err := start("office", fmt.Sprintf(stunnelConfig, "no", inner, s.origin.secure, certs["office"], certs["cloud"]))
 	if err != nil {
@@ -51,7 +53,7 @@ func startStunnel(_ context.Context, c *children, s site) (*setup, error) {
 }
 
 // writeCertificate makes a certificate and its key in a file, and returns its path.
-func writeCertificate(c *children, name string) (string, error) {
+func writeCertificate(c *process.Children, name string) (string, error) {
 	cert, err := selfSigned()
 	if err != nil {
 		return "", err
@@ -60,6 +62,6 @@ func writeCertificate(c *children, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return c.write(name, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))+
+	return c.Write(name, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))+
 		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})))
 }

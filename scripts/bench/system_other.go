@@ -2,13 +2,7 @@
 
 package main
 
-import (
-	"errors"
-	"os/exec"
-)
-
-func bind(*exec.Cmd)    {}
-func isolate(*exec.Cmd) {}
+import "errors"
 
 // raiseFileLimit fails: what follows it reads what only Linux has in /proc.
 func raiseFileLimit() error {

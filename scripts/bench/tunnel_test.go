@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"testing"
+
+	"postern/scripts/bench/process"
 )
 
 func TestMain(m *testing.M) {
@@ -25,7 +27,7 @@ func TestTrials(t *testing.T) {
 			t.Run(way+"/"+trial.name, func(t *testing.T) {
 				t.Parallel()
 				ping, err := trial.work(t.Context(), way, func(tun *tunnel) error {
-					return poll(t.Context(), func() error {
+					return process.Poll(t.Context(), func() error {
 						gateway, node, err := tun.sample()
 						if err != nil {
 							return err

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+
+	"postern/scripts/bench/process"
 )
 
 // The ends of the wire between cloud and office, and those of the tunnel over it.
@@ -28,7 +30,7 @@ const (
 //
 // haproxy's listening socket is made out here, so that clients reach it over
 // loopback, as they reach all others.
-func startWireGuard(ctx context.Context, c *children, s site) (*setup, error) {
+func startWireGuard(ctx context.Context, c *process.Children, s site) (*setup, error) {
 	var cloud, office namespace
 	var err error
 	if cloud, err = newNamespace(c, "cloud", cloudWire, cloudInner); err != nil {
@@ -50,7 +52,7 @@ func startWireGuard(ctx context.Context, c *children, s site) (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := c.write("haproxy.cfg", fmt.Sprintf(haproxyConfig, "fd@3", benchHost, origin.secure))
+	config, err := c.Write("haproxy.cfg", fmt.Sprintf(haproxyConfig, "fd@3", benchHost, origin.secure))
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +68,7 @@ func startWireGuard(ctx context.Context, c *children, s site) (*setup, error) {
 	defer socket.Close()
 	haproxy := cloud.enter(haproxyCommand(config))
 	haproxy.ExtraFiles = []*os.File{socket} // its fd 3
-	pid, err := c.start("haproxy", haproxy)
+	pid, err := c.Start("haproxy", haproxy)
 	return &setup{
 		addr:  ln.Addr().String(),
 		cloud: []int{pid, cloud.pid}, office: []int{office.pid}, origin: origin.pid,
@@ -81,31 +83,31 @@ type namespace struct {
 	key         *ecdh.PrivateKey
 }
 
-func newNamespace(c *children, name, wire, inner string) (namespace, error) {
+func newNamespace(c *process.Children, name, wire, inner string) (namespace, error) {
 	n := namespace{device: fmt.Sprintf("%s%d", name, os.Getpid()), wire: wire, inner: inner}
 	var err error
 	if n.key, err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
 		return n, err
 	}
 	cmd := command("wireguard-go", "--foreground", n.device)
-	isolate(cmd)
-	c.onClose(func() { os.Remove(n.socket()) })
-	n.pid, err = c.start("wireguard-go-"+name, cmd)
+	process.Isolate(cmd)
+	c.OnClose(func() { os.Remove(n.socket()) })
+	n.pid, err = c.Start("wireguard-go-"+name, cmd)
 	return n, err
 }
 
 func (n namespace) socket() string { return "/var/run/wireguard/" + n.device + ".sock" }
 
 // connect gives the namespace its addresses and its tunnel to other.
-func (n namespace) connect(ctx context.Context, c *children, other namespace) error {
-	config, err := c.write(n.device+".conf", fmt.Sprintf(
+func (n namespace) connect(ctx context.Context, c *process.Children, other namespace) error {
+	config, err := c.Write(n.device+".conf", fmt.Sprintf(
 		"[Interface]\nPrivateKey = %s\nListenPort = %s\n[Peer]\nPublicKey = %s\nEndpoint = %s:%s\nAllowedIPs = %s/32\n",
 		base64.StdEncoding.EncodeToString(n.key.Bytes()), wirePort,
 		base64.StdEncoding.EncodeToString(other.key.PublicKey().Bytes()), other.wire, wirePort, other.inner))
 	if err != nil {
 		return err
 	}
-	err = poll(ctx, func() error {
+	err = process.Poll(ctx, func() error {
 		_, err := os.Stat(n.socket())
 		return err
 	})
@@ -137,6 +139,6 @@ func (n namespace) enter(cmd *exec.Cmd) *exec.Cmd {
 // run runs a program in the namespace to its end.
 func (n namespace) run(ctx context.Context, args ...string) error {
 	cmd := n.enter(command(args[0], args[1:]...))
-	_, err := output(ctx, cmd.Path, cmd.Args[1:]...)
+	_, err := process.Output(ctx, cmd)
 	return err
 }

@@ -1,7 +1,6 @@
 package longline
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,10 +8,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
+
+	"postern/scripts/bench/process"
 )
 
 // Ways from the cloud to the origin in the office.
@@ -45,24 +44,23 @@ const host = "bench.postern.localhost"
 
 // A Lab is a line with all ways over it. Its owner closes it.
 type Lab struct {
-	dir           string
+	children      *process.Children
 	config        Config
-	line          *exec.Cmd
-	children      []*exec.Cmd
 	cloud, office end
+	ended         error // of the line
 }
 
 // Open makes the line and starts everything. It returns once each way leads to
 // the origin.
 func Open(ctx context.Context, c Config) (l *Lab, err error) {
-	dir, err := os.MkdirTemp("", "postern-bench-")
+	children, err := process.New()
 	if err != nil {
 		return nil, err
 	}
-	l = &Lab{dir: dir, config: c}
+	l = &Lab{children: children, config: c}
 	defer func() {
 		if err != nil {
-			err = errors.Join(l.explain(err), l.Close())
+			err = errors.Join(l.children.Explain(err), l.Close())
 		}
 	}()
 	if err := l.openLine(); err != nil {
@@ -80,7 +78,7 @@ func Open(ctx context.Context, c Config) (l *Lab, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := l.start(name, cmd); err != nil {
+		if _, err := l.children.Start(name, cmd); err != nil {
 			return nil, err
 		}
 	}
@@ -88,7 +86,7 @@ func Open(ctx context.Context, c Config) (l *Lab, err error) {
 		return nil, err
 	}
 	for _, way := range []string{Direct, DirectBBR, RelayBBR, Postern} {
-		if err := poll(ctx, func() error { _, err := l.Measure(ctx, way, 0); return err }); err != nil {
+		if err := process.Poll(ctx, func() error { _, err := l.Measure(ctx, way, 0); return err }); err != nil {
 			return nil, fmt.Errorf("%s: %w", way, err)
 		}
 	}
@@ -102,17 +100,20 @@ func (l *Lab) openLine() error {
 	if err != nil {
 		return err
 	}
-	log, err := os.Create(l.path("line.log"))
+	log, err := os.Create(l.children.Path("line.log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
 	cmd.Stderr = log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	process.Bind(cmd, syscall.SIGTERM)
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	l.line = cmd
+	l.children.OnClose(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		l.ended = cmd.Wait()
+	})
 	for _, e := range []*end{&l.cloud, &l.office} {
 		if _, err := fmt.Fscanln(out, &e.namespace, &e.cubic, &e.bbr); err != nil {
 			return err
@@ -139,7 +140,7 @@ func (l *Lab) Measure(ctx context.Context, way string, span time.Duration, wante
 	if err != nil {
 		return nil, err
 	}
-	out, err := output(ctx, cmd)
+	out, err := process.Output(ctx, cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -147,79 +148,8 @@ func (l *Lab) Measure(ctx context.Context, way string, span time.Duration, wante
 	return f, json.Unmarshal(out, &f)
 }
 
-// start runs cmd until the lab is closed; what it says goes to a file.
-func (l *Lab) start(name string, cmd *exec.Cmd) error {
-	log, err := os.Create(l.path(name + ".log"))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", name, err)
-	}
-	l.children = append(l.children, cmd)
-	return nil
-}
-
-func (l *Lab) path(name string) string { return filepath.Join(l.dir, name) }
-
-// explain adds to err how the logs end.
-func (l *Lab) explain(err error) error {
-	logs, _ := filepath.Glob(l.path("*.log"))
-	for _, file := range logs {
-		text, _ := os.ReadFile(file)
-		if text = bytes.TrimSpace(text); len(text) > 0 {
-			err = fmt.Errorf("%w\n%s: %s", err, filepath.Base(file), text[max(0, len(text)-500):])
-		}
-	}
-	return err
-}
-
 // Close ends everything, the line last, and removes all state.
 func (l *Lab) Close() error {
-	for i := len(l.children) - 1; i >= 0; i-- {
-		l.children[i].Process.Kill()
-		l.children[i].Wait()
-	}
-	var err error
-	if l.line != nil {
-		l.line.Process.Signal(syscall.SIGTERM)
-		err = l.line.Wait()
-	}
-	return errors.Join(err, os.RemoveAll(l.dir))
-}
-
-// output runs cmd to its end, or ctx's, and returns what it wrote.
-func output(ctx context.Context, cmd *exec.Cmd) ([]byte, error) {
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	defer context.AfterFunc(ctx, func() { cmd.Process.Kill() })()
-	if err := cmd.Wait(); err != nil {
-		return nil, fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, stderr.Bytes())
-	}
-	return stdout.Bytes(), nil
-}
-
-// poll repeats try until it succeeds, for half a minute.
-func poll(ctx context.Context, try func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := try()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(errors.New("not ready in time"), err)
-		case <-tick.C:
-		}
-	}
+	l.children.Close()
+	return l.ended
 }

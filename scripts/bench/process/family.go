@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"bytes"
@@ -13,8 +13,8 @@ import (
 // tick is the unit of CPU time in /proc (USER_HZ).
 const tick = 10 * time.Millisecond
 
-// family returns the processes pids and all that descend from them.
-func family(pids ...int) []int {
+// Family returns the processes pids and all that descend from them.
+func Family(pids ...int) []int {
 	all := slices.Clone(pids)
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	children := map[int][]int{}
@@ -34,10 +34,17 @@ func family(pids ...int) []int {
 // Fields of /proc/PID/stat that stat returns (proc_pid_stat(5)), whose third is
 // the first here.
 const (
+	statState  = 0
 	statParent = 4 - 3
 	statUser   = 14 - 3
 	statSystem = 15 - 3
 )
+
+// Runs reports whether there is a process pid that has not ended.
+func Runs(pid int) bool {
+	fields, err := stat(pid)
+	return err == nil && fields[statState] != "Z"
+}
 
 // stat returns what /proc/PID/stat says after the program's name, which may
 // contain anything.
@@ -56,10 +63,10 @@ func stat(pid int) ([]string, error) {
 	return fields, nil
 }
 
-// cpu returns the user and system time that the families of pids have taken.
-func cpu(pids []int) (time.Duration, error) {
+// CPU returns the user and system time that the families of pids have taken.
+func CPU(pids []int) (time.Duration, error) {
 	var sum time.Duration
-	for _, pid := range family(pids...) {
+	for _, pid := range Family(pids...) {
 		fields, err := stat(pid)
 		if err != nil {
 			return 0, err
@@ -75,11 +82,11 @@ func cpu(pids []int) (time.Duration, error) {
 	return sum, nil
 }
 
-// resident returns how much memory the families of pids have, in KiB. A page that
+// Resident returns how much memory the families of pids have, in KiB. A page that
 // several processes share counts by its share of each (PSS).
-func resident(pids []int) (float64, error) {
+func Resident(pids []int) (float64, error) {
 	var sum float64
-	for _, pid := range family(pids...) {
+	for _, pid := range Family(pids...) {
 		file := fmt.Sprintf("/proc/%d/smaps_rollup", pid)
 		data, err := os.ReadFile(file)
 		if err != nil {

@@ -1,0 +1,245 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"postern"
+	"postern/internal/dnscheck"
+)
+
+// A Diagnosis is what Examine found out about a node or one of its host names.
+type Diagnosis struct {
+	Host     string            `json:"host,omitempty"` // empty: the node itself
+	Findings []postern.Finding `json:"findings"`
+}
+
+// Results of findings, see postern.Finding.
+const (
+	resultOK      = "ok"
+	resultWarning = "warning"
+	resultMissing = "missing"
+	resultError   = "error"
+)
+
+func (d *Diagnosis) add(subject, result, detail, hint string) {
+	d.Findings = append(d.Findings, postern.Finding{Subject: subject, Result: result, Detail: detail, Hint: hint})
+}
+
+// Healthy reports whether nothing that was found keeps people out, or puts somebody in
+// between.
+func (d Diagnosis) Healthy() bool {
+	return !slices.ContainsFunc(d.Findings, func(f postern.Finding) bool { return f.Result == resultError || f.Result == resultMissing })
+}
+
+// Examine looks at a node whose status is s from outside: it asks DNS server for its
+// host names as a certificate authority does ("": the system's servers), and connects to
+// where they lead. Those in only are looked at, or all if there are none.
+func Examine(ctx context.Context, s Status, server string, only []string) ([]Diagnosis, error) {
+	dns, err := dnscheck.New(server)
+	if err != nil {
+		return nil, err
+	}
+	all := []Diagnosis{examineNode(s, time.Now())}
+	for _, r := range s.Routes {
+		if len(only) == 0 || slices.Contains(only, r.Host) {
+			e := examiner{dns: dns, named: server != "", base: s.Base, route: r, Diagnosis: Diagnosis{Host: r.Host}}
+			e.examine(ctx)
+			all = append(all, e.Diagnosis)
+		}
+	}
+	for _, host := range only {
+		if !slices.ContainsFunc(s.Routes, func(r Route) bool { return r.Host == host }) {
+			d := Diagnosis{Host: host}
+			d.add("route", resultMissing, "no route leads from this name to this node", "`postern routes match "+host+"` on the coordinator's machine shows where it leads")
+			all = append(all, d)
+		}
+	}
+	return all, nil
+}
+
+// handshakeFresh is how long ago a handshake proves that a tunnel works (WireGuard
+// whitepaper, section 6.1: Reject-After-Time).
+const handshakeFresh = 180 * time.Second
+
+func examineNode(s Status, now time.Time) Diagnosis {
+	var d Diagnosis
+	if s.Control.Up {
+		d.add("control", resultOK, "the coordinator tells this node what changes", "")
+	} else {
+		d.add("control", resultWarning, "the coordinator does not answer: "+s.Control.Error, "what is open goes on; changes and sign-ins wait")
+	}
+	if len(s.Tunnels) == 0 {
+		d.add("tunnel", resultMissing, "the deployment has no gateway that this node knows of", "on the public host: postern up, or postern gateway run")
+	}
+	for _, t := range s.Tunnels {
+		switch {
+		case t.Endpoint == "":
+			d.add("tunnel", resultError, fmt.Sprintf("where gateway %s is, is not known: %s", t.Gateway, s.TunnelError), "")
+		case now.Sub(t.Handshake) > handshakeFresh:
+			d.add("tunnel", resultError, fmt.Sprintf("gateway %s at %s does not answer", t.Gateway, t.Endpoint),
+				"UDP to that address and port has to get out of this network")
+		default:
+			d.add("tunnel", resultOK, fmt.Sprintf("gateway %s at %s answers", t.Gateway, t.Endpoint), "")
+		}
+	}
+	if s.ConfigError != "" {
+		d.add("file", resultError, s.ConfigError, "what the file said before is in force")
+	}
+	if s.PublishError != "" {
+		d.add("publish", resultError, "the coordinator refuses what is published: "+s.PublishError, "")
+	}
+	return d
+}
+
+// An examiner looks at one host name.
+type examiner struct {
+	dns   *dnscheck.Resolver
+	named bool // dns is a server that somebody named
+	base  string
+	route Route
+	Diagnosis
+}
+
+func (e *examiner) examine(ctx context.Context) {
+	e.certificate()
+	e.gateways()
+	addrs := e.addresses(ctx)
+	e.caa(ctx)
+	e.outside(ctx, addrs)
+}
+
+// certificate tells of what the node holds.
+func (e *examiner) certificate() {
+	c := e.route.Certificate
+	switch {
+	case c == nil:
+		e.add("certificate", resultError, e.route.Error, "")
+	case c.SHA256 == "":
+		e.add("certificate", resultError, strings.TrimSpace("there is none yet. "+c.Error), c.Waiting)
+	case time.Now().After(c.NotAfter):
+		e.add("certificate", resultError, fmt.Sprintf("it ended on %s. %s", c.NotAfter.Format(time.DateOnly), c.Error), c.Waiting)
+	case c.Error != "":
+		e.add("certificate", resultWarning, fmt.Sprintf("%s, good until %s, but: %s", c.Source, c.NotAfter.Format(time.DateOnly), c.Error), c.Waiting)
+	default:
+		e.add("certificate", resultOK, fmt.Sprintf("%s, from %s, good until %s; key SHA-256 %s", c.Source, c.Issuer, c.NotAfter.Format(time.DateOnly), c.SPKI), "")
+	}
+}
+
+// gateways tells what the running node saw through each gateway.
+func (e *examiner) gateways() {
+	switch r := e.route; r.State {
+	case RouteReady:
+		e.add("gateways", resultOK, "each that answered shows this node's own key", "")
+	case RouteAlarm:
+		e.add("gateways", resultError, r.Error, "somebody may be reading along: find out who runs that gateway, and tell those who use this name")
+	case RouteClosed:
+		e.add("gateways", resultWarning, r.Error, "")
+	default:
+		e.add("gateways", resultError, r.Error, "")
+	}
+}
+
+// addresses tells where DNS leads.
+func (e *examiner) addresses(ctx context.Context) []netip.Addr {
+	if isLocalName(e.Host) {
+		e.add("address", resultOK, "names below .localhost are this machine, without DNS", "")
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	}
+	a, err := e.dns.Addresses(ctx, e.Host)
+	if err != nil {
+		e.add("address", resultMissing, err.Error(), "an A or AAAA record has to lead to a gateway's public address")
+		return nil
+	}
+	text := fmt.Sprint(a.Addrs)
+	if len(a.Via) > 0 {
+		text += " by way of " + strings.Join(a.Via, ", ")
+	}
+	e.add("address", resultOK, text, "")
+	return a.Addrs
+}
+
+func isLocalName(host string) bool {
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
+
+// caa tells who may issue certificates for the name.
+func (e *examiner) caa(ctx context.Context) {
+	if isLocalName(e.Host) && !e.named {
+		return // the world's DNS knows nothing of it
+	}
+	set, err := e.dns.CAA(ctx, e.Host)
+	if err != nil {
+		e.add("caa", resultError, err.Error(), "certificate authorities refuse to issue while CAA cannot be asked for")
+		return
+	}
+	grade, words := set.Grade(e.base)
+	words = fmt.Sprintf("grade %s: %s", grade, words)
+	c := e.route.Certificate
+	if c == nil || c.Source != SourceACME {
+		e.add("caa", resultOK, words, "")
+		return
+	}
+	records := strings.Join(c.Records, "; ")
+	if err := permitted(set, c); err != nil {
+		e.add("caa", resultError, err.Error(), "let the node's own account in: "+records)
+		return
+	}
+	if grade == dnscheck.GradeA || grade == dnscheck.GradeB {
+		e.add("caa", resultOK, words, "")
+		return
+	}
+	e.add("caa", resultWarning, words, "records that let nobody but this node's account get one: "+records)
+}
+
+// permitted reports why an authority that has our account may not issue, if it may not.
+func permitted(set dnscheck.CAASet, c *Certificate) error {
+	var why error
+	for _, name := range c.Authorities {
+		if why = set.Permits(dnscheck.Wish{Authority: name, Account: c.Account, Method: "tls-alpn-01"}); why == nil {
+			return nil
+		}
+	}
+	return why
+}
+
+// outside connects to where DNS leads, and compares what is shown there.
+func (e *examiner) outside(ctx context.Context, addrs []netip.Addr) {
+	u, err := url.Parse(e.route.URL)
+	c := e.route.Certificate
+	if err != nil || c == nil || c.SPKI == "" {
+		return
+	}
+	port := u.Port()
+	if port == "" {
+		port = "443"
+	}
+	for _, a := range addrs {
+		at := net.JoinHostPort(a.String(), port)
+		state, err := handshake(ctx, at, e.Host)
+		switch {
+		case isAlert(err, alertAccessDenied):
+			e.add("outside", resultWarning, at+" does not let this machine in", "the tenant's admission keeps it out")
+		case err != nil:
+			e.add("outside", resultError, fmt.Sprintf("%s: %v", at, err), "does the address lead to a gateway?")
+		case hexSHA256(state.PeerCertificates[0].RawSubjectPublicKeyInfo) == c.SPKI:
+			e.add("outside", resultOK, at+" shows this node's own key", "")
+		case e.route.Note != "":
+			e.add("outside", resultOK, at+" shows another key: "+e.route.Note, "")
+		default:
+			leaf := state.PeerCertificates[0]
+			e.add("outside", resultError, fmt.Sprintf("%s shows another key, SHA-256 %s, in a certificate from %s", at,
+				hexSHA256(leaf.RawSubjectPublicKeyInfo), issuerName(leaf)), "somebody may be reading along, or the name leads to somebody else")
+		}
+	}
+}
+
+// ErrUnhealthy says that an examination found something that keeps people out.
+var ErrUnhealthy = errors.New("not all is well")
