@@ -227,8 +227,8 @@ func TestKeepaliveIsSetOnBothEnds(t *testing.T) {
 		}
 	}
 	var retries tcpip.TCPMaxRetriesOption
-	if err := node.stack.TransportProtocolOption(tcp.ProtocolNumber, &retries); err != nil || retries != maxRetries {
-		t.Errorf("retries: got %d, %v, want %d", retries, err, maxRetries)
+	if err := node.stack.TransportProtocolOption(tcp.ProtocolNumber, &retries); err != nil || uint64(retries) != plainTimeouts.maxRetries {
+		t.Errorf("retries: got %d, %v, want %d", retries, err, plainTimeouts.maxRetries)
 	}
 }
 

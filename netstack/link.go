@@ -146,10 +146,12 @@ func (t tunDevice) Write(bufs [][]byte, offset int) (int, error) {
 			if !t.admits(p) {
 				continue
 			}
-			if peer := [16]byte(p[8:24]); from == nil || from.peer != peer {
+			if peer := [16]byte(p[8:24]); !t.paths.off && (from == nil || from.peer != peer) {
 				from = t.paths.to(peer)
 			}
-			from.heard(p)
+			if from != nil {
+				from.heard(p)
+			}
 			c.add(p)
 		}
 		c.flush(t.dispatcher)
@@ -230,8 +232,7 @@ var _ stack.QueueingDiscipline = queue{}
 
 // WritePacket queues p for WireGuard. The stack keeps its own reference.
 func (q queue) WritePacket(p *stack.PacketBuffer) tcpip.Error {
-	to := header.IPv6(p.NetworkHeader().Slice()).DestinationAddress().As16()
-	if !q.paths.to(to).add(p, q.mtu) && !q.ring.push(p) {
+	if !q.paths.add(p, q.mtu) && !q.ring.push(p) {
 		return &tcpip.ErrClosedForSend{}
 	}
 	return nil

@@ -62,7 +62,7 @@ func FuzzInbound(f *testing.F) {
 	f.Add([]byte{0x60})
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		l := newLink(hereAddr, 1420)
-		s, err := newStack(linkEndpoint{l}, queue{l}, hereAddr)
+		s, err := newStack(linkEndpoint{l}, queue{l}, hereAddr, plainTimeouts)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,7 +15,7 @@
 //
 //	conn.Write        bytes into a TCP endpoint
 //	queue             a segment of up to 64 KiB by reference into the ring; waits while it is full
-//	path              in the ring's place, if the peer is far: paced, and sent again if it is lost
+//	path              in the ring's place, if Config.HideLoss and the peer is far: paced, and sent again if it is lost
 //	tunDevice.Read    takes credits, of which there are 256: that many packets are inside WireGuard
 //	cutter            cuts segments to the MTU, into WireGuard's buffers
 //	wireguard-go      peer by destination address, encrypt
@@ -73,6 +73,12 @@ type Config struct {
 	// zero, 1420, which fits a path of 1500 over IPv6.
 	MTU int
 
+	// HideLoss sends again what is lost on a long way before TCP hears of it, and paces
+	// what is sent, so that packets lost by chance do not slow connections down. It
+	// concerns what this host sends; the other end need not know. See
+	// docs/decisions/path-below-tcp.md for when it pays.
+	HideLoss bool
+
 	// Logger is told of WireGuard's events at Debug, and of its errors at Warn.
 	// If nil, they are discarded.
 	Logger *slog.Logger
@@ -129,8 +135,11 @@ func New(cfg Config) (*Net, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netstack config: %w", err)
 	}
-	link := newLink(cfg.Address, cfg.MTU)
-	stack, err := newStack(linkEndpoint{link}, queue{link}, cfg.Address)
+	link, times := newLink(cfg.Address, cfg.MTU), pathTimeouts
+	if !cfg.HideLoss {
+		link.paths.off, times = true, plainTimeouts
+	}
+	stack, err := newStack(linkEndpoint{link}, queue{link}, cfg.Address, times)
 	if err != nil {
 		return nil, err
 	}

@@ -78,13 +78,14 @@ func bareHost(t *testing.T, n byte, mtu int, k kind) (*Net, tun.Device) {
 	var device tun.Device = tunDevice{l}
 	var nic stack.LinkEndpoint = linkEndpoint{l}
 	var q stack.QueueingDiscipline = queue{l}
+	times := plainTimeouts
 	switch k {
 	case covered:
-		l.paths.longRTT = 0
+		l.paths.longRTT, times = 0, pathTimeouts
 	case plain:
 		device, nic, q = plainDevice{tunDevice{l}}, plainEndpoint{nic}, plainQueue{l}
 	}
-	s, err := newStack(nic, q, overlay(n))
+	s, err := newStack(nic, q, overlay(n), times)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -394,7 +394,9 @@ func steadyPath(t testing.TB) (step func()) {
 
 // The path to a peer goes with the peer.
 func TestSetPeersEndsPaths(t *testing.T) {
-	node, gateway := newPair(t)
+	node, gateway := newHost(t, 1), &host{private: newPrivateKey(t)}
+	gateway.start(t, Config{Address: overlay(2), HideLoss: true})
+	meet(t, node, gateway)
 	dialed, accepted := connect(t, gateway, node)
 	mustEcho(t, dialed, accepted)
 	paths := func() int {

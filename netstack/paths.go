@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
 // Paths are the paths to all peers that TCP has spoken with. They are made as needed.
@@ -14,6 +16,7 @@ type paths struct {
 	clock   tcpip.Clock
 	wake    func()        // has take called; it must not block
 	longRTT time.Duration // of a path that is long; 0: all are
+	off     bool          // there are none, and nothing is taken over
 
 	mu     sync.RWMutex
 	byPeer map[[16]byte]*path
@@ -43,6 +46,15 @@ func (ps *paths) to(peer [16]byte) *path {
 		ps.byPeer[peer] = p
 	}
 	return p
+}
+
+// add is path.add of the path that packet goes.
+func (ps *paths) add(packet *stack.PacketBuffer, mtu int) bool {
+	if ps.off {
+		return false
+	}
+	to := header.IPv6(packet.NetworkHeader().Slice()).DestinationAddress().As16()
+	return ps.to(to).add(packet, mtu)
 }
 
 // schedule has p's turn come.

@@ -86,6 +86,9 @@ type Config struct {
 	// MTU is the largest packet inside the tunnel, in bytes. If zero, 1420.
 	MTU int
 
+	// HideLoss is as in netstack.Config: of what this node sends.
+	HideLoss bool
+
 	// Drain is how long requests under way may go on once Run is to end. If
 	// zero, 30 s.
 	Drain time.Duration
@@ -241,7 +244,7 @@ func (n *Node) configure() error {
 func (n *Node) Run(ctx context.Context) error {
 	stack, err := netstack.New(netstack.Config{
 		PrivateKey: n.id.WireGuard, Address: n.id.Enrollment.Address,
-		Port: n.cfg.Port, MTU: n.cfg.MTU, Logger: n.log,
+		Port: n.cfg.Port, MTU: n.cfg.MTU, HideLoss: n.cfg.HideLoss, Logger: n.log,
 	})
 	if err != nil {
 		return err

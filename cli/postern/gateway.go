@@ -63,8 +63,14 @@ func gatewayFlags() []cli.Flag {
 		&cli.IntFlag{Name: "source-rate", Usage: "`N`: new connections a second from one address (20 if not given, -1: any)"},
 		&cli.IntFlag{Name: "source-conns", Usage: "`N`: open connections of one address (200 if not given, -1: any)"},
 		&cli.IntFlag{Name: "tenant-rate", Usage: "`N`: new connections a second to one tenant (100 if not given, -1: any)"},
+		hideLossFlag(),
 		&cli.IntFlag{Name: "tenant-conns", Usage: "`N`: open connections to one tenant (2000 if not given, -1: any, and any that wait for a node)"},
 	}
+}
+
+// hideLossFlag is what gateways and nodes have in common about the tunnel's way.
+func hideLossFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "hide-loss", Usage: "send again what the line loses before connections slow down for it; for lines that lose packets by chance"}
 }
 
 // gatewayOptions say how a gateway runs.
@@ -76,6 +82,7 @@ type gatewayOptions struct {
 	httpsPort    uint16 // in public
 	proxyFrom    []netip.Prefix
 	limits       gateway.Limits
+	hideLoss     bool // of what it sends
 	log          *slog.Logger
 }
 
@@ -88,7 +95,7 @@ func parseGateway(c *cli.Context, log *slog.Logger) (gatewayOptions, error) {
 			SourceRate: c.Int("source-rate"), SourceBurst: 5 * c.Int("source-rate"), SourceConns: c.Int("source-conns"),
 			TenantRate: c.Int("tenant-rate"), TenantConns: c.Int("tenant-conns"), TenantDials: min(c.Int("tenant-conns"), 0),
 		},
-		log: log,
+		hideLoss: c.Bool("hide-loss"), log: log,
 	}
 	host, port, err := splitAddress("udp", c.String("udp"))
 	if err != nil {
@@ -263,7 +270,7 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 		return nil, err
 	}
 	d.net, err = netstack.New(netstack.Config{
-		PrivateKey: id.WireGuard, Address: id.Enrollment.Address, Port: o.udp, Logger: o.log,
+		PrivateKey: id.WireGuard, Address: id.Enrollment.Address, Port: o.udp, HideLoss: o.hideLoss, Logger: o.log,
 	})
 	if err != nil {
 		return nil, err

@@ -141,7 +141,7 @@ func runNodeCommand(c *cli.Context) error {
 func runNode(c *cli.Context, dir *node.Dir, what publication, log *slog.Logger) error {
 	n, err := node.New(node.Config{
 		Dir: dir, Services: what.services, Authorities: what.authorities, Remember: true, File: what.file,
-		Metrics: c.String("metrics"), Version: programVersion(), Logger: log,
+		HideLoss: c.Bool("hide-loss"), Metrics: c.String("metrics"), Version: programVersion(), Logger: log,
 	})
 	if err != nil {
 		return err
