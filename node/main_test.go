@@ -24,11 +24,12 @@ import (
 	"go.uber.org/goleak"
 
 	"postern"
+	"postern/internal/acme/acmetest"
 	"postern/internal/datadir"
 	"postern/internal/proxyproto"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(acmetest.Leaked)) }
 
 var discard = slog.New(slog.DiscardHandler)
 

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -33,7 +34,18 @@ func newPublic(dir string, challenge func(context.Context, postern.ChallengeRequ
 	p.manager, err = acme.New(acme.Config{
 		Dir: dir, Changed: changed, Logger: log,
 		Await: func(ctx context.Context, host string) error {
-			return challenge(ctx, postern.ChallengeRequest{Host: host})
+			for {
+				err := challenge(ctx, postern.ChallengeRequest{Host: host})
+				var p *postern.Problem
+				if !errors.As(err, &p) || p.Code != postern.CodeUnavailable {
+					return err
+				}
+				select { // another node of the route is getting its own
+				case <-time.After(turnInterval):
+				case <-ctx.Done():
+					return err
+				}
+			}
 		},
 		Settled: func(host string) {
 			ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
@@ -45,6 +57,9 @@ func newPublic(dir string, challenge func(context.Context, postern.ChallengeRequ
 	})
 	return p, err
 }
+
+// turnInterval is how long to wait after another node was found to be getting its own.
+const turnInterval = time.Second
 
 // settleTimeout bounds what the coordinator is told afterwards: it forgets by itself.
 const settleTimeout = 5 * time.Second
