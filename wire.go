@@ -51,6 +51,10 @@ const (
 // EdgeProtocol is the ALPN name of the edge pipe, gateways only.
 const EdgeProtocol = "postern-edge/1"
 
+// ACMEProtocol is the ALPN name that a certificate authority offers, alone, to see whose
+// a host is (RFC 8737, section 3).
+const ACMEProtocol = "acme-tls/1"
+
 // HTTPSPort is the port of every node's HTTPS listener on its virtual address.
 const HTTPSPort = 443
 

@@ -53,7 +53,7 @@ func (d *door) tlsConfig(protos ...string) *tls.Config {
 			switch {
 			case !d.isPortal(hello.ServerName):
 				return nil, nil
-			case slices.Equal(hello.SupportedProtos, []string{acmeProtocol}):
+			case slices.Equal(hello.SupportedProtos, []string{postern.ACMEProtocol}):
 				return d.c.portal.challenge()
 			}
 			return portal, nil

@@ -33,10 +33,6 @@ type PortalCertificates interface {
 	Status(host string) postern.HostStatus
 }
 
-// acmeProtocol is the one protocol that an authority offers which asks whose a host is
-// (RFC 8737, section 6.2).
-const acmeProtocol = "acme-tls/1"
-
 // portalSources are where the certificate comes from that is shown at the portal: the
 // operator's files, else a public authority, else the private CA. It is for the portal's
 // host name alone: a browser takes a connection for each name that its certificate
@@ -94,7 +90,7 @@ func (s *portalSources) challenge() (*tls.Config, error) {
 	}
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS12,
-		NextProtos:   []string{acmeProtocol},
+		NextProtos:   []string{postern.ACMEProtocol},
 		Certificates: []tls.Certificate{*cert},
 	}, nil
 }

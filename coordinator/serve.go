@@ -47,7 +47,7 @@ func (c *Coordinator) Serve(ctx context.Context, ln net.Listener, site Site) err
 	srv := c.newServer(d)
 	srv.http.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){
 		postern.EdgeProtocol: e.pipe,
-		acmeProtocol:         hangUp,
+		postern.ACMEProtocol: hangUp,
 	}
 	srv.http.RegisterOnShutdown(c.presence.endAll)
 	if site != nil {

@@ -35,8 +35,7 @@ const (
 	extensionServerName = 0
 	nameTypeHost        = 0
 
-	extensionALPN = 16           // RFC 7301, section 3.1
-	protocolACME  = "acme-tls/1" // RFC 8737, section 6.2
+	extensionALPN = 16 // RFC 7301, section 3.1
 )
 
 // A hello is what the gateway reads of a ClientHello.
@@ -223,7 +222,7 @@ func parseClientHello(body []byte) (h hello, err error) {
 				return hello{}, err
 			}
 		case extensionALPN:
-			h.acme = offersOnly(data, protocolACME)
+			h.acme = offersOnly(data, postern.ACMEProtocol)
 		}
 	}
 	if h.name, err = wireName(h.name); err != nil {

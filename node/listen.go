@@ -303,7 +303,7 @@ func (s *server) handOver(ctx context.Context, c *tls.Conn, taker chan<- net.Con
 		c.Close()
 		return
 	}
-	if c.ConnectionState().NegotiatedProtocol == protocolACME {
+	if c.ConnectionState().NegotiatedProtocol == postern.ACMEProtocol {
 		c.Close() // a certificate authority has seen what it came for
 		return
 	}

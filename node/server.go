@@ -222,10 +222,6 @@ func (s *server) tlsConfig() *tls.Config {
 // errNotOurs says that a host name has no route to this node.
 var errNotOurs = errors.New("no route of this host name leads here")
 
-// protocolACME is what a certificate authority offers that looks whether a name is ours,
-// alone (RFC 8737, section 3).
-const protocolACME = "acme-tls/1"
-
 func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	c := hello.Conn.(*conn)
 	name := strings.ToLower(hello.ServerName)
@@ -245,7 +241,7 @@ func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 // name is ours, nil if protos are no authority's or none is expected. No request comes of
 // such a connection: net/http closes one whose protocol it does not know.
 func (s *server) challengeConfig(name string, protos []string) *tls.Config {
-	if s.challenge == nil || len(protos) != 1 || protos[0] != protocolACME {
+	if s.challenge == nil || len(protos) != 1 || protos[0] != postern.ACMEProtocol {
 		return nil
 	}
 	cert := s.challenge(name)
