@@ -1,15 +1,11 @@
 package node
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"log/slog"
-	"net"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"postern/internal/monitor"
 )
 
 // Metrics in the form that Prometheus scrapes: a certificate's end in Unix seconds, and
@@ -67,39 +63,4 @@ func oneIf(b bool) float64 {
 }
 
 // metricsHandler answers with the metrics of status.
-func metricsHandler(status func() Status) http.Handler {
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(collector{status})
-	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
-}
-
-// serveMetrics serves /metrics on ln until ctx is done, and closes it. A nil ln is none.
-func serveMetrics(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger) error {
-	if ln == nil {
-		return nil
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", h)
-	hs := &http.Server{
-		Handler: mux, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-	stop := context.AfterFunc(ctx, func() { hs.Close() })
-	defer stop()
-	if err := hs.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve metrics: %w", err)
-	}
-	return nil
-}
-
-// listenMetrics listens at addr, nowhere if that is empty.
-func listenMetrics(addr string) (net.Listener, error) {
-	if addr == "" {
-		return nil, nil
-	}
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen for metrics: %w", err)
-	}
-	return ln, nil
-}
+func metricsHandler(status func() Status) http.Handler { return monitor.Metrics(collector{status}) }

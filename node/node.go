@@ -46,6 +46,7 @@ import (
 	"postern"
 	"postern/internal/acme"
 	"postern/internal/member"
+	"postern/internal/monitor"
 	"postern/netstack"
 )
 
@@ -264,7 +265,7 @@ func (n *Node) Run(ctx context.Context) error {
 		ln.Close()
 		return err
 	}
-	scraped, err := listenMetrics(n.cfg.Metrics)
+	scraped, err := monitor.Listen(n.cfg.Metrics)
 	if err != nil {
 		ln.Close()
 		local.Close()
@@ -292,7 +293,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.server.proofs.run(work) })
 	g.Go(func() error { return n.followFile(work) })
 	g.Go(func() error { return serveLocal(work, local, n.localAPI()) })
-	g.Go(func() error { return serveMetrics(work, scraped, metricsHandler(n.Status), n.log) })
+	g.Go(func() error { return monitor.ServeMetrics(work, scraped, metricsHandler(n.Status), n.log) })
 	if n.taker != nil {
 		err = n.server.hand(ctx, work, ln, n.taker)
 	} else {
