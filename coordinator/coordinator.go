@@ -67,6 +67,8 @@ type Coordinator struct {
 	passwords *passwords
 	renewals  renewals
 	waits     challengeWaits
+	refusals  *refusals
+	full      atomic.Int64 // changes that the disk had no room for
 }
 
 // New opens the registry in cfg.Store, and makes it if the store is new. It
@@ -97,7 +99,7 @@ func New(cfg Config) (*Coordinator, error) {
 	c := &Coordinator{
 		cfg: cfg, log: cfg.Logger, started: cfg.Now(), roots: cfg.Authority.Roots(),
 		names: make(map[string]bool), claimed: make(chan struct{}, 1), presence: newPresence(), limits: newLimits(cfg.Now),
-		crowd: newCrowd(defaultCrowd), passwords: newPasswords(),
+		crowd: newCrowd(defaultCrowd), passwords: newPasswords(), refusals: newRefusals(),
 		waits: challengeWaits{turn: 10 * time.Second, gateways: 5 * time.Second},
 	}
 	rand.Read(c.secret[:])
@@ -240,6 +242,7 @@ func (c *Coordinator) update(ctx context.Context, actor string, fn func(*change)
 		return err
 	})
 	if err != nil {
+		c.countFull(err)
 		return err
 	}
 	if next == nil {
