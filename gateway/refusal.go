@@ -54,6 +54,17 @@ func (r Reason) Limit() bool {
 // MarshalText returns r's name.
 func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
+// UnmarshalText sets r to the reason that text names.
+func (r *Reason) UnmarshalText(text []byte) error {
+	for i, name := range reasonNames {
+		if name == string(text) {
+			*r = Reason(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("no reason is called %q", text)
+}
+
 // An alert is a TLS alert's description (RFC 8446, section 6). Zero, which would
 // be close_notify, stands for none.
 type alert uint8

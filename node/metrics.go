@@ -18,6 +18,7 @@ var (
 	metricFailing = newDesc("postern_node_certificate_failing", "Whether the last attempt to get or load a certificate failed.", "host", "source")
 	metricEnd     = newDesc("postern_node_certificate_not_after_seconds", "When the host's certificate ends.", "host", "source")
 	metricOpen    = newDesc("postern_node_connections_open", "Connections of browsers.")
+	metricLost    = newDesc("postern_node_access_log_lost_total", "Lines of the access log that its disk did not take.")
 )
 
 func newDesc(name, help string, labels ...string) *prometheus.Desc {
@@ -29,7 +30,7 @@ type collector struct{ status func() Status }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricInfo, metricControl, metricReady, metricAlarm, metricFailing, metricEnd, metricOpen} {
+	for _, d := range []*prometheus.Desc{metricInfo, metricControl, metricReady, metricAlarm, metricFailing, metricEnd, metricOpen, metricLost} {
 		ch <- d
 	}
 }
@@ -43,6 +44,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(metricInfo, 1, s.Member.Tenant, s.Member.Name, s.Version)
 	gauge(metricControl, oneIf(s.Control.Up))
 	gauge(metricOpen, float64(s.Connections.Open))
+	ch <- prometheus.MustNewConstMetric(metricLost, prometheus.CounterValue, float64(s.AccessLogLost))
 	for _, r := range s.Routes {
 		gauge(metricReady, oneIf(r.State == RouteReady), r.Host, r.Service)
 		gauge(metricAlarm, oneIf(r.State == RouteAlarm), r.Host)

@@ -37,6 +37,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"postern"
+	"postern/internal/accesslog"
 	"postern/internal/acme"
 	"postern/internal/member"
 	"postern/internal/monitor"
@@ -95,6 +97,11 @@ type Config struct {
 	// at the local API alone.
 	Metrics string
 
+	// AccessLog is a file to append one line of JSON to for each request, "-" for
+	// standard output. A full or slow disk costs lines and keeps no request waiting. If
+	// empty, requests are not logged.
+	AccessLog string
+
 	// Version is the program's, for people to read.
 	Version string
 
@@ -145,6 +152,8 @@ type Node struct {
 type running struct {
 	net   *netstack.Net
 	peers atomic.Pointer[error] // of the last look-up of endpoints
+
+	access atomic.Pointer[accesslog.Log] // nil: there is none, or not yet
 }
 
 // New checks cfg and everything on disk that it names. It starts nothing. It
@@ -183,10 +192,14 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n.public.setOwn(n.issuers)
-	n.server, err = newServer(serverConfig{
+	sc := serverConfig{
 		certificate: n.certificate, challenge: n.public.challenge, version: cfg.Version, drain: cfg.Drain, log: cfg.Logger,
 		dir: cfg.Dir.dir, redeem: n.client.Redeem,
-	})
+	}
+	if cfg.AccessLog != "" {
+		sc.tell = func(a access) { n.accessLog().Add(a) }
+	}
+	n.server, err = newServer(sc)
 	if err != nil {
 		return nil, err
 	}
@@ -271,6 +284,16 @@ func (n *Node) Run(ctx context.Context) error {
 		local.Close()
 		return err
 	}
+	accesses, err := accesslog.Open(n.cfg.AccessLog, os.Stdout, n.log)
+	if err != nil {
+		ln.Close()
+		local.Close()
+		if scraped != nil {
+			scraped.Close()
+		}
+		return err
+	}
+	run.access.Store(accesses)
 	n.log.Info("node up", "tenant", n.id.Enrollment.Tenant, "node", n.id.Enrollment.Name,
 		"address", n.id.Enrollment.Address, "udp_port", stack.Port())
 
@@ -292,6 +315,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.server.gate.sessions.run(work) })
 	g.Go(func() error { return n.server.proofs.run(work) })
 	g.Go(func() error { return n.followFile(work) })
+	g.Go(func() error { return accesses.Run(work) })
 	g.Go(func() error { return serveLocal(work, local, n.localAPI()) })
 	g.Go(func() error { return monitor.ServeMetrics(work, scraped, metricsHandler(n.Status), n.log) })
 	if n.taker != nil {
@@ -305,6 +329,17 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	return err
 }
+
+// accessLog returns the access log, nil if there is none.
+func (n *Node) accessLog() *accesslog.Log {
+	if run := n.running.Load(); run != nil {
+		return run.access.Load()
+	}
+	return nil
+}
+
+// ReopenAccessLog goes on with a new file at Config.AccessLog: the old one was renamed.
+func (n *Node) ReopenAccessLog() { n.accessLog().Reopen() }
 
 // certificatesChanged has others look at certificates that changed, or at their state.
 func (n *Node) certificatesChanged() {

@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
@@ -16,6 +18,7 @@ import (
 	"postern/coordinator"
 	"postern/coordinator/portal"
 	"postern/internal/datadir"
+	"postern/internal/monitor"
 )
 
 func coordinatorCommand() *cli.Command {
@@ -35,6 +38,7 @@ func coordinatorCommand() *cli.Command {
 				&cli.UintFlag{Name: "https-port", Value: postern.HTTPSPort, Usage: "`PORT` at which gateways are reached by browsers"},
 				&cli.StringSliceFlag{Name: "control-url", Usage: "`URL`: where tokens say the coordinator is; may be repeated (https://control.DOMAIN if not given)"},
 				resolverFlag(),
+				metricsFlag(),
 				dataFlag("data `DIR`ectory (/var/lib/postern/coordinator for root)"),
 			}, append(portalFlags(), certificateFlags()...)...), logFlags()...),
 		}},
@@ -55,6 +59,7 @@ type coordinatorOptions struct {
 	portal    portalOptions
 	certs     certificateOptions
 	resolver  string // DNS server; empty: the system's
+	metrics   string // TCP address; empty: none
 	log       *slog.Logger
 }
 
@@ -90,7 +95,7 @@ func runCoordinator(c *cli.Context) error {
 	}
 	s, err := openSeat(c.Context, coordinatorOptions{
 		dir: dataDir(c, postern.RoleCoordinator), domain: c.String("domain"), listen: c.String("listen"),
-		httpsPort: port, urls: urls, portal: portal, certs: certs, resolver: resolver, log: log,
+		httpsPort: port, urls: urls, portal: portal, certs: certs, resolver: resolver, metrics: c.String("metrics"), log: log,
 	})
 	if err != nil {
 		return err
@@ -121,6 +126,7 @@ type seat struct {
 	store   store
 	control net.Listener
 	admin   net.Listener
+	scrape  net.Listener // of metrics; nil: none
 	log     *slog.Logger
 }
 
@@ -179,7 +185,10 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 	if s.portal, err = newPortal(s.Coordinator, o.portal, o.log); err != nil {
 		return nil, err
 	}
-	s.admin, err = listenAdmin(s.dir.Path(postern.AdminSocket))
+	if s.scrape, err = monitor.Listen(o.metrics); err != nil {
+		return nil, err
+	}
+	s.admin, err = listenSocket("admin socket", s.dir.Path(postern.AdminSocket))
 	return s, err
 }
 
@@ -190,13 +199,27 @@ func (s *seat) run(ctx context.Context) error {
 		"admin", s.admin.Addr().String(), "portal", s.PortalURL(), "certificates", s.certificates(), "version", programVersion())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.Serve(ctx, s.control, s.portal) })
-	g.Go(func() error { return s.ServeAdmin(ctx, s.admin) })
+	g.Go(func() error { return s.ServeAdmin(ctx, s.admin, s.localHandler()) })
+	g.Go(func() error {
+		return monitor.ServeMetrics(ctx, s.scrape, monitor.Metrics(s.collectors()...), s.log)
+	})
 	if s.public != nil {
 		g.Go(func() error { return s.public.Run(ctx) })
 	}
 	err := g.Wait()
 	s.log.Info("coordinator down")
 	return err
+}
+
+// collectors tell all that the coordinator's metrics say.
+func (s *seat) collectors() []prometheus.Collector { return []prometheus.Collector{s.Collector()} }
+
+// localHandler answers at the admin socket what is not the admin API's.
+func (s *seat) localHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET "+monitor.PathMetrics, monitor.Metrics(s.collectors()...))
+	mux.Handle("GET "+monitor.PathProfiles, monitor.Profiles())
+	return mux
 }
 
 // awaitGateway waits until browsers, and authorities, have a gateway to come by.
@@ -211,7 +234,7 @@ func (s *seat) certificates() string {
 }
 
 func (s *seat) close() {
-	for _, ln := range []net.Listener{s.control, s.admin} {
+	for _, ln := range []net.Listener{s.control, s.admin, s.scrape} {
 		if ln != nil {
 			ln.Close()
 		}
@@ -263,19 +286,19 @@ func settleDomain(dir *datadir.Dir, asked string) (string, error) {
 // maxSocketPath is how long a unix socket's path can be on the systems we know.
 const maxSocketPath = 103
 
-// listenAdmin opens the admin API's socket for this user alone. The data
-// directory's lock is held, so that a socket found there is a dead one's.
-func listenAdmin(path string) (net.Listener, error) {
+// listenSocket opens a unix socket for this user alone; what it is called is for errors.
+// The data directory's lock is held, so that a socket found there is a dead one's.
+func listenSocket(what, path string) (net.Listener, error) {
 	if len(path) > maxSocketPath {
 		return nil, fail("use a shorter --data directory",
-			fmt.Errorf("admin socket %s: its path has %d characters, more than the %d that fit", path, len(path), maxSocketPath))
+			fmt.Errorf("%s %s: its path has %d characters, more than the %d that fit", what, path, len(path), maxSocketPath))
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	ln, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("admin socket: %w", err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
 		ln.Close()

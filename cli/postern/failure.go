@@ -126,6 +126,7 @@ var hints = []struct {
 	{member.ErrJoined, "`postern ROLE run` starts it; to join anew, stop it and use another --data directory"},
 	{member.ErrNotJoined, "join first: `postern node join --token-file FILE`, or `postern gateway join` for a gateway"},
 	{member.ErrUnreachable, "check that the coordinator runs and that this machine reaches its address; the token is not used up"},
+	{errNoGateway, "start it with `postern gateway run` or `postern up`, or name its data directory with --data"},
 	{node.ErrNotRunning, "start it with `postern node run`, or name its data directory with --data"},
 	{identity.ErrWrongRoot, "the token is of another deployment, or something in between answers in the coordinator's place; get a token from this coordinator"},
 	{postern.ErrToken, "copy the whole token again, or make a new one on the coordinator: postern tokens create"},

@@ -11,14 +11,18 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
 	"postern"
 	"postern/gateway"
+	"postern/internal/accesslog"
 	"postern/internal/datadir"
 	"postern/internal/member"
+	"postern/internal/monitor"
 	"postern/netstack"
 )
 
@@ -38,6 +42,11 @@ func gatewayCommand() *cli.Command {
 					&cli.StringFlag{Name: "coordinator", Usage: "`URL` of the coordinator in place of the token's"},
 					data,
 				}, logFlags()...),
+			},
+			{
+				Name: "status", Usage: "show how the gateway on this machine does", Action: gatewayStatus,
+				UsageText: "postern gateway status\npostern gateway status -o json",
+				Flags:     append([]cli.Flag{data}, outputFlags()...),
 			},
 			{
 				Name: "run", Usage: "run this gateway until it is stopped", Action: runGatewayCommand,
@@ -64,6 +73,8 @@ func gatewayFlags() []cli.Flag {
 		&cli.IntFlag{Name: "source-conns", Usage: "`N`: open connections of one address (200 if not given, -1: any)"},
 		&cli.IntFlag{Name: "tenant-rate", Usage: "`N`: new connections a second to one tenant (100 if not given, -1: any)"},
 		&cli.IntFlag{Name: "tenant-conns", Usage: "`N`: open connections to one tenant (2000 if not given, -1: any, and any that wait for a node)"},
+		accessLogFlag("connection"),
+		metricsFlag(),
 	}
 }
 
@@ -76,6 +87,9 @@ type gatewayOptions struct {
 	httpsPort    uint16 // in public
 	proxyFrom    []netip.Prefix
 	limits       gateway.Limits
+	accessLog    string                 // file, - for standard output; empty: none
+	metrics      string                 // TCP address; empty: none
+	beside       []prometheus.Collector // shown at metrics, too
 	log          *slog.Logger
 }
 
@@ -84,6 +98,7 @@ func parseGateway(c *cli.Context, log *slog.Logger) (gatewayOptions, error) {
 	o := gatewayOptions{
 		listen: c.String("listen"), http: c.String("http"),
 		advertise: c.String("advertise"), public: c.String("public"),
+		accessLog: c.String("access-log"), metrics: c.String("metrics"),
 		limits: gateway.Limits{
 			SourceRate: c.Int("source-rate"), SourceBurst: 5 * c.Int("source-rate"), SourceConns: c.Int("source-conns"),
 			TenantRate: c.Int("tenant-rate"), TenantConns: c.Int("tenant-conns"), TenantDials: min(c.Int("tenant-conns"), 0),
@@ -231,8 +246,13 @@ type door struct {
 	net    *netstack.Net
 	gw     *gateway.Gateway
 	https  net.Listener
-	http   net.Listener // nil: none
+	http   net.Listener   // nil: none
+	local  net.Listener   // gatewaySocket
+	scrape net.Listener   // of metrics; nil: none
+	access *accesslog.Log // nil: none
 	log    *slog.Logger
+
+	started time.Time
 
 	greeted bool                                  // owned by apply
 	ids     atomic.Pointer[map[netip.Addr]string] // of the map's nodes
@@ -242,7 +262,7 @@ type door struct {
 }
 
 func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door, err error) {
-	d := &door{opts: o, dir: dir, id: id, log: o.log, news: make(chan struct{}, 1)}
+	d := &door{opts: o, dir: dir, id: id, log: o.log, news: make(chan struct{}, 1), started: time.Now()}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -259,6 +279,12 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 			return nil, err
 		}
 	}
+	if d.local, err = listenSocket("gateway's socket", dir.Path(gatewaySocket)); err != nil {
+		return nil, err
+	}
+	if d.scrape, err = monitor.Listen(o.metrics); err != nil {
+		return nil, err
+	}
 	if d.client, err = member.NewClient(dir, id, o.log); err != nil {
 		return nil, err
 	}
@@ -268,17 +294,25 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 	if err != nil {
 		return nil, err
 	}
-	d.gw = gateway.New(gateway.Config{
+	// Last, as it is run that closes it.
+	if d.access, err = accesslog.Open(o.accessLog, os.Stdout, o.log); err != nil {
+		return nil, err
+	}
+	cfg := gateway.Config{
 		Dial:            d.net.DialContext,
 		DialCoordinator: d.client.DialEdge,
 		HTTPSPort:       o.httpsPort, ProxyFrom: o.proxyFrom, Limits: o.limits, Logger: o.log,
 		Now: d.client.Now,
-	})
+	}
+	if d.access != nil {
+		cfg.Access = func(a gateway.Access) { d.access.Add(a) }
+	}
+	d.gw = gateway.New(cfg)
 	return d, nil
 }
 
 func (d *door) close() {
-	for _, ln := range []net.Listener{d.https, d.http} {
+	for _, ln := range []net.Listener{d.https, d.http, d.local, d.scrape} {
 		if ln != nil {
 			ln.Close()
 		}
@@ -307,6 +341,12 @@ func (d *door) run(ctx context.Context) error {
 	g.Go(func() error { return d.client.Follow(life, d.apply) })
 	g.Go(func() error { d.tell(life); return nil })
 	g.Go(func() error { d.remember(life); return nil })
+	g.Go(func() error { return d.access.Run(life) })
+	g.Go(func() error { return reopening(life, d.opts.accessLog, d.access.Reopen) })
+	g.Go(func() error { return monitor.Serve(life, d.local, d.localHandler(), d.log) })
+	g.Go(func() error {
+		return monitor.ServeMetrics(life, d.scrape, monitor.Metrics(append(d.collectors(), d.opts.beside...)...), d.log)
+	})
 	if d.http != nil {
 		g.Go(func() error { return d.gw.ServeRedirect(serve, d.http) })
 	}
