@@ -25,6 +25,7 @@ var walls = map[string][]string{
 	"internal/acme":             {".", "internal/datadir"},
 	"internal/acme/acmetest":    {},
 	"internal/accesslog":        {},
+	"internal/archive":          {},
 	"internal/monitor":          {},
 	"internal/dnscheck":         {"."},
 	"internal/dnscheck/dnstest": {},
@@ -34,7 +35,7 @@ var walls = map[string][]string{
 	"coordinator/portal":        {".", "coordinator", "internal/accept"},
 	"gateway":                   {".", "internal/splice", "internal/proxyproto"},
 	"node":                      {".", "netstack", "internal/acme", "internal/dnscheck", "internal/member", "internal/datadir", "internal/accesslog", "internal/monitor", "internal/proxyproto", "internal/accept"},
-	"cli/postern":               {".", "netstack", "internal/acme", "internal/dnscheck", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity", "internal/accesslog", "internal/monitor"},
+	"cli/postern":               {".", "netstack", "internal/acme", "internal/dnscheck", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity", "internal/archive", "internal/accesslog", "internal/monitor"},
 	"scripts/ledger":            {".", "node"},
 	"scripts/bench":             {"netstack", "scripts/bench/longline"},
 	"scripts/line":              {},
@@ -50,6 +51,7 @@ var keepers = map[string][]string{
 	"github.com/urfave/cli":       {"cli/postern"},
 	"github.com/miekg/dns":        {"internal/dnscheck", "internal/dnscheck/dnstest", "internal/acme/acmetest"},
 	"github.com/mholt/acmez":      {"internal/acme"},
+	"filippo.io/age":              {"internal/archive"},
 	"github.com/letsencrypt":      {"internal/acme/acmetest"},
 }
 
