@@ -158,7 +158,7 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.store, err = openStore(ctx, s.dir.Path("postern.db")); err != nil {
+	if s.store, err = openStore(ctx, s.dir.Path(registryFile)); err != nil {
 		return nil, err
 	}
 	cfg := coordinator.Config{
@@ -203,6 +203,7 @@ func (s *seat) run(ctx context.Context) error {
 	g.Go(func() error {
 		return monitor.ServeMetrics(ctx, s.scrape, monitor.Metrics(s.collectors()...), s.log)
 	})
+	g.Go(func() error { return s.store.KeepBackups(ctx, s.log) })
 	if s.public != nil {
 		g.Go(func() error { return s.public.Run(ctx) })
 	}
@@ -212,7 +213,18 @@ func (s *seat) run(ctx context.Context) error {
 }
 
 // collectors tell all that the coordinator's metrics say.
-func (s *seat) collectors() []prometheus.Collector { return []prometheus.Collector{s.Collector()} }
+func (s *seat) collectors() []prometheus.Collector {
+	return []prometheus.Collector{s.Collector(), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "postern_coordinator_backup_time_seconds",
+		Help: "When the last backup of the registry was made, in Unix seconds; zero: never.",
+	}, func() float64 {
+		at, err := lastBackup(s.dir.Path(registryFile))
+		if err != nil || at.IsZero() {
+			return 0
+		}
+		return float64(at.Unix())
+	})}
+}
 
 // localHandler answers at the admin socket what is not the admin API's.
 func (s *seat) localHandler() http.Handler {
@@ -255,6 +267,9 @@ type config struct {
 }
 
 const configFile = "config.json"
+
+// registryFile is the registry in the data directory.
+const registryFile = "postern.db"
 
 // settleDomain returns the domain for ever: the one that dir remembers, else
 // the one asked for, which it then remembers.

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
+
+	"postern/internal/archive"
 )
 
 func TestMain(m *testing.M) {
@@ -50,7 +53,7 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       os.Getenv("UPDATE") != "",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fails": fails, "says": says, "await": await, "ports": ports,
-			"ask": ask, "hangup": hangup, "fetch": fetchURL, "execsql": execSQL, "occupy": occupy, "terminate": terminate,
+			"ask": ask, "hangup": hangup, "repack": repack, "fetch": fetchURL, "execsql": execSQL, "occupy": occupy, "terminate": terminate,
 		},
 	})
 }
@@ -185,6 +188,26 @@ func ask(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		return os.WriteFile(ts.MkAbs(args[2]), body, 0o600)
 	})
+}
+
+// repack DIR FILE NAME OTHER writes a backup of what was unpacked in DIR, with OTHER in
+// place of the file called NAME, and a manifest that says so.
+func repack(ts *testscript.TestScript, _ bool, args []string) {
+	var m archive.Manifest
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(ts.MkAbs(args[0]+"/manifest.json"))), &m))
+	var sources []archive.Source
+	for _, f := range m.Files {
+		s := archive.Source{Name: f.Name, Mode: 0o600, Path: ts.MkAbs(args[0] + "/" + f.Name)}
+		if f.Name == args[2] {
+			s.Path = ts.MkAbs(args[3])
+		}
+		sources = append(sources, s)
+	}
+	out, err := os.Create(ts.MkAbs(args[1]))
+	ts.Check(err)
+	defer out.Close()
+	_, err = archive.Pack(out, m, sources, "")
+	ts.Check(err)
 }
 
 // execsql FILE STATEMENT changes an SQLite file behind its owner's back. The

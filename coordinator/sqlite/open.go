@@ -92,12 +92,16 @@ func inspect(ctx context.Context, path string) (int64, error) {
 	if err := quickCheck(ctx, db); err != nil {
 		return 0, fmt.Errorf("%s: %w (%w); it was left as it is; %s", path, ErrDamaged, err, newestBackup(path))
 	}
-	var version int64
-	err = db.QueryRowContext(ctx, `SELECT max(version_id) FROM goose_db_version WHERE is_applied`).Scan(&version)
+	version, err := schemaOf(ctx, db)
 	if err != nil {
 		return 0, fmt.Errorf("%s is not a registry of Postern's: %w", path, err)
 	}
 	return version, nil
+}
+
+func schemaOf(ctx context.Context, db *sql.DB) (version int64, err error) {
+	err = db.QueryRowContext(ctx, `SELECT max(version_id) FROM goose_db_version WHERE is_applied`).Scan(&version)
+	return version, err
 }
 
 // quickCheck reports the first thing wrong with db's file.
