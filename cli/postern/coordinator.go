@@ -19,6 +19,7 @@ import (
 	"postern/coordinator/portal"
 	"postern/internal/datadir"
 	"postern/internal/monitor"
+	"postern/internal/systemd"
 )
 
 func coordinatorCommand() *cli.Command {
@@ -104,7 +105,14 @@ func runCoordinator(c *cli.Context) error {
 		s.close()
 		return err
 	}
-	return s.run(c.Context)
+	g, ctx := errgroup.WithContext(c.Context)
+	ctx, end := context.WithCancel(ctx)
+	g.Go(func() error {
+		defer end()
+		return s.run(ctx)
+	})
+	g.Go(func() error { return systemd.Notify(ctx, s.alive) })
+	return g.Wait()
 }
 
 func parsePort(n uint) (uint16, error) {
@@ -233,6 +241,9 @@ func (s *seat) localHandler() http.Handler {
 	mux.Handle("GET "+monitor.PathProfiles, monitor.Profiles())
 	return mux
 }
+
+// alive returns if nothing that serves hangs.
+func (s *seat) alive() { s.Local().Status(context.Background()) }
 
 // awaitGateway waits until browsers, and authorities, have a gateway to come by.
 func (s *seat) awaitGateway(ctx context.Context) error { return s.AwaitGateway(ctx) }

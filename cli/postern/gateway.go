@@ -23,6 +23,7 @@ import (
 	"postern/internal/datadir"
 	"postern/internal/member"
 	"postern/internal/monitor"
+	"postern/internal/systemd"
 	"postern/netstack"
 )
 
@@ -90,6 +91,7 @@ type gatewayOptions struct {
 	accessLog    string                 // file, - for standard output; empty: none
 	metrics      string                 // TCP address; empty: none
 	beside       []prometheus.Collector // shown at metrics, too
+	alive        func()                 // asked by the watchdog, too; nil: nothing
 	log          *slog.Logger
 }
 
@@ -271,11 +273,11 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 	if d.seen, err = member.LoadEndpoints(dir); err != nil {
 		return nil, err
 	}
-	if d.https, err = net.Listen("tcp", o.listen); err != nil {
+	if d.https, err = systemd.Listen("https", o.listen); err != nil {
 		return nil, err
 	}
 	if o.http != "" {
-		if d.http, err = net.Listen("tcp", o.http); err != nil {
+		if d.http, err = systemd.Listen("http", o.http); err != nil {
 			return nil, err
 		}
 	}
@@ -339,6 +341,7 @@ func (d *door) run(ctx context.Context) error {
 	defer context.AfterFunc(life, stop)() // whatever fails ends the serving too
 
 	g.Go(func() error { return d.client.Follow(life, d.apply) })
+	g.Go(func() error { return systemd.Notify(serve, d.alive) })
 	g.Go(func() error { d.tell(life); return nil })
 	g.Go(func() error { d.remember(life); return nil })
 	g.Go(func() error { return d.access.Run(life) })
@@ -357,6 +360,14 @@ func (d *door) run(ctx context.Context) error {
 	err := g.Wait()
 	d.log.Info("gateway down")
 	return err
+}
+
+// alive returns if nothing that serves hangs.
+func (d *door) alive() {
+	d.glance()
+	if d.opts.alive != nil {
+		d.opts.alive()
+	}
 }
 
 // apply works a map in: tunnels first, so that no route leads into nowhere.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"postern"
+	"postern/internal/systemd"
 	"postern/node"
 )
 
@@ -156,6 +157,7 @@ func runNode(c *cli.Context, dir *node.Dir, what publication, log *slog.Logger) 
 		return n.Run(ctx)
 	})
 	g.Go(func() error { announce(ctx, n.Status, c.App.Writer); return nil })
+	g.Go(func() error { return systemd.Notify(ctx, func() { n.Status() }) })
 	g.Go(func() error { return reopening(ctx, c.String("access-log"), n.ReopenAccessLog) })
 	return g.Wait()
 }
