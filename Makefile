@@ -74,6 +74,10 @@ lint: ## formatting, vet, staticcheck
 	$(GO) vet -tags e2e,$(TAGS) ./...
 	$(GO) tool -modfile=scripts/tools.mod staticcheck -tags e2e,$(TAGS) ./...
 
+.PHONY: units
+units: build ## have systemd judge the units in scripts/systemd
+	scripts/check-units
+
 .PHONY: cross
 cross: ## the node's program for other systems, without cgo
 	@for target in windows/amd64 darwin/arm64 linux/arm64; do \
@@ -82,7 +86,7 @@ cross: ## the node's program for other systems, without cgo
 	done
 
 .PHONY: check
-check: lint test race fuzz cross e2e ## what CI runs, no more, no less
+check: lint test race fuzz cross units e2e ## what CI runs, no more, no less
 	$(MAKE) demo ARGS=--check
 
 .PHONY: clean
