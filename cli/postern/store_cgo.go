@@ -45,6 +45,9 @@ func inspectRegistry(ctx context.Context, path string) (schema int64, deployment
 	return r.Schema, r.Deployment, err
 }
 
+// checkRegistry is sqlite.Check.
+func checkRegistry(ctx context.Context, path string) error { return sqlite.Check(ctx, path) }
+
 // lastBackup returns when the coordinator whose registry is at path made its last backup
 // by itself.
 func lastBackup(path string) (time.Time, error) { return sqlite.LastBackup(path) }

@@ -24,6 +24,8 @@ func backupRegistry(context.Context, string, string) error { return checkBuild()
 
 func inspectRegistry(context.Context, string) (int64, string, error) { return 0, "", checkBuild() }
 
+func checkRegistry(context.Context, string) error { return checkBuild() }
+
 func lastBackup(string) (time.Time, error) { return time.Time{}, checkBuild() }
 
 // checkBuild reports whether this program can be a coordinator. It cannot: its

@@ -74,6 +74,16 @@ func open(ctx context.Context, path string, migrations fs.FS, now time.Time) (*S
 	return s, nil
 }
 
+// Check reads the whole registry at path, which may be in use, and reports what is wrong
+// with it: ErrDamaged, if it is.
+func Check(ctx context.Context, path string) error {
+	if _, err := os.Stat(path); err != nil {
+		return err
+	}
+	_, err := inspect(ctx, path)
+	return err
+}
+
 // inspect returns the schema version of the file at path, 0 if it is missing or
 // empty. It checks the whole file and does not write to it.
 func inspect(ctx context.Context, path string) (int64, error) {
