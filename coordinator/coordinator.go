@@ -42,6 +42,9 @@ type Config struct {
 	// Resolver asks DNS whose custom domains are. If nil, none can be proven.
 	Resolver Resolver
 
+	// Reserve is room that is given away when the disk is full. If nil, there is none.
+	Reserve Reserve
+
 	Logger *slog.Logger     // If nil, logs are discarded.
 	Now    func() time.Time // If nil, time.Now.
 }
@@ -69,6 +72,7 @@ type Coordinator struct {
 	waits     challengeWaits
 	refusals  *refusals
 	full      atomic.Int64 // changes that the disk had no room for
+	tight     atomic.Bool  // there is only what was the Reserve
 }
 
 // New opens the registry in cfg.Store, and makes it if the store is new. It
@@ -114,6 +118,7 @@ func New(cfg Config) (*Coordinator, error) {
 	if err := c.open(context.Background()); err != nil {
 		return nil, fmt.Errorf("open registry: %w", err)
 	}
+	c.refill()
 	return c, nil
 }
 
@@ -226,9 +231,29 @@ func (c *Coordinator) open(ctx context.Context) error {
 
 // update runs fn in one transaction and, when that is on disk, publishes the
 // map that follows from it. Errors that are Problems are the asker's to read.
+//
+// When the disk is full, fn may run a second time, in another transaction.
 func (c *Coordinator) update(ctx context.Context, actor string, fn func(*change) error) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
+	write := func() error { return c.write(ctx, actor, fn) }
+	return c.retryFull(write(), write)
+}
+
+// updateWithRoom is update for what may not use up the reserve.
+func (c *Coordinator) updateWithRoom(ctx context.Context, actor string, fn func(*change) error) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	err := errTight
+	if !c.tight.Load() {
+		err = c.write(ctx, actor, fn)
+	}
+	c.countFull(err)
+	return err
+}
+
+// write is one try of update. The caller holds writing.
+func (c *Coordinator) write(ctx context.Context, actor string, fn func(*change) error) error {
 	var next *snapshot
 	var shown bool
 	err := c.cfg.Store.Update(ctx, func(tx Tx) error {
@@ -242,7 +267,6 @@ func (c *Coordinator) update(ctx context.Context, actor string, fn func(*change)
 		return err
 	})
 	if err != nil {
-		c.countFull(err)
 		return err
 	}
 	if next == nil {

@@ -16,6 +16,7 @@ import (
 
 	"postern"
 	"postern/internal/archive"
+	"postern/internal/datadir"
 )
 
 func backupCommand() *cli.Command {
@@ -193,7 +194,7 @@ func collect(dir string, role postern.Role) ([]archive.Source, error) {
 			}
 			return nil
 		}
-		if name == "lock" || strings.HasPrefix(name, registryFile) || filepath.Ext(name) == ".tmp" {
+		if name == "lock" || name == datadir.ReserveFile || strings.HasPrefix(name, registryFile) || filepath.Ext(name) == ".tmp" {
 			return nil
 		}
 		info, err := os.Stat(file) // of what a link leads to

@@ -171,7 +171,8 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 	}
 	cfg := coordinator.Config{
 		Store: s.store, Authority: authority, Base: s.domain, Port: o.httpsPort,
-		URLs: o.urls, Version: programVersion(), Logger: o.log, ACME: s.acme,
+		Reserve: s.dir.Reserve(reserveSize),
+		URLs:    o.urls, Version: programVersion(), Logger: o.log, ACME: s.acme,
 		PortalHost: o.portal.host, PortalCert: o.portal.cert, PortalKey: o.portal.key,
 	}
 	if cfg.Resolver, err = openResolver(o.resolver); err != nil {
@@ -278,6 +279,9 @@ type config struct {
 }
 
 const configFile = "config.json"
+
+// reserveSize is what is set aside on the disk, in bytes: some thousand sign-ins.
+const reserveSize = 4 << 20
 
 // registryFile is the registry in the data directory.
 const registryFile = "postern.db"
