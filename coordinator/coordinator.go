@@ -118,7 +118,7 @@ func New(cfg Config) (*Coordinator, error) {
 	if err := c.open(context.Background()); err != nil {
 		return nil, fmt.Errorf("open registry: %w", err)
 	}
-	c.refill()
+	c.keepReserve()
 	return c, nil
 }
 
@@ -244,6 +244,9 @@ func (c *Coordinator) update(ctx context.Context, actor string, fn func(*change)
 func (c *Coordinator) updateWithRoom(ctx context.Context, actor string, fn func(*change) error) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
+	if c.tight.Load() {
+		c.refill()
+	}
 	err := errTight
 	if !c.tight.Load() {
 		err = c.write(ctx, actor, fn)

@@ -303,7 +303,7 @@ func (c *Coordinator) keepSeen(ctx context.Context) error {
 	for {
 		select {
 		case <-tick.C:
-			c.refill()
+			c.keepReserve()
 			c.storeSeen(ctx)
 			c.sweepSessions(ctx)
 			c.tellRefreshed()

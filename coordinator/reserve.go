@@ -38,6 +38,7 @@ func (c *Coordinator) retryFull(err error, again func() error) error {
 }
 
 // refill sets the reserve aside, if there is room for it, and has operators let in again.
+// The caller holds writing: trying takes what room there is, for a moment.
 func (c *Coordinator) refill() {
 	if c.cfg.Reserve == nil {
 		return
@@ -49,4 +50,11 @@ func (c *Coordinator) refill() {
 	case err == nil && was:
 		c.log.Info("there is room on the disk again")
 	}
+}
+
+// keepReserve is refill for who does not hold writing.
+func (c *Coordinator) keepReserve() {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.refill()
 }

@@ -90,9 +90,6 @@ func TestReserve(t *testing.T) {
 	if got := d.gather()["registry_full_total"]; got != 3 {
 		t.Errorf("counted %v times, want 3", got)
 	}
-	// With room again, a start is enough, or a minute.
 	small.full.Store(false)
-	d.stop()
-	d.start()
 	must(t, d.operate("POST", "/tenants", postern.TenantRequest{Name: "later"}, nil))
 }

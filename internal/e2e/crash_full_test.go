@@ -3,12 +3,14 @@
 package e2e
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"io/fs"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/datadir"
 	"postern/node"
 )
 
@@ -64,7 +67,7 @@ func (d *deployment) sums(roles []string) map[string][32]byte {
 	for _, role := range roles {
 		err := filepath.WalkDir(d.data(role), func(path string, e fs.DirEntry, err error) error {
 			if err != nil || !e.Type().IsRegular() || strings.HasPrefix(e.Name(), "postern.db") || e.Name() == "access.log" ||
-				e.Name() == "map.json" || filepath.Ext(path) == ".tmp" {
+				e.Name() == "map.json" || e.Name() == datadir.ReserveFile || filepath.Ext(path) == ".tmp" {
 				return err
 			}
 			data, err := os.ReadFile(path)
@@ -111,6 +114,10 @@ func TestCrashDiskFull(t *testing.T) {
 		}
 	}
 	serves("with room")
+	password := rand.Text()
+	if at := d.visitor(t).walk("POST", d.invite("ann", "Ann"), url.Values{"name": {"Ann"}, "password": {password}}); at.status != http.StatusOK {
+		t.Fatalf("the invitation led to %s, status %d", at.url, at.status)
+	}
 
 	var empty []func()
 	for _, role := range roles {
@@ -132,6 +139,15 @@ func TestCrashDiskFull(t *testing.T) {
 	}
 	if refused == 0 {
 		t.Error("a full disk refuses nothing")
+	}
+	// What was set aside is for people.
+	for range 3 {
+		if at := d.visitor(t).walk("POST", d.portal("/sign-in"), url.Values{"login": {"ann"}, "password": {password}}); at.status != http.StatusOK || at.url.Path != "/" {
+			t.Errorf("signing in led to %s, status %d: %.500s", at.url, at.status, at.body)
+		}
+	}
+	if _, err := d.try("tenants", "add", "sneaky", "--no-token"); err == nil {
+		t.Error("an operator uses up what is for people")
 	}
 	socket := filepath.Join(d.data("office"), node.Socket)
 	if text, err := run(t, `{"services":[]}`, "curl", "-s", "--unix-socket", socket, "-X", "PUT", "--data-binary", "@-", "http://node/v1/services"); err != nil ||
