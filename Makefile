@@ -83,6 +83,22 @@ lint: ## formatting, vet, staticcheck
 	$(GO) vet -tags e2e,$(TAGS) ./...
 	$(GO) tool -modfile=scripts/tools.mod staticcheck -tags e2e,$(TAGS) ./...
 
+.PHONY: units
+units: build ## have systemd judge the units in scripts/systemd
+	scripts/check-units
+
+# A version that Debian takes: without a tag, one below all releases.
+PACKAGE_VERSION := $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-/+/g' | grep . || echo "0~$$(git log -1 --format=%cd --date=format:%Y%m%d 2>/dev/null || echo 0)+$$(git rev-parse --short HEAD 2>/dev/null || echo unknown)")
+
+.PHONY: packages
+packages: ## Debian packages in build/packages: amd64 with all roles, arm64 without coordinator
+	@rm -rf build/packages build/package && mkdir -p build/packages build/package/amd64 build/package/arm64
+	CGO_ENABLED=1 GOARCH=amd64 $(GO) build -tags $(TAGS) -ldflags '$(LDFLAGS)' -o build/package/amd64/ ./cli/postern
+	CGO_ENABLED=0 GOARCH=arm64 $(GO) build -tags $(TAGS) -ldflags '$(LDFLAGS)' -o build/package/arm64/ ./cli/postern
+	ARCH=amd64 LIBC='libc6 (>= 2.34)' PACKAGE_VERSION='$(PACKAGE_VERSION)' $(GO) tool -modfile=scripts/tools.mod nfpm package -f scripts/nfpm.yaml -p deb -t build/packages/
+	ARCH=arm64 LIBC=libc6 PACKAGE_VERSION='$(PACKAGE_VERSION)' $(GO) tool -modfile=scripts/tools.mod nfpm package -f scripts/nfpm.yaml -p deb -t build/packages/
+	scripts/check-packages
+
 .PHONY: cross
 cross: ## the node's program for other systems, without cgo
 	@for target in windows/amd64 darwin/arm64 linux/arm64; do \
@@ -91,7 +107,7 @@ cross: ## the node's program for other systems, without cgo
 	done
 
 .PHONY: check
-check: lint test race fuzz cross e2e ## what CI runs, no more, no less
+check: lint test race fuzz cross units e2e ## what CI runs, no more, no less
 	$(MAKE) demo ARGS=--check
 
 .PHONY: clean

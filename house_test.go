@@ -24,6 +24,10 @@ var walls = map[string][]string{
 	"internal/datadir":          {"."},
 	"internal/acme":             {".", "internal/datadir"},
 	"internal/acme/acmetest":    {},
+	"internal/accesslog":        {},
+	"internal/archive":          {},
+	"internal/monitor":          {},
+	"internal/systemd":          {},
 	"internal/dnscheck":         {"."},
 	"internal/dnscheck/dnstest": {},
 	"internal/member":           {".", "netstack", "internal/identity", "internal/datadir"},
@@ -31,8 +35,8 @@ var walls = map[string][]string{
 	"coordinator/sqlite":        {".", "coordinator"},
 	"coordinator/portal":        {".", "coordinator", "internal/accept"},
 	"gateway":                   {".", "internal/splice", "internal/proxyproto"},
-	"node":                      {".", "netstack", "internal/acme", "internal/dnscheck", "internal/member", "internal/datadir", "internal/proxyproto", "internal/accept"},
-	"cli/postern":               {".", "netstack", "internal/acme", "internal/dnscheck", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity"},
+	"node":                      {".", "netstack", "internal/acme", "internal/dnscheck", "internal/member", "internal/datadir", "internal/accesslog", "internal/monitor", "internal/proxyproto", "internal/accept"},
+	"cli/postern":               {".", "netstack", "internal/acme", "internal/dnscheck", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity", "internal/archive", "internal/systemd", "internal/accesslog", "internal/monitor"},
 	"scripts/ledger":            {".", "node"},
 	"scripts/bench":             {"netstack", "scripts/bench/longline", "scripts/bench/process"},
 	"scripts/line":              {},
@@ -43,13 +47,15 @@ var walls = map[string][]string{
 
 // keepers lists who may import a module whose types must stay in one room.
 var keepers = map[string][]string{
-	"golang.zx2c4.com/wireguard":  {"netstack", "scripts/bench"}, // the bench compares with its own glue
-	"gvisor.dev/gvisor":           {"netstack"},
-	"github.com/mattn/go-sqlite3": {"coordinator/sqlite", "scripts/ledger"},
-	"github.com/urfave/cli":       {"cli/postern"},
-	"github.com/miekg/dns":        {"internal/dnscheck", "internal/dnscheck/dnstest", "internal/acme/acmetest"},
-	"github.com/mholt/acmez":      {"internal/acme"},
-	"github.com/letsencrypt":      {"internal/acme/acmetest"},
+	"golang.zx2c4.com/wireguard":   {"netstack", "scripts/bench"}, // the bench compares with its own glue
+	"gvisor.dev/gvisor":            {"netstack"},
+	"github.com/mattn/go-sqlite3":  {"coordinator/sqlite", "scripts/ledger"},
+	"github.com/urfave/cli":        {"cli/postern"},
+	"github.com/miekg/dns":         {"internal/dnscheck", "internal/dnscheck/dnstest", "internal/acme/acmetest"},
+	"github.com/mholt/acmez":       {"internal/acme"},
+	"filippo.io/age":               {"internal/archive"},
+	"github.com/coreos/go-systemd": {"internal/systemd"},
+	"github.com/letsencrypt":       {"internal/acme/acmetest"},
 }
 
 // lent lists the modules of keepers that any room's tests may import too.

@@ -101,7 +101,11 @@ func (c *Coordinator) refused(ctx context.Context, actor, action, tenant, target
 // something. It is limited: for strangers' refusals, whose actions end in .refused, all
 // in all, and for the rest by actor. So no stranger keeps anybody else's from it.
 func (c *Coordinator) Note(ctx context.Context, actor, action, tenant, target, detail string) {
-	switch refused := strings.HasSuffix(action, ".refused"); {
+	refused := strings.HasSuffix(action, refusedSuffix)
+	if refused {
+		c.refusals.count(action)
+	}
+	switch {
 	case refused && actor == ActorStranger:
 		skipped, ok := c.limits.strangers.pass()
 		if !ok {

@@ -42,6 +42,9 @@ type Config struct {
 	// Resolver asks DNS whose custom domains are. If nil, none can be proven.
 	Resolver Resolver
 
+	// Reserve is room that is given away when the disk is full. If nil, there is none.
+	Reserve Reserve
+
 	Logger *slog.Logger     // If nil, logs are discarded.
 	Now    func() time.Time // If nil, time.Now.
 }
@@ -67,6 +70,9 @@ type Coordinator struct {
 	passwords *passwords
 	renewals  renewals
 	waits     challengeWaits
+	refusals  *refusals
+	full      atomic.Int64 // changes that the disk had no room for
+	tight     atomic.Bool  // there is only what was the Reserve
 }
 
 // New opens the registry in cfg.Store, and makes it if the store is new. It
@@ -97,7 +103,7 @@ func New(cfg Config) (*Coordinator, error) {
 	c := &Coordinator{
 		cfg: cfg, log: cfg.Logger, started: cfg.Now(), roots: cfg.Authority.Roots(),
 		names: make(map[string]bool), claimed: make(chan struct{}, 1), presence: newPresence(), limits: newLimits(cfg.Now),
-		crowd: newCrowd(defaultCrowd), passwords: newPasswords(),
+		crowd: newCrowd(defaultCrowd), passwords: newPasswords(), refusals: newRefusals(),
 		waits: challengeWaits{turn: 10 * time.Second, gateways: 5 * time.Second},
 	}
 	rand.Read(c.secret[:])
@@ -112,6 +118,7 @@ func New(cfg Config) (*Coordinator, error) {
 	if err := c.open(context.Background()); err != nil {
 		return nil, fmt.Errorf("open registry: %w", err)
 	}
+	c.keepReserve()
 	return c, nil
 }
 
@@ -224,9 +231,32 @@ func (c *Coordinator) open(ctx context.Context) error {
 
 // update runs fn in one transaction and, when that is on disk, publishes the
 // map that follows from it. Errors that are Problems are the asker's to read.
+//
+// When the disk is full, fn may run a second time, in another transaction.
 func (c *Coordinator) update(ctx context.Context, actor string, fn func(*change) error) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
+	write := func() error { return c.write(ctx, actor, fn) }
+	return c.retryFull(write(), write)
+}
+
+// updateWithRoom is update for what may not use up the reserve.
+func (c *Coordinator) updateWithRoom(ctx context.Context, actor string, fn func(*change) error) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if c.tight.Load() {
+		c.refill()
+	}
+	err := errTight
+	if !c.tight.Load() {
+		err = c.write(ctx, actor, fn)
+	}
+	c.countFull(err)
+	return err
+}
+
+// write is one try of update. The caller holds writing.
+func (c *Coordinator) write(ctx context.Context, actor string, fn func(*change) error) error {
 	var next *snapshot
 	var shown bool
 	err := c.cfg.Store.Update(ctx, func(tx Tx) error {

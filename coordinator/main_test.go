@@ -114,7 +114,7 @@ func (d *deployment) start() {
 		}
 	})
 	wg.Go(func() {
-		if err := d.ServeAdmin(ctx, adminLn); err != nil {
+		if err := d.ServeAdmin(ctx, adminLn, nil); err != nil {
 			t.Errorf("ServeAdmin: %v", err)
 		}
 	})

@@ -43,9 +43,10 @@ func (o *Operator) tenants(snap *snapshot, name string) []*tenantMap {
 	return seen
 }
 
-// update is the coordinator's, in o's name, for what is about target.
+// update is the coordinator's, in o's name, for what is about target. It does not use up
+// the reserve on the disk.
 func (o *Operator) update(ctx context.Context, target string, fn func(*change) error) error {
-	return o.answer(ctx, target, o.c.update(ctx, o.actor, fn))
+	return o.answer(ctx, target, o.c.updateWithRoom(ctx, o.actor, fn))
 }
 
 // charge refuses o what stays in the audit log for ever, once that is too much of it at

@@ -303,6 +303,7 @@ func (c *Coordinator) keepSeen(ctx context.Context) error {
 	for {
 		select {
 		case <-tick.C:
+			c.keepReserve()
 			c.storeSeen(ctx)
 			c.sweepSessions(ctx)
 			c.tellRefreshed()

@@ -65,9 +65,17 @@ func (c *Coordinator) Serve(ctx context.Context, ln net.Listener, site Site) err
 
 // ServeAdmin answers operators on ln until ctx is done or ln fails, and closes
 // ln. Whoever reaches ln may do everything: it is for a unix socket that only
-// the coordinator's own user may open.
-func (c *Coordinator) ServeAdmin(ctx context.Context, ln net.Listener) error {
-	return c.newServer(as(c.Local(), c.adminHandler())).run(ctx, nil, ln)
+// the coordinator's own user may open. Local answers there what is not the admin API's;
+// if nil, nothing does.
+func (c *Coordinator) ServeAdmin(ctx context.Context, ln net.Listener, local http.Handler) error {
+	api := as(c.Local(), c.adminHandler())
+	if local == nil {
+		return c.newServer(api).run(ctx, nil, ln)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(postern.PathAdmin+"/", api)
+	mux.Handle("/", local)
+	return c.newServer(mux).run(ctx, nil, ln)
 }
 
 // A server is an HTTP server on several listeners that knows when its last

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
@@ -36,6 +35,7 @@ type client struct {
 	visit    *visit         // nil: not let in
 	flow     *flow
 	id       string // the same in the gateway's and the node's logs
+	reached  bool   // it was spliced
 }
 
 func (c *client) Read(b []byte) (int, error) {
@@ -84,17 +84,7 @@ func (g *Gateway) serveConn(ctx context.Context, conn net.Conn) {
 		g.counters.refused[r.reason].Add(1)
 		g.refuse(ctx, c, r)
 	}
-	g.logDone(ctx, c, err)
-}
-
-// logDone is apart from serveConn for the sake of its stack frame, which would
-// be there as long as the connection.
-func (g *Gateway) logDone(ctx context.Context, c *client, err error) {
-	g.log.LogAttrs(ctx, slog.LevelDebug, "connection done",
-		slog.String("id", c.id), slog.Any("remote", c.src), slog.String("server_name", c.name),
-		slog.String("tenant", c.target.Tenant), slog.String("service", c.target.Service),
-		slog.String("node", c.node.ID), slog.Int64("up_bytes", c.up), slog.Int64("down_bytes", c.down),
-		slog.Duration("duration", time.Since(c.start)), slog.Any("err", err))
+	g.done(ctx, c, err)
 }
 
 // newID returns an id that no other connection of any gateway has.
@@ -116,6 +106,7 @@ func (g *Gateway) route(ctx context.Context, c *client) error {
 		return err
 	}
 	g.counters.spliced.Add(1)
+	c.reached = true
 	// From here on, that is what splice.Conns does, and nothing is to be held for it.
 	c.keep()
 	c.keep = func() bool { return false }
@@ -184,8 +175,8 @@ func (g *Gateway) connect(ctx context.Context, c *client) (net.Conn, error) {
 	said, raw, err := readClientHello(c, buf[:0], g.cfg.FirstByteTimeout, g.cfg.HelloTimeout)
 	g.limiter.endHello(v)
 	switch {
-	case v.shed.Load():
-		return nil, refusal{reason: HelloShed}
+	case v.shed.Load() != 0:
+		return nil, refusal{reason: Reason(v.shed.Load())}
 	case err != nil:
 		return nil, err
 	}

@@ -63,6 +63,10 @@ type Config struct {
 	DialTimeout      time.Duration // for a node to answer, while the client waits. If zero, 3 s.
 	DrainTimeout     time.Duration // for open connections when Serve is to end. If zero, 30 s.
 
+	// Access is told of each connection when it has ended, those excepted that a
+	// limit refused: there may be too many. It must not block. If nil, nobody is told.
+	Access func(Access)
+
 	Logger *slog.Logger // If nil, nothing is logged.
 }
 
@@ -81,9 +85,11 @@ type Gateway struct {
 	failing   failing
 	spares    *spares
 	counters  counters
+	tally     tally
 
-	reportMu sync.Mutex
-	reported [reasons]int64 // refusals that were logged
+	reportMu     sync.Mutex
+	reported     [reasons]int64 // refusals that were logged
+	reportedFull int64          // the same of counters.full
 }
 
 // New returns a Gateway that knows no names yet. It starts nothing.
@@ -195,6 +201,23 @@ func (g *Gateway) watch(ctx context.Context, end func()) {
 	}
 }
 
+// makeRoom waits until there is room for another connection, and takes it. It reports
+// false if ctx ended first.
+func (g *Gateway) makeRoom(ctx context.Context) bool {
+	select {
+	case g.room <- struct{}{}:
+		return true
+	default:
+	}
+	g.counters.full.Add(1)
+	select {
+	case g.room <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // maxAcceptFailures is how often in a row Accept may fail before it is given up.
 const maxAcceptFailures = 10
 
@@ -203,9 +226,7 @@ const maxAcceptFailures = 10
 func (g *Gateway) accept(ctx context.Context, ln net.Listener, serve func(net.Conn)) error {
 	failures := 0
 	for {
-		select {
-		case g.room <- struct{}{}:
-		case <-ctx.Done():
+		if !g.makeRoom(ctx) {
 			return nil
 		}
 		c, err := ln.Accept()

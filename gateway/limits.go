@@ -95,7 +95,7 @@ type hellos = list.List
 // A visit is one connection as a limiter counts it.
 type visit struct {
 	conn net.Conn
-	shed atomic.Bool // its hello took longest when there were too many
+	shed atomic.Uint32 // HelloShed or SourceHellos: its hello took longest when there were too many; zero: not
 
 	// Guarded by limiter.mu.
 	sources [2]*source // the second is nil for IPv4
@@ -205,7 +205,7 @@ func newRate(perSecond, burst, factor int) *rate.Limiter {
 // makes too many, the oldest are shed: they are reset.
 func (l *limiter) beginHello(v *visit) {
 	l.mu.Lock()
-	var shed []*visit
+	shed := map[*visit]Reason{}
 	for i, q := range l.queues(v) {
 		if q != nil {
 			v.pending[i] = q.PushBack(v)
@@ -215,19 +215,19 @@ func (l *limiter) beginHello(v *visit) {
 		if q == nil {
 			continue
 		}
-		most, factor := l.limits.Hellos, 1
+		most, factor, reason := l.limits.Hellos, 1, HelloShed
 		if i > 0 {
-			most, factor = l.limits.SourceHellos, v.sources[i-1].factor
+			most, factor, reason = l.limits.SourceHellos, v.sources[i-1].factor, SourceHellos
 		}
 		if (q.Len()-1)/factor >= most {
 			oldest := q.Front().Value.(*visit)
 			l.dequeue(oldest)
-			shed = append(shed, oldest)
+			shed[oldest] = reason
 		}
 	}
 	l.mu.Unlock()
-	for _, v := range shed {
-		v.shed.Store(true)
+	for v, reason := range shed {
+		v.shed.Store(uint32(reason))
 		reset(v.conn)
 	}
 }

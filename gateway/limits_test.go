@@ -322,9 +322,10 @@ func TestHelloShed(t *testing.T) {
 		name   string
 		limits Limits
 		src    string // format of the source of connection i
+		why    Reason
 	}{
-		{"of one source", Limits{SourceHellos: 3}, "192.0.2.1:%d"},
-		{"of all", Limits{Hellos: 3}, "192.0.2.%d:1"},
+		{"of one source", Limits{SourceHellos: 3}, "192.0.2.1:%d", SourceHellos},
+		{"of all", Limits{Hellos: 3}, "192.0.2.%d:1", HelloShed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -346,7 +347,7 @@ func TestHelloShed(t *testing.T) {
 					node, _ := w.accept(w.node("fd00::1"))
 					w.expect(node, string(hello))
 				}
-				w.refused(HelloShed, 2)
+				w.refused(tt.why, 2)
 			})
 		})
 	}

@@ -13,7 +13,8 @@ type Reason uint8
 const (
 	SourceRate   Reason = iota // too many new connections from one source
 	SourceConns                // too many open ones
-	HelloShed                  // too many hellos pending, this one the longest
+	SourceHellos               // too many hellos of one source pending, this one the longest
+	HelloShed                  // too many of all
 	HelloTimeout               // no whole hello in time
 	HelloGone                  // the client left before its hello was whole
 	Garbage                    // neither TLS nor HTTP
@@ -30,7 +31,7 @@ const (
 )
 
 var reasonNames = [reasons]string{
-	"source_rate", "source_conns", "hello_shed", "hello_timeout", "hello_gone", "garbage", "plain_http",
+	"source_rate", "source_conns", "source_hellos", "hello_shed", "hello_timeout", "hello_gone", "garbage", "plain_http",
 	"bad_hello", "proxy_header", "unknown_name", "not_admitted", "tenant_rate", "tenant_conns", "tenant_dials", "offline",
 }
 
@@ -41,8 +42,28 @@ func (r Reason) String() string {
 	return fmt.Sprintf("Reason(%d)", uint8(r))
 }
 
+// Limit reports whether r says that one of Limits was reached.
+func (r Reason) Limit() bool {
+	switch r {
+	case SourceRate, SourceConns, SourceHellos, HelloShed, TenantRate, TenantConns, TenantDials:
+		return true
+	}
+	return false
+}
+
 // MarshalText returns r's name.
 func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText sets r to the reason that text names.
+func (r *Reason) UnmarshalText(text []byte) error {
+	for i, name := range reasonNames {
+		if name == string(text) {
+			*r = Reason(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("no reason is called %q", text)
+}
 
 // An alert is a TLS alert's description (RFC 8446, section 6). Zero, which would
 // be close_notify, stands for none.
@@ -93,7 +114,7 @@ func (r refusal) tell(c net.Conn) {
 	case r.alert != 0:
 		// A record of version TLS 1.2, level fatal (RFC 8446, sections 5.1 and 6).
 		lastWords(c, []byte{recordAlert, 3, 3, 0, 2, 2, byte(r.alert)})
-	case r.reason == SourceRate, r.reason == SourceConns, r.reason == HelloShed:
+	case r.reason == SourceRate, r.reason == SourceConns, r.reason == SourceHellos, r.reason == HelloShed:
 		reset(c)
 	}
 }

@@ -1,10 +1,6 @@
 package gateway
 
-import (
-	"context"
-	"log/slog"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // Stats are a Gateway's counters since it was made.
 type Stats struct {
@@ -13,6 +9,7 @@ type Stats struct {
 	Spliced   int64            `json:"spliced"`    // connections that reached a node or the coordinator
 	Spares    int64            `json:"spares"`     // connections to nodes at present that no client has yet
 	Refused   map[Reason]int64 `json:"refused"`    // connections; reasons that never occurred are absent
+	Full      int64            `json:"full"`       // times that Limits.Conns were open, so that more would have to wait
 	UpBytes   int64            `json:"up_bytes"`   // from clients
 	DownBytes int64            `json:"down_bytes"` // to clients
 }
@@ -20,6 +17,7 @@ type Stats struct {
 type counters struct {
 	accepted, open, spliced atomic.Int64
 	refused                 [reasons]atomic.Int64
+	full                    atomic.Int64 // times that there was no room for the next
 	up, down                atomic.Int64 // bytes
 }
 
@@ -28,7 +26,7 @@ func (g *Gateway) Stats() Stats {
 	c := &g.counters
 	s := Stats{
 		Accepted: c.accepted.Load(), Open: c.open.Load(), Spliced: c.spliced.Load(),
-		Spares:  g.spares.count(),
+		Spares: g.spares.count(), Full: c.full.Load(),
 		UpBytes: c.up.Load(), DownBytes: c.down.Load(),
 		Refused: map[Reason]int64{},
 	}
@@ -38,21 +36,4 @@ func (g *Gateway) Stats() Stats {
 		}
 	}
 	return s
-}
-
-// logRefused logs what was refused since it was last called, if anything was.
-func (g *Gateway) logRefused(ctx context.Context) {
-	g.reportMu.Lock()
-	defer g.reportMu.Unlock()
-	var attrs []slog.Attr
-	for r := range g.counters.refused {
-		n := g.counters.refused[r].Load()
-		if n > g.reported[r] {
-			attrs = append(attrs, slog.Int64(Reason(r).String(), n-g.reported[r]))
-		}
-		g.reported[r] = n
-	}
-	if len(attrs) > 0 {
-		g.log.LogAttrs(ctx, slog.LevelInfo, "refused connections", attrs...)
-	}
 }

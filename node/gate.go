@@ -367,6 +367,12 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request, host string, answer
 		setCookie(w, cookieRounds, "", -1) // the session lasts
 	}
 	conceal(r, shown)
+	if a := accessOf(ctx); a != nil {
+		a.Service = svc.Name
+		if person != nil {
+			a.User = person.ID
+		}
+	}
 	if person != nil {
 		ctx = withUser(ctx, userOf(person))
 		g.announce(r, host, person, p.cred)

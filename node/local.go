@@ -22,6 +22,7 @@ import (
 // whoever may open it:
 //
 //	GET /metrics       metrics, as Prometheus reads them
+//	GET /debug/pprof/  profiles, as go tool pprof reads them
 //	GET /v1/status     Status
 //	GET /v1/services   Published
 //	PUT /v1/services   Published -> Published; what is missing is published no longer

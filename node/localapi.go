@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"postern"
+	"postern/internal/monitor"
 )
 
 // Published is what a node publishes, in the local API.
@@ -22,7 +23,8 @@ func (n *Node) localAPI() http.Handler {
 	mux.HandleFunc("GET "+pathStatus, func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, n.Status())
 	})
-	mux.Handle("GET /metrics", metricsHandler(n.Status))
+	mux.Handle("GET "+monitor.PathMetrics, metricsHandler(n.Status))
+	mux.Handle("GET "+monitor.PathProfiles, monitor.Profiles())
 	mux.HandleFunc("GET "+pathServices, func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, Published{n.Services()})
 	})

@@ -1,15 +1,11 @@
 package node
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"log/slog"
-	"net"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"postern/internal/monitor"
 )
 
 // Metrics in the form that Prometheus scrapes: a certificate's end in Unix seconds, and
@@ -22,6 +18,7 @@ var (
 	metricFailing = newDesc("postern_node_certificate_failing", "Whether the last attempt to get or load a certificate failed.", "host", "source")
 	metricEnd     = newDesc("postern_node_certificate_not_after_seconds", "When the host's certificate ends.", "host", "source")
 	metricOpen    = newDesc("postern_node_connections_open", "Connections of browsers.")
+	metricLost    = newDesc("postern_node_access_log_lost_total", "Lines of the access log that its disk did not take.")
 )
 
 func newDesc(name, help string, labels ...string) *prometheus.Desc {
@@ -33,7 +30,7 @@ type collector struct{ status func() Status }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricInfo, metricControl, metricReady, metricAlarm, metricFailing, metricEnd, metricOpen} {
+	for _, d := range []*prometheus.Desc{metricInfo, metricControl, metricReady, metricAlarm, metricFailing, metricEnd, metricOpen, metricLost} {
 		ch <- d
 	}
 }
@@ -47,6 +44,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(metricInfo, 1, s.Member.Tenant, s.Member.Name, s.Version)
 	gauge(metricControl, oneIf(s.Control.Up))
 	gauge(metricOpen, float64(s.Connections.Open))
+	ch <- prometheus.MustNewConstMetric(metricLost, prometheus.CounterValue, float64(s.AccessLogLost))
 	for _, r := range s.Routes {
 		gauge(metricReady, oneIf(r.State == RouteReady), r.Host, r.Service)
 		gauge(metricAlarm, oneIf(r.State == RouteAlarm), r.Host)
@@ -67,39 +65,4 @@ func oneIf(b bool) float64 {
 }
 
 // metricsHandler answers with the metrics of status.
-func metricsHandler(status func() Status) http.Handler {
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(collector{status})
-	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
-}
-
-// serveMetrics serves /metrics on ln until ctx is done, and closes it. A nil ln is none.
-func serveMetrics(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger) error {
-	if ln == nil {
-		return nil
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", h)
-	hs := &http.Server{
-		Handler: mux, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-	stop := context.AfterFunc(ctx, func() { hs.Close() })
-	defer stop()
-	if err := hs.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve metrics: %w", err)
-	}
-	return nil
-}
-
-// listenMetrics listens at addr, nowhere if that is empty.
-func listenMetrics(addr string) (net.Listener, error) {
-	if addr == "" {
-		return nil, nil
-	}
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen for metrics: %w", err)
-	}
-	return ln, nil
-}
+func metricsHandler(status func() Status) http.Handler { return monitor.Metrics(collector{status}) }

@@ -37,6 +37,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,8 +45,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"postern"
+	"postern/internal/accesslog"
 	"postern/internal/acme"
 	"postern/internal/member"
+	"postern/internal/monitor"
 	"postern/netstack"
 )
 
@@ -97,6 +100,11 @@ type Config struct {
 	// at the local API alone.
 	Metrics string
 
+	// AccessLog is a file to append one line of JSON to for each request, "-" for
+	// standard output. A full or slow disk costs lines and keeps no request waiting. If
+	// empty, requests are not logged.
+	AccessLog string
+
 	// Version is the program's, for people to read.
 	Version string
 
@@ -147,6 +155,8 @@ type Node struct {
 type running struct {
 	net   *netstack.Net
 	peers atomic.Pointer[error] // of the last look-up of endpoints
+
+	access atomic.Pointer[accesslog.Log] // nil: there is none, or not yet
 }
 
 // New checks cfg and everything on disk that it names. It starts nothing. It
@@ -185,10 +195,14 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n.public.setOwn(n.issuers)
-	n.server, err = newServer(serverConfig{
+	sc := serverConfig{
 		certificate: n.certificate, challenge: n.public.challenge, version: cfg.Version, drain: cfg.Drain, log: cfg.Logger,
 		dir: cfg.Dir.dir, redeem: n.client.Redeem,
-	})
+	}
+	if cfg.AccessLog != "" {
+		sc.tell = func(a access) { n.accessLog().Add(a) }
+	}
+	n.server, err = newServer(sc)
 	if err != nil {
 		return nil, err
 	}
@@ -267,12 +281,22 @@ func (n *Node) Run(ctx context.Context) error {
 		ln.Close()
 		return err
 	}
-	scraped, err := listenMetrics(n.cfg.Metrics)
+	scraped, err := monitor.Listen(n.cfg.Metrics)
 	if err != nil {
 		ln.Close()
 		local.Close()
 		return err
 	}
+	accesses, err := accesslog.Open(n.cfg.AccessLog, os.Stdout, n.log)
+	if err != nil {
+		ln.Close()
+		local.Close()
+		if scraped != nil {
+			scraped.Close()
+		}
+		return err
+	}
+	run.access.Store(accesses)
 	n.log.Info("node up", "tenant", n.id.Enrollment.Tenant, "node", n.id.Enrollment.Name,
 		"address", n.id.Enrollment.Address, "udp_port", stack.Port())
 
@@ -294,8 +318,9 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.server.gate.sessions.run(work) })
 	g.Go(func() error { return n.server.proofs.run(work) })
 	g.Go(func() error { return n.followFile(work) })
+	g.Go(func() error { return accesses.Run(work) })
 	g.Go(func() error { return serveLocal(work, local, n.localAPI()) })
-	g.Go(func() error { return serveMetrics(work, scraped, metricsHandler(n.Status), n.log) })
+	g.Go(func() error { return monitor.ServeMetrics(work, scraped, metricsHandler(n.Status), n.log) })
 	if n.taker != nil {
 		err = n.server.hand(ctx, work, ln, n.taker)
 	} else {
@@ -307,6 +332,17 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	return err
 }
+
+// accessLog returns the access log, nil if there is none.
+func (n *Node) accessLog() *accesslog.Log {
+	if run := n.running.Load(); run != nil {
+		return run.access.Load()
+	}
+	return nil
+}
+
+// ReopenAccessLog goes on with a new file at Config.AccessLog: the old one was renamed.
+func (n *Node) ReopenAccessLog() { n.accessLog().Reopen() }
 
 // certificatesChanged has others look at certificates that changed, or at their state.
 func (n *Node) certificatesChanged() {

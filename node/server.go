@@ -36,6 +36,10 @@ type serverConfig struct {
 	drain   time.Duration
 	log     *slog.Logger
 
+	// tell is told of each request when it is over. It must not block. If nil,
+	// nobody is.
+	tell func(access)
+
 	grantWait time.Duration // see gateConfig
 }
 
@@ -281,6 +285,19 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, with func(*servi
 	defer s.inflight.RUnlock()
 
 	setForwarded(r)
+	if s.tell != nil {
+		var l *listened
+		l, r = listenTo(w, r, s.tell)
+		defer l.done()
+		s.admit(l, r, with)
+		l.finished = true
+		return
+	}
+	s.admit(w, r, with)
+}
+
+// admit answers r, whose header says what is true.
+func (s *server) admit(w http.ResponseWriter, r *http.Request, with func(*service, http.ResponseWriter, *http.Request)) {
 	host := strings.ToLower(r.TLS.ServerName)
 	if requestHost(r) != host {
 		// Browsers send requests for other names that they believe this server

@@ -36,6 +36,9 @@ type Status struct {
 	ConfigFile  string `json:"config_file,omitempty"`
 	ConfigError string `json:"config_error,omitempty"`
 
+	// AccessLogLost is how many lines of the access log its disk did not take.
+	AccessLogLost uint64 `json:"access_log_lost,omitempty"`
+
 	// PublishError says why the coordinator does not take what is published.
 	PublishError string `json:"publish_error,omitempty"`
 }
@@ -155,6 +158,8 @@ func (n *Node) Status() Status {
 		Routes:   []Route{}, Services: []ServiceState{},
 		Connections: n.server.entrance.counts(),
 		Sessions:    n.server.gate.sessions.count(),
+
+		AccessLogLost: n.accessLog().Lost(),
 	}
 	if p := n.server.table.Load().portal; p != nil {
 		s.Portal = p.issuer

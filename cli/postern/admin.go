@@ -119,11 +119,17 @@ func adminToken(c *cli.Context) (string, error) {
 // adminSocket returns the path of the socket in dir, or, if dir is where `up`
 // keeps its roles, in the coordinator's part of it.
 func adminSocket(dir string) string {
+	return rolePath(dir, postern.RoleCoordinator, postern.AdminSocket)
+}
+
+// rolePath returns the path of role's file called name in dir, or, if dir is where `up`
+// keeps its roles, in role's part of it.
+func rolePath(dir string, role postern.Role, name string) string {
 	if dir == "" {
-		dir = defaultData(postern.RoleCoordinator)
+		dir = defaultData(role)
 	}
-	path := filepath.Join(dir, postern.AdminSocket)
-	below := filepath.Join(dir, string(postern.RoleCoordinator), postern.AdminSocket)
+	path := filepath.Join(dir, name)
+	below := filepath.Join(dir, string(role), name)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(below); err == nil {
 			return below

@@ -18,7 +18,8 @@ func nodeFlags() []cli.Flag {
 		&cli.StringFlag{Name: "acme-eab-key-id", Usage: "`ID` of the account that it knows already (external account binding)"},
 		&cli.StringFlag{Name: "acme-eab-hmac-file", Usage: "`FILE` with that account's key, in base64url"},
 		hideLossFlag(),
-		&cli.StringFlag{Name: "metrics", Usage: "`ADDRESS` to serve metrics at for Prometheus, such as 127.0.0.1:9464"},
+		accessLogFlag("request"),
+		metricsFlag(),
 	}
 }
 

@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
@@ -16,6 +18,8 @@ import (
 	"postern/coordinator"
 	"postern/coordinator/portal"
 	"postern/internal/datadir"
+	"postern/internal/monitor"
+	"postern/internal/systemd"
 )
 
 func coordinatorCommand() *cli.Command {
@@ -35,6 +39,7 @@ func coordinatorCommand() *cli.Command {
 				&cli.UintFlag{Name: "https-port", Value: postern.HTTPSPort, Usage: "`PORT` at which gateways are reached by browsers"},
 				&cli.StringSliceFlag{Name: "control-url", Usage: "`URL`: where tokens say the coordinator is; may be repeated (https://control.DOMAIN if not given)"},
 				resolverFlag(),
+				metricsFlag(),
 				dataFlag("data `DIR`ectory (/var/lib/postern/coordinator for root)"),
 			}, append(portalFlags(), certificateFlags()...)...), logFlags()...),
 		}},
@@ -55,6 +60,7 @@ type coordinatorOptions struct {
 	portal    portalOptions
 	certs     certificateOptions
 	resolver  string // DNS server; empty: the system's
+	metrics   string // TCP address; empty: none
 	log       *slog.Logger
 }
 
@@ -90,7 +96,7 @@ func runCoordinator(c *cli.Context) error {
 	}
 	s, err := openSeat(c.Context, coordinatorOptions{
 		dir: dataDir(c, postern.RoleCoordinator), domain: c.String("domain"), listen: c.String("listen"),
-		httpsPort: port, urls: urls, portal: portal, certs: certs, resolver: resolver, log: log,
+		httpsPort: port, urls: urls, portal: portal, certs: certs, resolver: resolver, metrics: c.String("metrics"), log: log,
 	})
 	if err != nil {
 		return err
@@ -99,7 +105,14 @@ func runCoordinator(c *cli.Context) error {
 		s.close()
 		return err
 	}
-	return s.run(c.Context)
+	g, ctx := errgroup.WithContext(c.Context)
+	ctx, end := context.WithCancel(ctx)
+	g.Go(func() error {
+		defer end()
+		return s.run(ctx)
+	})
+	g.Go(func() error { return systemd.Notify(ctx, s.alive) })
+	return g.Wait()
 }
 
 func parsePort(n uint) (uint16, error) {
@@ -121,6 +134,7 @@ type seat struct {
 	store   store
 	control net.Listener
 	admin   net.Listener
+	scrape  net.Listener // of metrics; nil: none
 	log     *slog.Logger
 }
 
@@ -152,12 +166,13 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.store, err = openStore(ctx, s.dir.Path("postern.db")); err != nil {
+	if s.store, err = openStore(ctx, s.dir.Path(registryFile)); err != nil {
 		return nil, err
 	}
 	cfg := coordinator.Config{
 		Store: s.store, Authority: authority, Base: s.domain, Port: o.httpsPort,
-		URLs: o.urls, Version: programVersion(), Logger: o.log, ACME: s.acme,
+		Reserve: s.dir.Reserve(reserveSize),
+		URLs:    o.urls, Version: programVersion(), Logger: o.log, ACME: s.acme,
 		PortalHost: o.portal.host, PortalCert: o.portal.cert, PortalKey: o.portal.key,
 	}
 	if cfg.Resolver, err = openResolver(o.resolver); err != nil {
@@ -179,7 +194,10 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 	if s.portal, err = newPortal(s.Coordinator, o.portal, o.log); err != nil {
 		return nil, err
 	}
-	s.admin, err = listenAdmin(s.dir.Path(postern.AdminSocket))
+	if s.scrape, err = monitor.Listen(o.metrics); err != nil {
+		return nil, err
+	}
+	s.admin, err = listenSocket("admin socket", s.dir.Path(postern.AdminSocket))
 	return s, err
 }
 
@@ -190,7 +208,11 @@ func (s *seat) run(ctx context.Context) error {
 		"admin", s.admin.Addr().String(), "portal", s.PortalURL(), "certificates", s.certificates(), "version", programVersion())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.Serve(ctx, s.control, s.portal) })
-	g.Go(func() error { return s.ServeAdmin(ctx, s.admin) })
+	g.Go(func() error { return s.ServeAdmin(ctx, s.admin, s.localHandler()) })
+	g.Go(func() error {
+		return monitor.ServeMetrics(ctx, s.scrape, monitor.Metrics(s.collectors()...), s.log)
+	})
+	g.Go(func() error { return s.store.KeepBackups(ctx, s.log) })
 	if s.public != nil {
 		g.Go(func() error { return s.public.Run(ctx) })
 	}
@@ -198,6 +220,31 @@ func (s *seat) run(ctx context.Context) error {
 	s.log.Info("coordinator down")
 	return err
 }
+
+// collectors tell all that the coordinator's metrics say.
+func (s *seat) collectors() []prometheus.Collector {
+	return []prometheus.Collector{s.Collector(), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "postern_coordinator_backup_time_seconds",
+		Help: "When the last backup of the registry was made, in Unix seconds; zero: never.",
+	}, func() float64 {
+		at, err := lastBackup(s.dir.Path(registryFile))
+		if err != nil || at.IsZero() {
+			return 0
+		}
+		return float64(at.Unix())
+	})}
+}
+
+// localHandler answers at the admin socket what is not the admin API's.
+func (s *seat) localHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET "+monitor.PathMetrics, monitor.Metrics(s.collectors()...))
+	mux.Handle("GET "+monitor.PathProfiles, monitor.Profiles())
+	return mux
+}
+
+// alive returns if nothing that serves hangs.
+func (s *seat) alive() { s.Local().Status(context.Background()) }
 
 // awaitGateway waits until browsers, and authorities, have a gateway to come by.
 func (s *seat) awaitGateway(ctx context.Context) error { return s.AwaitGateway(ctx) }
@@ -211,7 +258,7 @@ func (s *seat) certificates() string {
 }
 
 func (s *seat) close() {
-	for _, ln := range []net.Listener{s.control, s.admin} {
+	for _, ln := range []net.Listener{s.control, s.admin, s.scrape} {
 		if ln != nil {
 			ln.Close()
 		}
@@ -232,6 +279,12 @@ type config struct {
 }
 
 const configFile = "config.json"
+
+// reserveSize is what is set aside on the disk, in bytes: some thousand sign-ins.
+const reserveSize = 4 << 20
+
+// registryFile is the registry in the data directory.
+const registryFile = "postern.db"
 
 // settleDomain returns the domain for ever: the one that dir remembers, else
 // the one asked for, which it then remembers.
@@ -263,19 +316,19 @@ func settleDomain(dir *datadir.Dir, asked string) (string, error) {
 // maxSocketPath is how long a unix socket's path can be on the systems we know.
 const maxSocketPath = 103
 
-// listenAdmin opens the admin API's socket for this user alone. The data
-// directory's lock is held, so that a socket found there is a dead one's.
-func listenAdmin(path string) (net.Listener, error) {
+// listenSocket opens a unix socket for this user alone; what it is called is for errors.
+// The data directory's lock is held, so that a socket found there is a dead one's.
+func listenSocket(what, path string) (net.Listener, error) {
 	if len(path) > maxSocketPath {
 		return nil, fail("use a shorter --data directory",
-			fmt.Errorf("admin socket %s: its path has %d characters, more than the %d that fit", path, len(path), maxSocketPath))
+			fmt.Errorf("%s %s: its path has %d characters, more than the %d that fit", what, path, len(path), maxSocketPath))
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	ln, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("admin socket: %w", err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
 		ln.Close()

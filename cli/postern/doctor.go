@@ -2,27 +2,30 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"postern"
+	"postern/internal/dnscheck"
 	"postern/node"
 )
 
 func doctorCommand() *cli.Command {
 	return &cli.Command{
-		Name: "doctor", ArgsUsage: "[HOST]", Usage: "find out what is wrong with the node on this machine, and what to do", Action: doctor,
-		Description: "It asks the running node, asks DNS for its host names as a certificate authority does, says who may get " +
+		Name: "doctor", ArgsUsage: "[HOST]", Usage: "find out what is wrong with what runs on this machine, and what to do", Action: doctor,
+		Description: "Of a coordinator and a gateway it looks at clock, disk, registry, backups, certificates, DNS, ports, tunnels " +
+			"and members. Of a node it asks the running node, asks DNS for its host names as a certificate authority does, says who may get " +
 			"certificates for them, and connects to where they lead to see whether this node's own key is shown there. It exits with " +
 			"1 if something keeps people out or puts somebody in between.\n\n" +
 			"Grades of a name: A, below the operator's domain: whoever controls the operator's DNS could get a certificate, and " +
 			"everybody could see it in the public logs. B, the company's own name with its own CAA records: neither gateway nor " +
 			"operator can get one. C, the company's own name by CNAME: the operator's CAA records count, not the company's.",
-		UsageText: "postern doctor\npostern doctor erp.acme.example --resolver 9.9.9.9",
+		UsageText: "postern doctor\npostern doctor --data /srv/postern\npostern doctor erp.acme.example --resolver 9.9.9.9",
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "resolver", Usage: "`ADDRESS` of the DNS server to ask in place of the system's"},
-			dataFlag("the node's data `DIR`ectory"),
+			dataFlag("the role's data `DIR`ectory, or that of postern up (all that are where they are by default, if not given)"),
 		}, outputFlags()...),
 	}
 }
@@ -40,33 +43,58 @@ func doctor(c *cli.Context) error {
 	if _, err := outputFormat(c); err != nil {
 		return err
 	}
-	s, err := node.QueryStatus(c.Context, nodeSocket(c))
+	all, err := examine(c, words)
 	if err != nil {
 		return err
 	}
-	all, err := node.Examine(c.Context, s, c.String("resolver"), words)
-	if err != nil {
+	if err := show(c, all, diagnosisFields); err != nil {
 		return err
 	}
-	if err := show(c, all, func(t *table, all []node.Diagnosis) { diagnosisFields(t, s, all) }); err != nil {
-		return err
-	}
-	for _, d := range all {
-		if !d.Healthy() {
+	for _, e := range all {
+		if !e.Healthy() {
 			return node.ErrUnhealthy
 		}
 	}
 	return nil
 }
 
-func diagnosisFields(t *table, s node.Status, all []node.Diagnosis) {
-	for _, d := range all {
-		name := d.Host
+// examine looks at all roles whose data directories are where c says, or where they are
+// by default. Host names are the node's alone.
+func examine(c *cli.Context, hosts []string) ([]examination, error) {
+	data := c.String("data")
+	dns, err := dnscheck.New(c.String("resolver"))
+	if err != nil {
+		return nil, err
+	}
+	var all []examination
+	if dir := filepath.Dir(rolePath(data, postern.RoleCoordinator, "postern.json")); len(hosts) == 0 && isRole(dir, postern.RoleCoordinator) {
+		all = append(all, examineCoordinator(c.Context, dir, dns))
+	}
+	if dir := filepath.Dir(rolePath(data, postern.RoleGateway, "postern.json")); len(hosts) == 0 && isRole(dir, postern.RoleGateway) {
+		all = append(all, examineDoor(c.Context, dir))
+	}
+	if len(all) > 0 && !isRole(filepath.Dir(nodeSocket(c)), postern.RoleNode) {
+		return all, nil
+	}
+	s, err := node.QueryStatus(c.Context, nodeSocket(c))
+	if err != nil {
+		return nil, err
+	}
+	found, err := node.Examine(c.Context, s, c.String("resolver"), hosts)
+	for _, d := range found {
+		all = append(all, examination{Role: postern.RoleNode, Diagnosis: d})
+	}
+	return all, err
+}
+
+func diagnosisFields(t *table, all []examination) {
+	for _, e := range all {
+		name := e.Host
 		if name == "" {
-			name = s.Member.Tenant + "/" + s.Member.Name
+			name = string(e.Role)
 		}
 		t.row(name)
-		findingRows(t, d.Findings)
+		findingRows(t, e.Findings)
 	}
 	t.fields = true
 }

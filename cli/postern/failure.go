@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"postern"
+	"postern/internal/archive"
 	"postern/internal/datadir"
 	"postern/internal/identity"
 	"postern/internal/member"
@@ -126,6 +127,12 @@ var hints = []struct {
 	{member.ErrJoined, "`postern ROLE run` starts it; to join anew, stop it and use another --data directory"},
 	{member.ErrNotJoined, "join first: `postern node join --token-file FILE`, or `postern gateway join` for a gateway"},
 	{member.ErrUnreachable, "check that the coordinator runs and that this machine reaches its address; the token is not used up"},
+	{archive.ErrEncrypted, "give the passphrase with --passphrase-file"},
+	{archive.ErrPassphrase, "try the passphrase again, or another backup; nothing was changed"},
+	{archive.ErrDamaged, "take another backup; nothing was changed"},
+	{archive.ErrForeign, "name a file that `postern backup` wrote; nothing was changed"},
+	{archive.ErrNewer, "install the Postern that wrote it, or a newer one; nothing was changed"},
+	{errNoGateway, "start it with `postern gateway run` or `postern up`, or name its data directory with --data"},
 	{node.ErrNotRunning, "start it with `postern node run`, or name its data directory with --data"},
 	{identity.ErrWrongRoot, "the token is of another deployment, or something in between answers in the coordinator's place; get a token from this coordinator"},
 	{postern.ErrToken, "copy the whole token again, or make a new one on the coordinator: postern tokens create"},

@@ -11,14 +11,19 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
 	"postern"
 	"postern/gateway"
+	"postern/internal/accesslog"
 	"postern/internal/datadir"
 	"postern/internal/member"
+	"postern/internal/monitor"
+	"postern/internal/systemd"
 	"postern/netstack"
 )
 
@@ -38,6 +43,11 @@ func gatewayCommand() *cli.Command {
 					&cli.StringFlag{Name: "coordinator", Usage: "`URL` of the coordinator in place of the token's"},
 					data,
 				}, logFlags()...),
+			},
+			{
+				Name: "status", Usage: "show how the gateway on this machine does", Action: gatewayStatus,
+				UsageText: "postern gateway status\npostern gateway status -o json",
+				Flags:     append([]cli.Flag{data}, outputFlags()...),
 			},
 			{
 				Name: "run", Usage: "run this gateway until it is stopped", Action: runGatewayCommand,
@@ -65,6 +75,8 @@ func gatewayFlags() []cli.Flag {
 		&cli.IntFlag{Name: "tenant-rate", Usage: "`N`: new connections a second to one tenant (100 if not given, -1: any)"},
 		hideLossFlag(),
 		&cli.IntFlag{Name: "tenant-conns", Usage: "`N`: open connections to one tenant (2000 if not given, -1: any, and any that wait for a node)"},
+		accessLogFlag("connection"),
+		metricsFlag(),
 	}
 }
 
@@ -82,7 +94,11 @@ type gatewayOptions struct {
 	httpsPort    uint16 // in public
 	proxyFrom    []netip.Prefix
 	limits       gateway.Limits
-	hideLoss     bool // of what it sends
+	hideLoss     bool                   // of what it sends
+	accessLog    string                 // file, - for standard output; empty: none
+	metrics      string                 // TCP address; empty: none
+	beside       []prometheus.Collector // shown at metrics, too
+	alive        func()                 // asked by the watchdog, too; nil: nothing
 	log          *slog.Logger
 }
 
@@ -91,6 +107,7 @@ func parseGateway(c *cli.Context, log *slog.Logger) (gatewayOptions, error) {
 	o := gatewayOptions{
 		listen: c.String("listen"), http: c.String("http"),
 		advertise: c.String("advertise"), public: c.String("public"),
+		accessLog: c.String("access-log"), metrics: c.String("metrics"),
 		limits: gateway.Limits{
 			SourceRate: c.Int("source-rate"), SourceBurst: 5 * c.Int("source-rate"), SourceConns: c.Int("source-conns"),
 			TenantRate: c.Int("tenant-rate"), TenantConns: c.Int("tenant-conns"), TenantDials: min(c.Int("tenant-conns"), 0),
@@ -238,8 +255,13 @@ type door struct {
 	net    *netstack.Net
 	gw     *gateway.Gateway
 	https  net.Listener
-	http   net.Listener // nil: none
+	http   net.Listener   // nil: none
+	local  net.Listener   // gatewaySocket
+	scrape net.Listener   // of metrics; nil: none
+	access *accesslog.Log // nil: none
 	log    *slog.Logger
+
+	started time.Time
 
 	greeted bool                                  // owned by apply
 	ids     atomic.Pointer[map[netip.Addr]string] // of the map's nodes
@@ -249,7 +271,7 @@ type door struct {
 }
 
 func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door, err error) {
-	d := &door{opts: o, dir: dir, id: id, log: o.log, news: make(chan struct{}, 1)}
+	d := &door{opts: o, dir: dir, id: id, log: o.log, news: make(chan struct{}, 1), started: time.Now()}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -258,13 +280,19 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 	if d.seen, err = member.LoadEndpoints(dir); err != nil {
 		return nil, err
 	}
-	if d.https, err = net.Listen("tcp", o.listen); err != nil {
+	if d.https, err = systemd.Listen("https", o.listen); err != nil {
 		return nil, err
 	}
 	if o.http != "" {
-		if d.http, err = net.Listen("tcp", o.http); err != nil {
+		if d.http, err = systemd.Listen("http", o.http); err != nil {
 			return nil, err
 		}
+	}
+	if d.local, err = listenSocket("gateway's socket", dir.Path(gatewaySocket)); err != nil {
+		return nil, err
+	}
+	if d.scrape, err = monitor.Listen(o.metrics); err != nil {
+		return nil, err
 	}
 	if d.client, err = member.NewClient(dir, id, o.log); err != nil {
 		return nil, err
@@ -275,17 +303,25 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 	if err != nil {
 		return nil, err
 	}
-	d.gw = gateway.New(gateway.Config{
+	// Last, as it is run that closes it.
+	if d.access, err = accesslog.Open(o.accessLog, os.Stdout, o.log); err != nil {
+		return nil, err
+	}
+	cfg := gateway.Config{
 		Dial:            d.net.DialContext,
 		DialCoordinator: d.client.DialEdge,
 		HTTPSPort:       o.httpsPort, ProxyFrom: o.proxyFrom, Limits: o.limits, Logger: o.log,
 		Now: d.client.Now,
-	})
+	}
+	if d.access != nil {
+		cfg.Access = func(a gateway.Access) { d.access.Add(a) }
+	}
+	d.gw = gateway.New(cfg)
 	return d, nil
 }
 
 func (d *door) close() {
-	for _, ln := range []net.Listener{d.https, d.http} {
+	for _, ln := range []net.Listener{d.https, d.http, d.local, d.scrape} {
 		if ln != nil {
 			ln.Close()
 		}
@@ -312,8 +348,15 @@ func (d *door) run(ctx context.Context) error {
 	defer context.AfterFunc(life, stop)() // whatever fails ends the serving too
 
 	g.Go(func() error { return d.client.Follow(life, d.apply) })
+	g.Go(func() error { return systemd.Notify(serve, d.alive) })
 	g.Go(func() error { d.tell(life); return nil })
 	g.Go(func() error { d.remember(life); return nil })
+	g.Go(func() error { return d.access.Run(life) })
+	g.Go(func() error { return reopening(life, d.opts.accessLog, d.access.Reopen) })
+	g.Go(func() error { return monitor.Serve(life, d.local, d.localHandler(), d.log) })
+	g.Go(func() error {
+		return monitor.ServeMetrics(life, d.scrape, monitor.Metrics(append(d.collectors(), d.opts.beside...)...), d.log)
+	})
 	if d.http != nil {
 		g.Go(func() error { return d.gw.ServeRedirect(serve, d.http) })
 	}
@@ -324,6 +367,14 @@ func (d *door) run(ctx context.Context) error {
 	err := g.Wait()
 	d.log.Info("gateway down")
 	return err
+}
+
+// alive returns if nothing that serves hangs.
+func (d *door) alive() {
+	d.glance()
+	if d.opts.alive != nil {
+		d.opts.alive()
+	}
 }
 
 // apply works a map in: tunnels first, so that no route leads into nowhere.

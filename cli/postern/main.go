@@ -53,7 +53,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			upCommand(), demoCommand(),
 			coordinatorCommand(), gatewayCommand(), nodeCommand(),
 			tenantsCommand(), usersCommand(), issuersCommand(), tokensCommand(), nodesCommand(), gatewaysCommand(), routesCommand(),
-			auditCommand(), statusCommand(), doctorCommand(), verifyCommand(), loginCommand(), versionCommand(), completionCommand(),
+			auditCommand(), statusCommand(), backupCommand(), restoreCommand(), doctorCommand(), verifyCommand(), loginCommand(), versionCommand(), completionCommand(),
 		},
 		UsageText: "vps$    postern up --domain apps.example.com\n" +
 			"vps$    postern tenants add acme > acme.token\n" +

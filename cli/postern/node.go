@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"postern"
+	"postern/internal/systemd"
 	"postern/node"
 )
 
@@ -141,7 +142,8 @@ func runNodeCommand(c *cli.Context) error {
 func runNode(c *cli.Context, dir *node.Dir, what publication, log *slog.Logger) error {
 	n, err := node.New(node.Config{
 		Dir: dir, Services: what.services, Authorities: what.authorities, Remember: true, File: what.file,
-		HideLoss: c.Bool("hide-loss"), Metrics: c.String("metrics"), Version: programVersion(), Logger: log,
+		HideLoss: c.Bool("hide-loss"), Metrics: c.String("metrics"), AccessLog: c.String("access-log"),
+		Version: programVersion(), Logger: log,
 	})
 	if err != nil {
 		return err
@@ -156,6 +158,8 @@ func runNode(c *cli.Context, dir *node.Dir, what publication, log *slog.Logger) 
 		return n.Run(ctx)
 	})
 	g.Go(func() error { announce(ctx, n.Status, c.App.Writer); return nil })
+	g.Go(func() error { return systemd.Notify(ctx, func() { n.Status() }) })
+	g.Go(func() error { return reopening(ctx, c.String("access-log"), n.ReopenAccessLog) })
 	return g.Wait()
 }
 

@@ -3,7 +3,9 @@
 package main
 
 import (
+	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +22,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
+
+	"postern/internal/archive"
 )
 
 func TestMain(m *testing.M) {
@@ -49,7 +53,7 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       os.Getenv("UPDATE") != "",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fails": fails, "says": says, "await": await, "ports": ports,
-			"fetch": fetchURL, "execsql": execSQL, "occupy": occupy, "terminate": terminate,
+			"ask": ask, "hangup": hangup, "repack": repack, "fetch": fetchURL, "execsql": execSQL, "occupy": occupy, "terminate": terminate,
 		},
 	})
 }
@@ -158,6 +162,54 @@ func fetchURL(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
+// ask SOCKET PATH FILE stores what is answered at a unix socket, or, if SOCKET is
+// HOST:PORT, at a TCP port. With a ! in front it is to be 404.
+func ask(ts *testscript.TestScript, neg bool, args []string) {
+	dial := dialSocket(ts.MkAbs(args[0]))
+	if strings.Contains(args[0], ":") {
+		dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", args[0])
+		}
+	}
+	hc := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	want := http.StatusOK
+	if neg {
+		want = http.StatusNotFound
+	}
+	poll(ts, strings.Join(args, " "), func() error {
+		resp, err := hc.Get("http://it" + args[1])
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != want {
+			return errors.Join(err, errors.New(resp.Status))
+		}
+		return os.WriteFile(ts.MkAbs(args[2]), body, 0o600)
+	})
+}
+
+// repack DIR FILE NAME OTHER writes a backup of what was unpacked in DIR, with OTHER in
+// place of the file called NAME, and a manifest that says so.
+func repack(ts *testscript.TestScript, _ bool, args []string) {
+	var m archive.Manifest
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(ts.MkAbs(args[0]+"/manifest.json"))), &m))
+	var sources []archive.Source
+	for _, f := range m.Files {
+		s := archive.Source{Name: f.Name, Mode: 0o600, Path: ts.MkAbs(args[0] + "/" + f.Name)}
+		if f.Name == args[2] {
+			s.Path = ts.MkAbs(args[3])
+		}
+		sources = append(sources, s)
+	}
+	out, err := os.Create(ts.MkAbs(args[1]))
+	ts.Check(err)
+	defer out.Close()
+	_, err = archive.Pack(out, m, sources, "")
+	ts.Check(err)
+}
+
 // execsql FILE STATEMENT changes an SQLite file behind its owner's back. The
 // driver comes with the registry's own.
 func execSQL(ts *testscript.TestScript, _ bool, args []string) {
@@ -170,10 +222,15 @@ func execSQL(ts *testscript.TestScript, _ bool, args []string) {
 
 // terminate WORD sends SIGTERM to the background processes that were started
 // with WORD among their arguments.
-func terminate(ts *testscript.TestScript, _ bool, args []string) {
+func terminate(ts *testscript.TestScript, _ bool, args []string) { send(ts, args[0], syscall.SIGTERM) }
+
+// hangup WORD sends them SIGHUP.
+func hangup(ts *testscript.TestScript, _ bool, args []string) { send(ts, args[0], syscall.SIGHUP) }
+
+func send(ts *testscript.TestScript, word string, signal os.Signal) {
 	for _, cmd := range ts.BackgroundCmds() {
-		if strings.Contains(strings.Join(cmd.Args, " "), args[0]) {
-			ts.Check(cmd.Process.Signal(syscall.SIGTERM))
+		if strings.Contains(strings.Join(cmd.Args, " "), word) {
+			ts.Check(cmd.Process.Signal(signal))
 		}
 	}
 }

@@ -66,6 +66,7 @@ func up(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	door.beside, door.alive = s.collectors(), s.alive
 	// The wildcard record leads to this host.
 	if strings.HasPrefix(door.advertise, ":") {
 		door.advertise = "control." + s.domain + door.advertise

@@ -4,14 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
 
-// Backup writes the registry as it is at this moment to a new file at path, mode
-// 0600, checks it, and returns when it is on disk. Others may read and write
-// meanwhile. A file that is there already is replaced only by a good backup.
-func (s *Store) Backup(ctx context.Context, path string) error {
+// Backup is the func Backup of this registry.
+func (s *Store) Backup(ctx context.Context, path string) error { return Backup(ctx, s.path, path) }
+
+// Backup writes the registry at from, as it is at this moment, to a new file at path, mode
+// 0600, checks it, and returns when it is on disk. Others, in other processes too, may
+// read and write meanwhile. A file that is there already is replaced only by a good
+// backup.
+func Backup(ctx context.Context, from, path string) error {
+	// Opening what is not there would make it.
+	if _, err := os.Stat(from); err != nil {
+		return err
+	}
 	temp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp") // mode 0600
 	if err != nil {
 		return err
@@ -23,13 +32,13 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 	// A connection of its own: the readers' may write nowhere, and the writer has
 	// others waiting. An empty file is as good as none to VACUUM INTO, and keeps
 	// its mode.
-	db, err := connect(s.path, 1, durable)
+	db, err := connect(from, 1, durable)
 	if err != nil {
 		return err
 	}
 	_, err = db.ExecContext(ctx, `VACUUM INTO ?`, temp.Name())
 	if err := errors.Join(err, db.Close()); err != nil {
-		return fmt.Errorf("backup to %s: %w", path, s.explain(err))
+		return fmt.Errorf("backup to %s: %w", path, explain(from, err))
 	}
 	if err := check(ctx, temp.Name()); err != nil {
 		return fmt.Errorf("backup to %s is not usable: %w", path, err)
@@ -41,6 +50,43 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 		return err
 	}
 	return sync(filepath.Dir(path))
+}
+
+// A Registry is what can be said of a registry's file without its being in use.
+type Registry struct {
+	Schema, Newest int64  // its own, and this program's
+	Deployment     string // id
+}
+
+// Inspect checks the whole of a backup's file at path, to which nobody writes, and says
+// what it is. It fails with ErrDamaged or ErrNewer if it is of no use to this program.
+func Inspect(ctx context.Context, path string) (Registry, error) {
+	if err := check(ctx, path); err != nil {
+		return Registry{}, fmt.Errorf("%s: %w (%w)", path, ErrDamaged, err)
+	}
+	db, err := connect(path, 1, "mode=ro&immutable=1")
+	if err != nil {
+		return Registry{}, err
+	}
+	defer db.Close()
+	migrations, err := fs.Sub(embedded, "migrations")
+	if err != nil {
+		return Registry{}, err
+	}
+	r := Registry{}
+	if r.Newest, err = newestVersion(migrations); err != nil {
+		return r, err
+	}
+	if r.Schema, err = schemaOf(ctx, db); err != nil {
+		return r, fmt.Errorf("%s is not a registry of Postern's: %w", path, err)
+	}
+	if r.Schema > r.Newest {
+		return r, fmt.Errorf("%s: %w: its schema is %d and this program knows %d", path, ErrNewer, r.Schema, r.Newest)
+	}
+	if err := db.QueryRowContext(ctx, `SELECT id FROM deployment`).Scan(&r.Deployment); err != nil {
+		return r, fmt.Errorf("%s is not a registry of Postern's: %w", path, err)
+	}
+	return r, nil
 }
 
 func check(ctx context.Context, path string) error {

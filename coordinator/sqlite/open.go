@@ -74,6 +74,16 @@ func open(ctx context.Context, path string, migrations fs.FS, now time.Time) (*S
 	return s, nil
 }
 
+// Check reads the whole registry at path, which may be in use, and reports what is wrong
+// with it: ErrDamaged, if it is.
+func Check(ctx context.Context, path string) error {
+	if _, err := os.Stat(path); err != nil {
+		return err
+	}
+	_, err := inspect(ctx, path)
+	return err
+}
+
 // inspect returns the schema version of the file at path, 0 if it is missing or
 // empty. It checks the whole file and does not write to it.
 func inspect(ctx context.Context, path string) (int64, error) {
@@ -92,12 +102,16 @@ func inspect(ctx context.Context, path string) (int64, error) {
 	if err := quickCheck(ctx, db); err != nil {
 		return 0, fmt.Errorf("%s: %w (%w); it was left as it is; %s", path, ErrDamaged, err, newestBackup(path))
 	}
-	var version int64
-	err = db.QueryRowContext(ctx, `SELECT max(version_id) FROM goose_db_version WHERE is_applied`).Scan(&version)
+	version, err := schemaOf(ctx, db)
 	if err != nil {
 		return 0, fmt.Errorf("%s is not a registry of Postern's: %w", path, err)
 	}
 	return version, nil
+}
+
+func schemaOf(ctx context.Context, db *sql.DB) (version int64, err error) {
+	err = db.QueryRowContext(ctx, `SELECT max(version_id) FROM goose_db_version WHERE is_applied`).Scan(&version)
+	return version, err
 }
 
 // quickCheck reports the first thing wrong with db's file.

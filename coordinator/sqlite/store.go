@@ -72,10 +72,12 @@ func (s *Store) run(ctx context.Context, db *sql.DB, fn func(coordinator.Tx) err
 }
 
 // explain adds to err what the caller branches on.
-func (s *Store) explain(err error) error {
+func (s *Store) explain(err error) error { return explain(s.path, err) }
+
+func explain(path string, err error) error {
 	var e sqlite3.Error
 	if errors.As(err, &e) && e.Code == sqlite3.ErrFull {
-		return fmt.Errorf("%s: %w: %w", s.path, coordinator.ErrFull, err)
+		return fmt.Errorf("%s: %w: %w", path, coordinator.ErrFull, err)
 	}
 	return err
 }

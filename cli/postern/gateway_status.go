@@ -1,0 +1,238 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/urfave/cli/v2"
+
+	"postern"
+	"postern/gateway"
+	"postern/internal/monitor"
+)
+
+// gatewaySocket is a gateway's socket in its data directory, for whoever may open it:
+//
+//	GET /v1/status     doorStatus
+//	GET /metrics       metrics, as Prometheus reads them
+//	GET /debug/pprof/  profiles, as go tool pprof reads them
+const gatewaySocket = "gateway.sock"
+
+const pathDoorStatus = "/v1/status"
+
+// A doorStatus is a gateway at a glance.
+type doorStatus struct {
+	Gateway    string         `json:"gateway"` // name
+	ID         string         `json:"id"`
+	Address    netip.Addr     `json:"address"` // on the overlay
+	Version    string         `json:"version"` // of the program
+	Started    time.Time      `json:"started"`
+	HTTPS      string         `json:"https"`     // where it listens
+	UDPPort    uint16         `json:"udp_port"`  // of the tunnels
+	Advertise  string         `json:"advertise"` // what nodes are told
+	Public     string         `json:"public"`    // what browsers are told
+	Control    doorControl    `json:"control"`
+	MapVersion uint64         `json:"map_version"` // zero: no map was applied yet
+	Tunnels    []doorTunnel   `json:"tunnels"`     // one a node of the map
+	Counts     gateway.Stats  `json:"counts"`
+	AccessLog  *doorAccessLog `json:"access_log,omitempty"`
+}
+
+type doorControl struct {
+	Up    bool      `json:"up"`
+	Since time.Time `json:"since,omitzero"`
+	Error string    `json:"error,omitempty"` // why it is down
+}
+
+type doorTunnel struct {
+	Node      string    `json:"node"` // id
+	Up        bool      `json:"up"`   // a handshake vouches for it
+	Endpoint  string    `json:"endpoint,omitempty"`
+	Handshake time.Time `json:"handshake,omitzero"`
+	Received  uint64    `json:"received"` // bytes
+	Sent      uint64    `json:"sent"`
+}
+
+type doorAccessLog struct {
+	File string `json:"file"`
+	Lost uint64 `json:"lost"` // lines
+}
+
+// glance returns the gateway's state.
+func (d *door) glance() doorStatus {
+	link := d.client.Link()
+	s := doorStatus{
+		Gateway: d.id.Enrollment.Name, ID: d.id.Enrollment.ID, Address: d.id.Enrollment.Address, Version: programVersion(),
+		Started: d.started, HTTPS: d.https.Addr().String(), UDPPort: d.net.Port(), Advertise: d.opts.advertise, Public: d.opts.public,
+		Control:    doorControl{Up: link.Up, Since: link.Since},
+		MapVersion: d.acting.Load(), Tunnels: []doorTunnel{}, Counts: d.gw.Stats(),
+	}
+	if link.Err != nil {
+		s.Control.Error = link.Err.Error()
+	}
+	if d.access != nil {
+		s.AccessLog = &doorAccessLog{File: d.opts.accessLog, Lost: d.access.Lost()}
+	}
+	now := time.Now()
+	for _, p := range d.status().Peers {
+		s.Tunnels = append(s.Tunnels, doorTunnel{
+			Node: p.ID, Up: now.Sub(p.Handshake) < fresh, Endpoint: p.Endpoint,
+			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent,
+		})
+	}
+	slices.SortFunc(s.Tunnels, func(a, b doorTunnel) int { return cmp.Compare(a.Node, b.Node) })
+	return s
+}
+
+// localHandler answers at the gateway's socket.
+func (d *door) localHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+pathDoorStatus, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(d.glance()) // the reader's trouble if it fails
+	})
+	mux.Handle("GET "+monitor.PathMetrics, monitor.Metrics(d.collectors()...))
+	mux.Handle("GET "+monitor.PathProfiles, monitor.Profiles())
+	return mux
+}
+
+// collectors tell all that the gateway's metrics say.
+func (d *door) collectors() []prometheus.Collector {
+	all := []prometheus.Collector{d.gw.Collector(), doorCollector{d.glance}}
+	if d.access != nil {
+		all = append(all, lostLines("gateway", d.access))
+	}
+	return all
+}
+
+// Metrics of what a gateway stands on. As in package gateway, no label has a value that
+// comes from a tenant.
+var (
+	metricDoorInfo    = prometheus.NewDesc("postern_gateway_info", "The gateway.", []string{"version"}, nil)
+	metricDoorControl = prometheus.NewDesc("postern_gateway_control_up", "Whether the coordinator's stream is up.", nil, nil)
+	metricDoorMap     = prometheus.NewDesc("postern_gateway_map_version", "Version of the map that it acts on.", nil, nil)
+	metricDoorTunnels = prometheus.NewDesc("postern_gateway_tunnels", "Tunnels to nodes, by whether a handshake within 3 minutes vouches for them.", []string{"state"}, nil)
+	metricDoorTraffic = prometheus.NewDesc("postern_gateway_tunnel_bytes", "Bytes of the tunnels there are, with all that WireGuard adds.", []string{"direction"}, nil)
+)
+
+// A doorCollector tells a doorStatus as metrics.
+type doorCollector struct{ status func() doorStatus }
+
+// Describe implements prometheus.Collector.
+func (doorCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{metricDoorInfo, metricDoorControl, metricDoorMap, metricDoorTunnels, metricDoorTraffic} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c doorCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	s := c.status()
+	control := 0.0
+	if s.Control.Up {
+		control = 1
+	}
+	up, received, sent := 0, uint64(0), uint64(0)
+	for _, t := range s.Tunnels {
+		if t.Up {
+			up++
+		}
+		received, sent = received+t.Received, sent+t.Sent
+	}
+	gauge(metricDoorInfo, 1, s.Version)
+	gauge(metricDoorControl, control)
+	gauge(metricDoorMap, float64(s.MapVersion))
+	gauge(metricDoorTunnels, float64(up), "up")
+	gauge(metricDoorTunnels, float64(len(s.Tunnels)-up), "down")
+	gauge(metricDoorTraffic, float64(received), "received")
+	gauge(metricDoorTraffic, float64(sent), "sent")
+}
+
+var errNoGateway = errors.New("no gateway answers")
+
+// queryDoor asks the gateway behind a socket how it does. It fails with errNoGateway if
+// there is none.
+func queryDoor(ctx context.Context, socket string) (s doorStatus, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	t := &http.Transport{DialContext: dialSocket(socket)}
+	defer t.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gateway"+pathDoorStatus, nil)
+	if err != nil {
+		return s, err
+	}
+	resp, err := t.RoundTrip(req)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return s, fmt.Errorf("%s: %w", socket, errNoGateway)
+	}
+	if err != nil {
+		return s, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return s, fmt.Errorf("status of the gateway: %s", resp.Status)
+	}
+	return s, json.NewDecoder(resp.Body).Decode(&s)
+}
+
+// doorSocket returns the path of the gateway's socket in the directory that c names, or,
+// if that is where `up` keeps its roles, in the gateway's part of it.
+func doorSocket(c *cli.Context) string {
+	return rolePath(c.String("data"), postern.RoleGateway, gatewaySocket)
+}
+
+func gatewayStatus(c *cli.Context) error {
+	if _, err := operands(c); err != nil {
+		return err
+	}
+	s, err := queryDoor(c.Context, doorSocket(c))
+	if err != nil {
+		return err
+	}
+	return show(c, s, doorFields)
+}
+
+func doorFields(t *table, s doorStatus) {
+	t.field("Gateway", s.Gateway+", "+s.Address.String())
+	t.field("Up since", t.when(s.Started))
+	state := "down"
+	if s.Control.Up {
+		state = "up"
+	}
+	t.field("Control", state+" since "+t.when(s.Control.Since))
+	if s.Control.Error != "" {
+		t.field("", s.Control.Error)
+	}
+	t.field("Map", strconv.FormatUint(s.MapVersion, 10))
+	t.field("Browsers", s.HTTPS+", told as "+s.Public)
+	up := 0
+	for _, u := range s.Tunnels {
+		if u.Up {
+			up++
+		}
+	}
+	t.field("Tunnels", fmt.Sprintf("%d of %d up, UDP port %d, told as %s", up, len(s.Tunnels), s.UDPPort, s.Advertise))
+	t.field("Connections", fmt.Sprintf("%d open, %d pre-dialed, %d accepted, %d spliced", s.Counts.Open, s.Counts.Spares, s.Counts.Accepted, s.Counts.Spliced))
+	t.field("Bytes", size(uint64(s.Counts.UpBytes))+" from browsers, "+size(uint64(s.Counts.DownBytes))+" to them")
+	for _, r := range slices.Sorted(maps.Keys(s.Counts.Refused)) {
+		t.field("Refused", fmt.Sprintf("%d %s", s.Counts.Refused[r], r))
+	}
+	if s.AccessLog != nil {
+		t.field("Access log", fmt.Sprintf("%s, %d lines lost", s.AccessLog.File, s.AccessLog.Lost))
+	}
+}

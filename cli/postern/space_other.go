@@ -1,0 +1,8 @@
+//go:build !linux && !darwin
+
+package main
+
+import "errors"
+
+// space is for systems that we have not learned to ask.
+func space(string) (free, all uint64, err error) { return 0, 0, errors.ErrUnsupported }

@@ -1,0 +1,56 @@
+package gateway
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Metrics in the form that Prometheus scrapes. No label has a value that comes from a
+// tenant, a client or a map: whoever reads them learns of nobody's names, and there is a
+// bounded number of them, whatever strangers send.
+var (
+	metricAccepted = newDesc("connections_accepted_total", "Connections that were accepted.")
+	metricOpen     = newDesc("connections_open", "Connections at present.")
+	metricVerdict  = newDesc("connections_total", "Connections by what became of them: spliced to a node or the coordinator, or why not.", "verdict")
+	metricLimit    = newDesc("limit_hits_total", "How often a limit refused a connection, or, with conns, had all others wait.", "limit")
+	metricBytes    = newDesc("bytes_total", "Bytes up, from clients, and down, to them.", "direction")
+	metricSpares   = newDesc("spares", "Connections to nodes that no client has yet.")
+)
+
+// limitConns is the limit Limits.Conns, which refuses nobody and makes all wait.
+const limitConns = "conns"
+
+func newDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("postern_gateway_"+name, help, labels, nil)
+}
+
+// Collector returns what tells g's Stats as metrics.
+func (g *Gateway) Collector() prometheus.Collector { return collector{g.Stats} }
+
+type collector struct{ stats func() Stats }
+
+// Describe implements prometheus.Collector.
+func (collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{metricAccepted, metricOpen, metricVerdict, metricLimit, metricBytes, metricSpares} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector. What never occurred is zero and not absent,
+// so that its first occurrence is a change.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	tell := func(d *prometheus.Desc, kind prometheus.ValueType, v int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, kind, float64(v), labels...)
+	}
+	s := c.stats()
+	tell(metricAccepted, prometheus.CounterValue, s.Accepted)
+	tell(metricOpen, prometheus.GaugeValue, s.Open)
+	tell(metricSpares, prometheus.GaugeValue, s.Spares)
+	tell(metricBytes, prometheus.CounterValue, s.UpBytes, "up")
+	tell(metricBytes, prometheus.CounterValue, s.DownBytes, "down")
+	tell(metricVerdict, prometheus.CounterValue, s.Spliced, VerdictSpliced)
+	tell(metricLimit, prometheus.CounterValue, s.Full, limitConns)
+	for r := range reasons {
+		tell(metricVerdict, prometheus.CounterValue, s.Refused[r], r.String())
+		if r.Limit() {
+			tell(metricLimit, prometheus.CounterValue, s.Refused[r], r.String())
+		}
+	}
+}
