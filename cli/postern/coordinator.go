@@ -97,7 +97,7 @@ func runCoordinator(c *cli.Context) error {
 	}
 	if err := printFirstLink(c.Context, c.App.Writer, s.Coordinator); err != nil {
 		s.close()
-		return err
+		return unlessStopped(c.Context, err)
 	}
 	return s.run(c.Context)
 }
