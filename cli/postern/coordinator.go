@@ -103,7 +103,7 @@ func runCoordinator(c *cli.Context) error {
 	}
 	if err := printFirstLink(c.Context, c.App.Writer, s.Coordinator); err != nil {
 		s.close()
-		return err
+		return unlessStopped(c.Context, err)
 	}
 	g, ctx := errgroup.WithContext(c.Context)
 	ctx, end := context.WithCancel(ctx)

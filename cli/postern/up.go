@@ -96,7 +96,15 @@ func up(c *cli.Context) error {
 		}
 		return runGateway(ctx, dir, door)
 	})
-	return g.Wait()
+	return unlessStopped(c.Context, g.Wait())
+}
+
+// unlessStopped returns err, unless that is only that ctx ended what was still starting.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }
 
 // enrolGateway makes this process' gateway a member of the deployment that s
