@@ -12,15 +12,16 @@ type Stats struct {
 	Open      int64            `json:"open"`       // connections at present
 	Spliced   int64            `json:"spliced"`    // connections that reached a node or the coordinator
 	Spares    int64            `json:"spares"`     // connections to nodes at present that no client has yet
+	Relays    int64            `json:"relays"`     // connections at present that are relays
 	Refused   map[Reason]int64 `json:"refused"`    // connections; reasons that never occurred are absent
 	UpBytes   int64            `json:"up_bytes"`   // from clients
 	DownBytes int64            `json:"down_bytes"` // to clients
 }
 
 type counters struct {
-	accepted, open, spliced atomic.Int64
-	refused                 [reasons]atomic.Int64
-	up, down                atomic.Int64 // bytes
+	accepted, open, spliced, relays atomic.Int64
+	refused                         [reasons]atomic.Int64
+	up, down                        atomic.Int64 // bytes
 }
 
 // Stats returns the counters as they are now.
@@ -28,7 +29,7 @@ func (g *Gateway) Stats() Stats {
 	c := &g.counters
 	s := Stats{
 		Accepted: c.accepted.Load(), Open: c.open.Load(), Spliced: c.spliced.Load(),
-		Spares:  g.spares.count(),
+		Spares: g.spares.count(), Relays: c.relays.Load(),
 		UpBytes: c.up.Load(), DownBytes: c.down.Load(),
 		Refused: map[Reason]int64{},
 	}

@@ -17,6 +17,8 @@ func nodeFlags() []cli.Flag {
 		&cli.StringFlag{Name: "acme-profile", Usage: "`PROFILE` of certificates, such as shortlived"},
 		&cli.StringFlag{Name: "acme-eab-key-id", Usage: "`ID` of the account that it knows already (external account binding)"},
 		&cli.StringFlag{Name: "acme-eab-hmac-file", Usage: "`FILE` with that account's key, in base64url"},
+		&cli.StringFlag{Name: "proxy", EnvVars: []string{"POSTERN_PROXY"},
+			Usage: "`URL` of the HTTP proxy to the Internet, such as http://USER:PASSWORD@HOST:3128, or direct (HTTPS_PROXY if not given)"},
 		&cli.StringFlag{Name: "metrics", Usage: "`ADDRESS` to serve metrics at for Prometheus, such as 127.0.0.1:9464"},
 	}
 }
