@@ -79,6 +79,8 @@ func (n *Net) SetRelayed(peer [32]byte, on bool) error {
 		return errors.New("choose a carrier: no peer has this key")
 	case !on && !p.Endpoint.IsValid():
 		return errors.New("choose a carrier: the peer has no udp endpoint")
+	case n.relayed[peer] == on:
+		return nil
 	}
 	n.relayed[peer] = on
 	status, err := n.status()
