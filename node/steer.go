@@ -69,6 +69,7 @@ type openRelay struct {
 	ended  chan struct{} // closed when it is of no use any more
 	err    error         // why; owned by who closes ended
 	cancel context.CancelFunc
+	work   sync.WaitGroup // serve
 }
 
 func (r *openRelay) isOpen() bool {
@@ -148,6 +149,9 @@ func (s *steering) onUDP(ctx context.Context) {
 			default:
 				misses++
 				s.callUp(ctx)
+				if misses >= limit { // the relay is all that is waited for
+					next = time.Now().Add(probeTimeout)
+				}
 			}
 			continue
 		}
@@ -302,7 +306,7 @@ func (s *steering) callUp(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &openRelay{opened: make(chan struct{}), ended: make(chan struct{}), cancel: cancel}
 	s.relay = r
-	go s.serve(ctx, r)
+	r.work.Go(func() { s.serve(ctx, r) })
 }
 
 // serve opens r and runs it. hangUp waits for it.
@@ -324,6 +328,6 @@ func (s *steering) hangUp() {
 		return
 	}
 	s.relay.cancel()
-	<-s.relay.ended
+	s.relay.work.Wait()
 	s.relay = nil
 }

@@ -26,7 +26,7 @@ type steered struct {
 	*steering
 	gateway postern.Gateway // without what may change while it is steered
 	stop    context.CancelFunc
-	done    chan struct{} // closed when it has stopped
+	work    sync.WaitGroup
 }
 
 // path returns what carries the datagrams to the gateway with that key.
@@ -54,23 +54,18 @@ func (s *steerer) want(ctx context.Context, gateways []postern.Gateway) {
 	for key, t := range s.steer {
 		if g, ok := wanted[key]; !ok || g != t.gateway {
 			t.stop()
-			<-t.done
+			t.work.Wait()
 			delete(s.steer, key)
 		}
 	}
 	for key, g := range wanted {
 		if s.steer[key] == nil {
 			ctx, stop := context.WithCancel(ctx)
-			t := &steered{s.steering(g), g, stop, make(chan struct{})}
+			t := &steered{steering: s.steering(g), gateway: g, stop: stop}
 			s.steer[key] = t
-			go t.run(ctx)
+			t.work.Go(func() { t.run(ctx) })
 		}
 	}
-}
-
-func (t *steered) run(ctx context.Context) {
-	defer close(t.done)
-	t.steering.run(ctx)
 }
 
 // stop ends all and waits for them.

@@ -65,6 +65,7 @@ type Server struct {
 	log     *slog.Logger
 	tls     *tls.Config
 	proving chan struct{} // holds one for who has not shown yet who it is
+	time    time.Duration // provingTime, but for tests
 
 	mu   sync.Mutex
 	open map[string]*Conn // by node id
@@ -79,6 +80,7 @@ func NewServer(cfg ServerConfig) *Server {
 			Certificates: []tls.Certificate{cfg.Certificate}, SessionTicketsDisabled: true,
 		},
 		proving: make(chan struct{}, maxProving),
+		time:    provingTime,
 		open:    map[string]*Conn{},
 	}
 }
@@ -163,9 +165,9 @@ func (s *Server) leave(node string, c *Conn) {
 
 // welcome takes who connected through TLS, the upgrade and the proof, within provingTime.
 func (s *Server) welcome(ctx context.Context, raw net.Conn, heard *atomic.Int64) (string, *websocket.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, provingTime)
+	ctx, cancel := context.WithTimeout(ctx, s.time)
 	defer cancel()
-	raw.SetDeadline(time.Now().Add(provingTime))
+	raw.SetDeadline(time.Now().Add(s.time))
 	conn := tls.Server(raw, s.tls)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return "", nil, err
@@ -179,6 +181,7 @@ func (s *Server) welcome(ctx context.Context, raw net.Conn, heard *atomic.Int64)
 	}
 	node, err := s.verify(ctx, conn, ws)
 	if err != nil {
+		raw.Close() // or TLS would want to say goodbye
 		ws.CloseNow()
 		return "", nil, err
 	}
