@@ -18,7 +18,8 @@ func nodesCommand() *cli.Command {
 			{
 				Name: "list", Aliases: []string{"ls"}, Usage: "list the nodes and how they are reached", Action: operate(listNodes),
 				Description: "STATE is ready if the node's control stream is open and its tunnel answers, no-path if only " +
-					"the control stream is, no-control if only the tunnel does, else offline.",
+					"the control stream is, no-control if only the tunnel does, else offline. PATH is what carries the " +
+					"tunnel: udp, or tls-443 where UDP does not pass.",
 				UsageText: "postern nodes list --watch\npostern nodes list --tenant acme -o json", Flags: listFlags(tenantFlag()),
 			},
 			{

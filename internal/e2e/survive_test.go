@@ -220,13 +220,16 @@ func TestSurviveProxyOnly(t *testing.T) {
 		t.Errorf("the tunnel goes by %q", got)
 	}
 	l.listed(postern.CarrierRelay)
-	want := l.bigFile(8 << 20)
-	curl := l.fetch("100M")
+	const size = 64 << 20
+	want := l.bigFile(size)
+	begin = time.Now()
+	curl := l.fetch("1G")
 	select {
 	case <-curl.done:
 	case <-time.After(time.Minute):
 		t.Fatal("the download does not end")
 	}
+	noteFigure(t, "survive", "proxy only: download by the relay", size/(1<<20)/time.Since(begin).Seconds(), "MiB/s")
 	if l.got() != want {
 		t.Errorf("the download is not what was sent: %s", curl.out.tail(400))
 	}
