@@ -82,7 +82,7 @@ func (n Node) open(ctx context.Context, g postern.Gateway, raw net.Conn) (*Conn,
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(ws, addrPort(raw.RemoteAddr()), true, new(atomic.Int64))
+	c := newConn(raw, ws, addrPort(raw.RemoteAddr()), true, new(atomic.Int64))
 	if err := n.prove(ctx, conn, ws, g.ID); err != nil {
 		ws.CloseNow()
 		return nil, err

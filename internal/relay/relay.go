@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,7 @@ const (
 
 // A Conn is an open relay. It is good for one Run; Close ends it before that, or during.
 type Conn struct {
+	raw    net.Conn // below ws; closed first, since TLS would wait to say goodbye to who is gone
 	ws     *websocket.Conn
 	remote netip.AddrPort // as the other side is seen from here
 	client bool
@@ -44,8 +46,8 @@ type Conn struct {
 	ended  context.Context
 }
 
-func newConn(ws *websocket.Conn, remote netip.AddrPort, client bool, heard *atomic.Int64) *Conn {
-	c := &Conn{ws: ws, remote: remote, client: client, heard: heard, queue: newQueue()}
+func newConn(raw net.Conn, ws *websocket.Conn, remote netip.AddrPort, client bool, heard *atomic.Int64) *Conn {
+	c := &Conn{raw: raw, ws: ws, remote: remote, client: client, heard: heard, queue: newQueue()}
 	c.ended, c.end = context.WithCancelCause(context.Background())
 	ws.SetReadLimit(maxMessage)
 	return c
@@ -71,7 +73,13 @@ var errClosed = errors.New("closed")
 // Close ends the relay at once. It does not wait for Run.
 func (c *Conn) Close() error {
 	c.end(errClosed)
-	return c.ws.CloseNow()
+	return c.close()
+}
+
+func (c *Conn) close() error {
+	err := c.raw.Close()
+	c.ws.CloseNow()
+	return err
 }
 
 // Run carries datagrams, giving receive those that come, until ctx is done, the other side
@@ -83,13 +91,13 @@ func (c *Conn) Run(ctx context.Context, receive func(datagrams [][]byte) error) 
 	c.heard.Store(time.Now().UnixNano())
 	var work sync.WaitGroup
 	defer work.Wait()
-	closing := context.AfterFunc(c.ended, func() { c.ws.CloseNow() })
+	closing := context.AfterFunc(c.ended, func() { c.close() })
 	defer closing()
 	for _, part := range []func() error{c.write, c.watch} {
 		work.Go(func() { c.end(part()) })
 	}
 	c.end(c.read(receive))
-	c.ws.CloseNow()
+	c.close()
 	return context.Cause(c.ended)
 }
 

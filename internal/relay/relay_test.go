@@ -284,9 +284,7 @@ func TestHostileProofs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := ws.Write(t.Context(), websocket.MessageText, text); err != nil {
-				t.Fatal(err)
-			}
+			ws.Write(t.Context(), websocket.MessageText, text) // which may be cut short
 			if _, answer, err := ws.Read(t.Context()); err == nil {
 				t.Errorf("the answer is %s", answer)
 			}

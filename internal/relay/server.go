@@ -127,7 +127,7 @@ func (s *Server) Serve(ctx context.Context, raw net.Conn, remote netip.AddrPort)
 	if err != nil {
 		return err
 	}
-	c := newConn(ws, remote, false, heard)
+	c := newConn(raw, ws, remote, false, heard)
 	defer c.Close()
 	link, err := s.cfg.Attach(node, remote, c.Send)
 	if err != nil {
