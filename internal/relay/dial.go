@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"bufio"
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
@@ -151,38 +150,3 @@ func addrPort(a net.Addr) netip.AddrPort {
 	}
 	return netip.AddrPort{}
 }
-
-// answer is an http.ResponseWriter for one request on a connection that becomes a
-// WebSocket or ends.
-type answer struct {
-	conn   net.Conn
-	buf    *bufio.ReadWriter
-	header http.Header
-	wrote  bool
-}
-
-func (a *answer) Header() http.Header { return a.header }
-
-func (a *answer) WriteHeader(status int) {
-	if a.wrote {
-		return
-	}
-	a.wrote = true
-	if status != http.StatusSwitchingProtocols {
-		a.header.Set("Connection", "close")
-	}
-	fmt.Fprintf(a.buf, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
-	a.header.Write(a.buf)
-	a.buf.WriteString("\r\n")
-	a.buf.Flush()
-}
-
-func (a *answer) Write(b []byte) (int, error) {
-	a.WriteHeader(http.StatusOK)
-	n, err := a.buf.Write(b)
-	a.buf.Flush()
-	return n, err
-}
-
-// Hijack implements http.Hijacker.
-func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) { return a.conn, a.buf, nil }

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"crypto/ed25519"
@@ -10,10 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -187,27 +184,6 @@ func (s *Server) welcome(ctx context.Context, raw net.Conn, heard *atomic.Int64)
 	}
 	raw.SetDeadline(time.Time{})
 	return node, ws, nil
-}
-
-// accept answers the request for the WebSocket. Pings count as heard.
-func accept(conn net.Conn, heard *atomic.Int64) (*websocket.Conn, error) {
-	limited := &io.LimitedReader{R: conn, N: maxRequest}
-	buf := bufio.NewReadWriter(bufio.NewReader(limited), bufio.NewWriter(conn))
-	req, err := http.ReadRequest(buf.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("read the request: %w", err)
-	}
-	w := &answer{conn: conn, buf: buf, header: http.Header{}}
-	if req.URL.Path != postern.RelayPath {
-		http.Error(w, "there is a relay here and nothing else", http.StatusNotFound)
-		return nil, fmt.Errorf("request for %q", req.URL.Path)
-	}
-	return websocket.Accept(w, req, &websocket.AcceptOptions{
-		OnPingReceived: func(context.Context, []byte) bool {
-			heard.Store(time.Now().UnixNano())
-			return true
-		},
-	})
 }
 
 // verify finds out which node it is.
