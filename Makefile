@@ -31,9 +31,9 @@ race: ## the same under the race detector
 	$(GO) test -race -tags $(TAGS) ./...
 
 # SUITE picks the tests whose names start so: road, browser, login, crash, cipher,
-# isolation, nat, certs. Without it all of them run, one suite after the other.
+# isolation, nat, certs, survive. Without it all of them run, one suite after the other.
 SUITE  ?=
-SUITES := Road Browser Login Crash Cipher Isolation NAT Certs
+SUITES := Road Browser Login Crash Cipher Isolation NAT Certs Survive
 suite   = $(if $(SUITE),$(shell printf '%s\n' $(SUITES) | grep -ix '$(SUITE)'),$(SUITES))
 
 .PHONY: e2e

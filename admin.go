@@ -138,6 +138,7 @@ type Tunnel struct {
 	Received  uint64    `json:"received" doc:"bytes, from the node"`
 	Sent      uint64    `json:"sent" doc:"bytes, to the node"`
 	Reported  time.Time `json:"reported"`
+	Path      string    `json:"path,omitempty" enum:"udp,tls-443" doc:"what carries its datagrams; empty if the gateway does not say"`
 }
 
 // A GatewayState is a gateway as operators see it.

@@ -55,6 +55,37 @@ const EdgeProtocol = "postern-edge/1"
 // a host is (RFC 8737, section 3).
 const ACMEProtocol = "acme-tls/1"
 
+// RelayProtocol is the ALPN name of the relay: a gateway's second carrier of WireGuard's
+// datagrams, on its public HTTPS port, for networks that block UDP. The gateway shows a
+// certificate of its identity, which the map names. Inside is one WebSocket (RFC 6455)
+// at RelayPath, and in it:
+//
+//	gateway  RelayNonce   a binary message of that many random bytes
+//	node     RelayProof   as text
+//	gateway  RelayWelcome as text, or it closes
+//	both     datagrams    binary: one or more of length (16 bits, big-endian) and datagram
+const (
+	RelayProtocol = "postern-relay/1"
+	RelayPath     = "/v1/relay"
+	RelayNonce    = 32
+)
+
+// A RelayProof says which node opened a relay.
+type RelayProof struct {
+	Node      string `json:"node"`      // id
+	Signature []byte `json:"signature"` // Ed25519 by the node's identity over RelayMessage
+}
+
+// A RelayWelcome says that the node was let in. It has nothing in it yet.
+type RelayWelcome struct{}
+
+// RelayMessage returns what the signature of a RelayProof is made over: a context string,
+// the gateway's nonce, the connection's ChannelBinding, both of 32 bytes, and the
+// gateway's id.
+func RelayMessage(nonce, binding []byte, gateway string) []byte {
+	return slices.Concat([]byte("postern relay v1\x00"), nonce, binding, []byte(gateway))
+}
+
 // HTTPSPort is the port of every node's HTTPS listener on its virtual address.
 const HTTPSPort = 443
 
@@ -207,6 +238,7 @@ type Node struct {
 	Name      string          `json:"name"`
 	Address   netip.Addr      `json:"address"`
 	WireGuard WireGuardPublic `json:"wireguard"`
+	Identity  IdentityPublic  `json:"identity,omitzero"` // zero: not said, so that the node has no relay
 }
 
 // A Gateway is a gateway as a node needs to know it.
@@ -217,6 +249,7 @@ type Gateway struct {
 	WireGuard WireGuardPublic `json:"wireguard"`
 	Endpoint  string          `json:"endpoint,omitempty"` // UDP, host:port; empty: not known yet
 	Public    string          `json:"public,omitempty"`   // HTTPS, host:port; empty: not known yet
+	Identity  IdentityPublic  `json:"identity,omitzero"`  // zero: not said, so that there is no relay
 }
 
 // A Route is a host name and who serves it.
@@ -346,7 +379,14 @@ type PeerStatus struct {
 	Handshake time.Time `json:"handshake,omitzero"` // last one; zero: never
 	Received  uint64    `json:"received,omitempty"` // bytes
 	Sent      uint64    `json:"sent,omitempty"`     // bytes
+	Path      string    `json:"path,omitempty"`     // one of the CarrierXxx; empty: not known
 }
+
+// Carriers of a tunnel's datagrams.
+const (
+	CarrierUDP   = "udp"
+	CarrierRelay = "tls-443" // see RelayProtocol
+)
 
 // A Problem is an error in JSON (RFC 9457, media type application/problem+json)
 // and a Go error. Code is what programs branch on.

@@ -301,6 +301,9 @@ func (c *Coordinator) postStatus(r *http.Request, m *Member) (any, error) {
 			if _, err := netip.ParseAddrPort(p.Endpoint); err != nil {
 				p.Endpoint = ""
 			}
+			if p.Path != postern.CarrierUDP && p.Path != postern.CarrierRelay {
+				p.Path = ""
+			}
 			if !p.Handshake.IsZero() {
 				p.Handshake = now.Add(-s.Time.Sub(p.Handshake)) // by our own clock
 			}

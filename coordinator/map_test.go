@@ -124,7 +124,7 @@ func TestNodeMap(t *testing.T) {
 	got := w.m.Sections["acme"]
 	want := postern.Section{
 		Tenant: "acme", Version: got.Version,
-		Nodes: []postern.Node{{ID: a.ID, Name: "a", Address: a.Address, WireGuard: a.wireguard.Public()}},
+		Nodes: []postern.Node{{ID: a.ID, Name: "a", Address: a.Address, WireGuard: a.wireguard.Public(), Identity: a.identity.Public()}},
 		Routes: []postern.Route{
 			{Host: "acme." + base, Service: postern.DefaultService, Nodes: []string{a.ID}},
 			{Host: "erp.acme." + base, Service: "erp", Nodes: []string{a.ID}, Keys: []string{""}},
@@ -136,7 +136,7 @@ func TestNodeMap(t *testing.T) {
 	dep := w.m.Deployment()
 	wantGateways := []postern.Gateway{{
 		ID: g.ID, Name: "door", Address: g.Address, WireGuard: g.wireguard.Public(),
-		Endpoint: "127.0.0.1:51820", Public: "203.0.113.1:443",
+		Endpoint: "127.0.0.1:51820", Public: "203.0.113.1:443", Identity: g.identity.Public(),
 	}}
 	if !reflect.DeepEqual(dep.Gateways, wantGateways) {
 		t.Errorf("gateways: got %+v, want %+v", dep.Gateways, wantGateways)

@@ -223,7 +223,7 @@ func (p *presence) tunnels(id string, gateways []*Member, now time.Time) (all []
 		}
 		all = append(all, postern.Tunnel{
 			Gateway: g.Name, Endpoint: peer.Endpoint, Handshake: peer.Handshake,
-			Received: peer.Received, Sent: peer.Sent, Reported: p.reports[g.ID].time,
+			Received: peer.Received, Sent: peer.Sent, Reported: p.reports[g.ID].time, Path: peer.Path,
 		})
 		fresh = fresh || p.works(g.ID, id, peer, now)
 	}

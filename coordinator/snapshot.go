@@ -178,6 +178,7 @@ func (s *snapshot) buildDeployment(ch *change) error {
 	for _, g := range s.gateways {
 		d.Gateways = append(d.Gateways, postern.Gateway{
 			ID: g.ID, Name: g.Name, Address: g.Address, WireGuard: g.WireGuard, Endpoint: g.Endpoint, Public: g.Public,
+			Identity: g.Identity,
 		})
 	}
 	s.deployment = &postern.Section{Version: s.version, Deployment: d}
@@ -213,7 +214,7 @@ func (s *snapshot) buildTenant(ch *change, name string) error {
 	serving := make(map[string][]string) // service to node ids
 	for _, n := range t.nodes {
 		t.section.Nodes = append(t.section.Nodes, postern.Node{
-			ID: n.ID, Name: n.Name, Address: n.Address, WireGuard: n.WireGuard,
+			ID: n.ID, Name: n.Name, Address: n.Address, WireGuard: n.WireGuard, Identity: n.Identity,
 		})
 		for _, service := range n.Services {
 			serving[service.Name] = append(serving[service.Name], n.ID)

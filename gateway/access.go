@@ -19,7 +19,7 @@ type Access struct {
 	Tenant     string         `json:"tenant,omitempty"` // whose name it is; empty: nobody's, or the coordinator's
 	Service    string         `json:"service,omitempty"`
 	Node       string         `json:"node,omitempty"` // id of the node that it reached
-	Verdict    string         `json:"verdict"`        // VerdictSpliced, VerdictEnded or a Reason
+	Verdict    string         `json:"verdict"`        // one of the VerdictXxx, or a Reason
 	UpBytes    int64          `json:"up_bytes"`       // from the client
 	DownBytes  int64          `json:"down_bytes"`     // to the client
 	Seconds    float64        `json:"duration"`       // in seconds
@@ -29,6 +29,7 @@ type Access struct {
 // Verdicts besides the Reasons.
 const (
 	VerdictSpliced = "spliced" // it reached a node or the coordinator
+	VerdictRelay   = "relay"   // it was a node's tunnel, see postern.RelayProtocol, or was to be one
 	VerdictEnded   = "ended"   // the client left, or the gateway was to end, before it reached one
 )
 
@@ -46,6 +47,8 @@ func (c *client) access(err error) Access {
 		a.Verdict = r.reason.String()
 	case c.reached:
 		a.Verdict = VerdictSpliced
+	case c.relayed:
+		a.Verdict = VerdictRelay
 	}
 	for _, cut := range []error{errRouteGone, errWindow, errDrained} {
 		if errors.Is(err, cut) {

@@ -36,6 +36,7 @@ type client struct {
 	flow     *flow
 	id       string // the same in the gateway's and the node's logs
 	reached  bool   // it was spliced
+	relayed  bool   // it was, or was to be, a relay
 }
 
 func (c *client) Read(b []byte) (int, error) {
@@ -69,22 +70,32 @@ func (c *client) CloseWrite() error {
 	return c.Close()
 }
 
-// serveConn takes conn the whole way and closes it, at once when ctx ends.
-func (g *Gateway) serveConn(ctx context.Context, conn net.Conn) {
+// serveConn takes conn the whole way and closes it, at once when ctx ends. If what is
+// asked for is a relay, it returns what serves that and closes conn.
+func (g *Gateway) serveConn(ctx context.Context, conn net.Conn) (relay func(context.Context)) {
 	g.counters.accepted.Add(1)
 	g.counters.open.Add(1)
-	defer g.counters.open.Add(-1)
-	defer conn.Close()
+	defer func() {
+		if relay == nil {
+			g.counters.open.Add(-1)
+			conn.Close()
+		}
+	}()
 	c := &client{Conn: conn, counters: &g.counters, start: time.Now(), id: newID()}
 	c.keep = context.AfterFunc(ctx, func() { conn.Close() })
 	defer func() { c.keep() }()
 	err := g.route(ctx, c)
+	var asked *relayAsked
+	if errors.As(err, &asked) {
+		return func(ctx context.Context) { g.serveRelay(ctx, c, asked.hello) }
+	}
 	var r refusal
 	if errors.As(err, &r) {
 		g.counters.refused[r.reason].Add(1)
 		g.refuse(ctx, c, r)
 	}
 	g.done(ctx, c, err)
+	return nil
 }
 
 // newID returns an id that no other connection of any gateway has.
@@ -100,8 +111,11 @@ func (g *Gateway) route(ctx context.Context, c *client) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	c.flow = &flow{client: c.Conn, cancel: cancel}
-	defer g.leave(c)
 	node, err := g.connect(ctx, c)
+	if errors.As(err, new(*relayAsked)) {
+		return err // it goes on, and counts
+	}
+	defer g.leave(c)
 	if err != nil {
 		return err
 	}
@@ -183,6 +197,9 @@ func (g *Gateway) connect(ctx context.Context, c *client) (net.Conn, error) {
 	c.name = said.name
 
 	target, ok := g.lookup(c.name)
+	if said.relay && target.Tenant == "" && g.cfg.Relay != nil {
+		return nil, &relayAsked{slices.Clone(raw)}
+	}
 	if !ok {
 		return nil, errUnknownName
 	}

@@ -1,6 +1,7 @@
 // Package gateway is the public door. It accepts browsers, reads the server
 // name in the TLS ClientHello, and splices the still encrypted bytes to the node
-// that serves that name. It holds no TLS key and ends nobody's TLS.
+// that serves that name. It holds no TLS key and ends nobody's TLS. What is for the
+// gateway itself, its nodes' relays, it hands to who has that key.
 //
 // The way of a connection, in order, one goroutine per direction:
 //
@@ -8,7 +9,7 @@
 //	clientAddrs      who it is, from a PROXY header where one is required
 //	limiter.enter    too many from there?
 //	readClientHello  the server name; what is no hello is told so
-//	Table.Lookup     whose name that is
+//	Table.Lookup     whose name that is; nobody's, and a relay is asked for: serveRelay
 //	flows.admitted   is it let in from there?
 //	limiter.beginDial  too many to there?
 //	dial             a node that answers, within a few seconds: on a spare that was
@@ -41,6 +42,12 @@ type Config struct {
 	// connection to one of the coordinator's own names. If nil, those names
 	// are unknown.
 	DialCoordinator func(ctx context.Context) (net.Conn, error)
+
+	// Relay serves a connection whose hello asks for postern.RelayProtocol, from its
+	// first byte on, of who is at remote. It is not asked for names that lead to a
+	// tenant. It must return soon after ctx ends, and closes conn. It lives until all
+	// that is spliced has ended, which may pass through it. If nil, there are no relays.
+	Relay func(ctx context.Context, conn net.Conn, remote netip.AddrPort) error
 
 	// HTTPSPort is the public port that ServeRedirect sends browsers to. If
 	// zero, 443.
@@ -153,8 +160,10 @@ const reportInterval = time.Minute
 func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	// Connections outlive ctx, for as long as they may drain.
 	connCtx, kill := context.WithCancelCause(context.WithoutCancel(ctx))
+	relayCtx, endRelays := context.WithCancelCause(connCtx)
+	defer endRelays(nil)
 	ctx, stopAccepting := context.WithCancel(ctx)
-	var watch, conns sync.WaitGroup
+	var watch, conns, relays sync.WaitGroup
 	watch.Go(func() { g.watch(connCtx, func() { stopAccepting(); kill(net.ErrClosed) }) })
 	defer watch.Wait()
 	defer kill(nil)
@@ -164,8 +173,16 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	closeListener := context.AfterFunc(ctx, func() { ln.Close() })
 	err := g.accept(ctx, ln, func(c net.Conn) {
 		conns.Go(func() {
-			defer func() { <-g.room }()
-			g.serveConn(connCtx, c)
+			relay := g.serveConn(connCtx, c)
+			if relay == nil {
+				<-g.room
+				return
+			}
+			// Not among those that are waited for: it ends with the last of them.
+			relays.Go(func() {
+				defer func() { <-g.room }()
+				relay(relayCtx)
+			})
 		})
 	})
 	closeListener()
@@ -176,6 +193,8 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	drain := time.AfterFunc(g.cfg.DrainTimeout, func() { kill(errDrained) })
 	defer drain.Stop()
 	conns.Wait()
+	endRelays(errDrained)
+	relays.Wait()
 	return err
 }
 

@@ -42,6 +42,10 @@ const (
 type hello struct {
 	name string // server name
 	acme bool   // it offers acme-tls/1 and no other protocol, as RFC 8737 has it
+
+	// relay: it offers postern.RelayProtocol and no other. It alone may have no name:
+	// a gateway's public address may be a bare one.
+	relay bool
 }
 
 // errMore says that the bytes so far are the beginning of what may become a hello.
@@ -223,7 +227,11 @@ func parseClientHello(body []byte) (h hello, err error) {
 			}
 		case extensionALPN:
 			h.acme = offersOnly(data, postern.ACMEProtocol)
+			h.relay = offersOnly(data, postern.RelayProtocol)
 		}
+	}
+	if h.relay && h.name == "" {
+		return h, nil
 	}
 	if h.name, err = wireName(h.name); err != nil {
 		return hello{}, err

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
+
+	"postern"
 )
 
 // A testHello is what a ClientHello is made of; zero fields are made up.
@@ -160,7 +162,7 @@ func oracle(b []byte) (h hello, ok bool) {
 	stop := errors.New("seen")
 	tls.Server(readConn{bytes.NewReader(b)}, &tls.Config{
 		GetConfigForClient: func(i *tls.ClientHelloInfo) (*tls.Config, error) {
-			h, ok = hello{i.ServerName, slices.Equal(i.SupportedProtos, []string{"acme-tls/1"})}, true
+			h, ok = hello{i.ServerName, slices.Equal(i.SupportedProtos, []string{"acme-tls/1"}), slices.Equal(i.SupportedProtos, []string{postern.RelayProtocol})}, true
 			return nil, stop
 		},
 	}).Handshake()
@@ -193,7 +195,7 @@ func TestCapturedHellos(t *testing.T) {
 				}
 				return
 			}
-			if got != want || got != (hello{capturedName, name == "openssl-acme-1"}) || size != len(b) || err != nil {
+			if got != want || got != (hello{name: capturedName, acme: name == "openssl-acme-1"}) || size != len(b) || err != nil {
 				t.Fatalf("got %+v, %d, %v; want %+v, %d", got, size, err, want, len(b))
 			}
 			for i := range b {

@@ -12,6 +12,7 @@ var (
 	metricLimit    = newDesc("limit_hits_total", "How often a limit refused a connection, or, with conns, had all others wait.", "limit")
 	metricBytes    = newDesc("bytes_total", "Bytes up, from clients, and down, to them.", "direction")
 	metricSpares   = newDesc("spares", "Connections to nodes that no client has yet.")
+	metricRelays   = newDesc("relays", "Connections at present that carry a node's tunnel.")
 )
 
 // limitConns is the limit Limits.Conns, which refuses nobody and makes all wait.
@@ -28,7 +29,7 @@ type collector struct{ stats func() Stats }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricAccepted, metricOpen, metricVerdict, metricLimit, metricBytes, metricSpares} {
+	for _, d := range []*prometheus.Desc{metricAccepted, metricOpen, metricVerdict, metricLimit, metricBytes, metricSpares, metricRelays} {
 		ch <- d
 	}
 }
@@ -43,6 +44,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	tell(metricAccepted, prometheus.CounterValue, s.Accepted)
 	tell(metricOpen, prometheus.GaugeValue, s.Open)
 	tell(metricSpares, prometheus.GaugeValue, s.Spares)
+	tell(metricRelays, prometheus.GaugeValue, s.Relays)
 	tell(metricBytes, prometheus.CounterValue, s.UpBytes, "up")
 	tell(metricBytes, prometheus.CounterValue, s.DownBytes, "down")
 	tell(metricVerdict, prometheus.CounterValue, s.Spliced, VerdictSpliced)

@@ -8,6 +8,7 @@ type Stats struct {
 	Open      int64            `json:"open"`       // connections at present
 	Spliced   int64            `json:"spliced"`    // connections that reached a node or the coordinator
 	Spares    int64            `json:"spares"`     // connections to nodes at present that no client has yet
+	Relays    int64            `json:"relays"`     // connections at present that are relays
 	Refused   map[Reason]int64 `json:"refused"`    // connections; reasons that never occurred are absent
 	Full      int64            `json:"full"`       // times that Limits.Conns were open, so that more would have to wait
 	UpBytes   int64            `json:"up_bytes"`   // from clients
@@ -15,10 +16,10 @@ type Stats struct {
 }
 
 type counters struct {
-	accepted, open, spliced atomic.Int64
-	refused                 [reasons]atomic.Int64
-	full                    atomic.Int64 // times that there was no room for the next
-	up, down                atomic.Int64 // bytes
+	accepted, open, spliced, relays atomic.Int64
+	refused                         [reasons]atomic.Int64
+	full                            atomic.Int64 // times that there was no room for the next
+	up, down                        atomic.Int64 // bytes
 }
 
 // Stats returns the counters as they are now.
@@ -26,7 +27,7 @@ func (g *Gateway) Stats() Stats {
 	c := &g.counters
 	s := Stats{
 		Accepted: c.accepted.Load(), Open: c.open.Load(), Spliced: c.spliced.Load(),
-		Spares: g.spares.count(), Full: c.full.Load(),
+		Spares: g.spares.count(), Full: c.full.Load(), Relays: c.relays.Load(),
 		UpBytes: c.up.Load(), DownBytes: c.down.Load(),
 		Refused: map[Reason]int64{},
 	}

@@ -6,6 +6,8 @@
 // The host has one IPv6 address, speaks TCP and nothing else, and forwards
 // nothing: what a peer sends reaches a listener on that address or is refused.
 //
+// Where UDP does not pass, others may carry WireGuard's datagrams: see Relay.
+//
 // What it costs is handing over: to another goroutine, to the kernel, to TCP. So
 // everything on the way moves in batches of up to batchSize packets, TCP deals in
 // segments of up to 64 KiB (GSO and GRO), and the kernel in datagrams as large
@@ -20,11 +22,13 @@
 //	cutter            cuts segments to the MTU, into WireGuard's buffers
 //	wireguard-go      peer by destination address, encrypt
 //	creditedBind      gives the credits back
+//	carriers          to a relay, if the peer is at one, else
 //	bind              datagrams of one size in a row are one large one to the kernel
 //
 // and in:
 //
 //	bind              the kernel's large datagrams, each into as many of WireGuard's buffers
+//	carriers          without echoes; or Relay.Receive, what came by a relay
 //	wireguard-go      decrypt, check the source address against the peer
 //	tunDevice.Write   drop what link.admits does not admit
 //	path              learns what arrived there, and hides from TCP what was lost
@@ -79,6 +83,12 @@ type Config struct {
 	// docs/decisions/path-below-tcp.md for when it pays.
 	HideLoss bool
 
+	// FixedEndpoints keeps each peer where SetPeers and SetRelayed say that it is,
+	// wherever its packets come from: for who dials peers that are there to be dialed,
+	// and chooses between UDP and a relay. Otherwise the last packet of a peer says
+	// where it is, and by which carrier.
+	FixedEndpoints bool
+
 	// Logger is told of WireGuard's events at Debug, and of its errors at Warn.
 	// If nil, they are discarded.
 	Logger *slog.Logger
@@ -95,12 +105,14 @@ func (c Config) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(c)) }
 // A Net is a running host. All its methods may be called concurrently.
 type Net struct {
 	// Static after New.
-	key     Key // our own, public
-	address netip.Addr
-	anyPort bool
-	link    *link
-	stack   *stack.Stack
-	device  *device.Device
+	key      Key // our own, public
+	address  netip.Addr
+	anyPort  bool
+	fixed    bool // Config.FixedEndpoints
+	carriers *carriers
+	link     *link
+	stack    *stack.Stack
+	device   *device.Device
 
 	// routes is the addresses that may be dialed and accepted from. A map that
 	// was stored is never written again.
@@ -110,6 +122,7 @@ type Net struct {
 	// configuring is held while the device is being changed.
 	configuring sync.Mutex
 	peers       map[Key]Peer // as last applied to the device
+	relayed     map[Key]bool // peers that SetRelayed said are
 
 	// open is held for reading while a TCP endpoint is made, so that none is
 	// made after Close.
@@ -143,14 +156,21 @@ func New(cfg Config) (*Net, error) {
 	if err != nil {
 		return nil, err
 	}
+	carriers := newCarriers(newBind(cfg.Logger), newEcho(key, !cfg.FixedEndpoints, cfg.MTU))
 	n := &Net{
-		key:     key,
-		address: cfg.Address,
-		anyPort: cfg.Port == 0,
-		link:    link,
-		stack:   stack,
-		device:  device.NewDevice(tunDevice{link}, creditedBind{newBind(cfg.Logger), &link.credits}, newDeviceLogger(cfg.Logger)),
-		peers:   map[Key]Peer{},
+		key:      key,
+		address:  cfg.Address,
+		anyPort:  cfg.Port == 0,
+		fixed:    cfg.FixedEndpoints,
+		carriers: carriers,
+		link:     link,
+		stack:    stack,
+		device:   device.NewDevice(tunDevice{link}, creditedBind{carriers, &link.credits}, newDeviceLogger(cfg.Logger)),
+		peers:    map[Key]Peer{},
+		relayed:  map[Key]bool{},
+	}
+	if cfg.FixedEndpoints {
+		n.device.DisableSomeRoamingForBrokenMobileSemantics()
 	}
 	n.routes.Store(&map[netip.Addr]bool{})
 	if err := n.up(cfg); err != nil {
@@ -259,6 +279,7 @@ func (n *Net) shutdown() {
 
 	n.configuring.Lock()
 	defer n.configuring.Unlock()
+	n.carriers.shut()
 	n.device.Close()
 	n.stack.Close()
 	// A processor may have been turning a queued segment into an endpoint while

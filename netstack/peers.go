@@ -122,13 +122,15 @@ func (n *Net) apply(want map[Key]Peer) error {
 			return fmt.Errorf("remove peer %v: %w", key, err)
 		}
 		delete(n.peers, key)
+		delete(n.relayed, key)
+		n.carriers.forget(key)
 	}
 	for key, p := range want {
 		have, ok := n.peers[key]
 		if ok && have == p {
 			continue
 		}
-		if err := n.device.IpcSet(changes(have, p)); err != nil {
+		if err := n.device.IpcSet(n.changes(have, p)); err != nil {
 			return fmt.Errorf("set peer %v: %w", key, err)
 		}
 		n.peers[key] = p
@@ -138,11 +140,11 @@ func (n *Net) apply(want map[Key]Peer) error {
 
 // changes returns what makes have, which is zero for a new peer, into want, in
 // WireGuard's configuration protocol (wireguard.com/xplatform).
-func changes(have, want Peer) string {
+func (n *Net) changes(have, want Peer) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "public_key=%s\n", hex.EncodeToString(want.PublicKey[:]))
-	if want.Endpoint != have.Endpoint && want.Endpoint.IsValid() {
-		fmt.Fprintf(&b, "endpoint=%v\n", want.Endpoint)
+	if want.Endpoint != have.Endpoint && want.Endpoint.IsValid() || have == (Peer{}) {
+		b.WriteString(n.endpointLine(want))
 	}
 	if want.Address != have.Address {
 		fmt.Fprintf(&b, "replace_allowed_ips=true\nallowed_ip=%v/128\n", want.Address)

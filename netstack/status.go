@@ -14,10 +14,11 @@ import (
 type PeerStatus struct {
 	PublicKey [32]byte
 	Address   netip.Addr
-	Endpoint  netip.AddrPort // where its last packet came from; zero: not known
+	Endpoint  netip.AddrPort // where it is reached; zero: not known
+	Relayed   bool           // Endpoint is that of its relay, which carries its datagrams
 	Handshake time.Time      // when the last handshake was done; zero: never
-	Received  uint64         // bytes over UDP, all told
-	Sent      uint64         // bytes over UDP, all told
+	Received  uint64         // bytes of datagrams, all told
+	Sent      uint64         // bytes of datagrams, all told
 }
 
 // Peers returns the peers' state, in no order. It costs some microseconds a
@@ -74,7 +75,9 @@ func (s *deviceStatus) set(key, value string) (err error) {
 	case "public_key":
 		_, err = hex.Decode(p.PublicKey[:], []byte(value))
 	case "endpoint":
-		p.Endpoint, err = netip.ParseAddrPort(value)
+		if value, p.Relayed = strings.CutPrefix(value, relayPrefix); value != "" {
+			p.Endpoint, err = netip.ParseAddrPort(value)
+		}
 	case "allowed_ip":
 		var prefix netip.Prefix
 		prefix, err = netip.ParsePrefix(value)

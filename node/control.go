@@ -38,6 +38,7 @@ func wake(c chan<- struct{}) {
 func (n *Node) workMap(ctx context.Context, run *running) error {
 	again := time.NewTicker(resolveInterval)
 	defer again.Stop()
+	defer run.steerer.stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -48,6 +49,9 @@ func (n *Node) workMap(ctx context.Context, run *running) error {
 		}
 		if m := n.latest.Load(); m != nil {
 			n.setPeers(ctx, run, *m)
+			if d := m.Deployment(); d != nil && ctx.Err() == nil {
+				run.steerer.want(ctx, d.Gateways)
+			}
 		}
 	}
 }
@@ -207,7 +211,7 @@ func (n *Node) report(ctx context.Context) error {
 		}
 		for _, t := range n.tunnels() {
 			s.Peers = append(s.Peers, postern.PeerStatus{
-				ID: t.ID, Endpoint: t.Endpoint, Handshake: t.Handshake, Received: t.Received, Sent: t.Sent,
+				ID: t.ID, Endpoint: t.Endpoint, Handshake: t.Handshake, Received: t.Received, Sent: t.Sent, Path: t.Path,
 			})
 		}
 		return s

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"postern"
+	"postern/internal/connect"
 	"postern/internal/datadir"
 	"postern/internal/member"
 )
@@ -40,22 +41,32 @@ func (d *Dir) Close() error { return d.dir.Close() }
 // Path returns the path of the file called name.
 func (d *Dir) Path(name string) string { return d.dir.Path(name) }
 
-// Join makes this machine a node of the tenant that token is for. Name is a wish;
+// Join is JoinThrough with the proxy of the environment.
+func (d *Dir) Join(ctx context.Context, token postern.Token, name, version string) (Membership, error) {
+	return d.JoinThrough(ctx, "", token, name, version)
+}
+
+// JoinThrough makes this machine a node of the tenant that token is for. The coordinator
+// is reached by proxy, as in Config. Name is a wish;
 // if empty, the coordinator makes one from the host's. Version is the program's,
 // for people to read. It fails with ErrJoined if the directory has a membership,
 // and may be repeated after any other failure. What the coordinator refuses is a
 // *postern.Problem.
-func (d *Dir) Join(ctx context.Context, token postern.Token, name, version string) (Membership, error) {
+func (d *Dir) JoinThrough(ctx context.Context, proxy string, token postern.Token, name, version string) (Membership, error) {
 	if name != "" {
 		if err := postern.CheckLabel("node", name); err != nil {
 			return Membership{}, err
 		}
 	}
+	through, err := connect.ParseProxy(proxy)
+	if err != nil {
+		return Membership{}, err
+	}
 	host, err := os.Hostname()
 	if err != nil {
 		host = string(postern.RoleNode)
 	}
-	id, err := member.Join(ctx, d.dir, token, postern.RoleNode, name, member.ThisHost(host, version))
+	id, err := member.Join(ctx, d.dir, through, token, postern.RoleNode, name, member.ThisHost(host, version))
 	if err != nil {
 		return Membership{}, err
 	}

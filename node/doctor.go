@@ -223,7 +223,7 @@ func (e *examiner) outside(ctx context.Context, addrs []netip.Addr) {
 	}
 	for _, a := range addrs {
 		at := net.JoinHostPort(a.String(), port)
-		state, err := handshake(ctx, at, e.Host)
+		state, err := handshake(ctx, nil, at, e.Host)
 		switch {
 		case isAlert(err, alertAccessDenied):
 			e.add("outside", resultWarning, at+" does not let this machine in", "the tenant's admission keeps it out")

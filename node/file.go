@@ -19,6 +19,7 @@ import (
 	"github.com/goccy/go-yaml/token"
 
 	"postern"
+	"postern/internal/connect"
 )
 
 // FileName is what a File is called in the data directory.
@@ -32,6 +33,9 @@ type File struct {
 
 	// Keepalive is as in Config.
 	Keepalive time.Duration `json:"keepalive,omitempty"`
+
+	// Proxy is as in Config. It is read when the node starts, and not again.
+	Proxy string `json:"proxy,omitempty"`
 
 	// SignIn is as in Config.
 	SignIn SignIn `json:"sign_in,omitzero"`
@@ -157,6 +161,9 @@ func (f File) check() error {
 		if err := checkKeepalive(f.Keepalive); err != nil {
 			return &postern.FieldError{Field: "keepalive", Err: err}
 		}
+	}
+	if _, err := connect.ParseProxy(f.Proxy); err != nil {
+		return &postern.FieldError{Field: "proxy", Err: err}
 	}
 	if err := f.SignIn.check(); err != nil {
 		return err

@@ -9,13 +9,13 @@ import (
 	"log/slog"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"postern"
+	"postern/internal/connect"
 )
 
 // A lookout looks at our host names from outside, through every gateway that
@@ -24,7 +24,8 @@ import (
 // methods are safe for concurrent use.
 type lookout struct {
 	certificate func(host string) (*certificate, error)
-	changed     func() // called after what is seen became different; does not wait
+	changed     func()        // called after what is seen became different; does not wait
+	proxy       connect.Proxy // by which gateways are reached
 	log         *slog.Logger
 	poke        chan struct{}
 
@@ -61,8 +62,8 @@ const (
 	lookAtOnce  = 4 // hosts
 )
 
-func newLookout(certificate func(string) (*certificate, error), changed func(), log *slog.Logger) *lookout {
-	return &lookout{certificate: certificate, changed: changed, log: log, poke: make(chan struct{}, 1), hosts: map[string]*sight{}}
+func newLookout(certificate func(string) (*certificate, error), changed func(), proxy connect.Proxy, log *slog.Logger) *lookout {
+	return &lookout{certificate: certificate, changed: changed, proxy: proxy, log: log, poke: make(chan struct{}, 1), hosts: map[string]*sight{}}
 }
 
 // want makes hosts the names to look at, through gateways. Certificates of ca, and
@@ -153,7 +154,7 @@ func (l *lookout) look(ctx context.Context, host string, s *sight) {
 	l.mu.Lock()
 	gateways, ours := l.gateways, ours{cert, l.ca, l.keys[host]}
 	l.mu.Unlock()
-	v := through(ctx, gateways, host, ours)
+	v := through(ctx, l.proxy, gateways, host, ours)
 	if ctx.Err() != nil {
 		return
 	}
@@ -193,13 +194,13 @@ var errNoGateway = errors.New("no gateway has said yet where browsers reach it")
 
 // through looks at host through each of gateways, and returns the worst alarm,
 // or else the best view.
-func through(ctx context.Context, gateways []postern.Gateway, host string, o ours) view {
+func through(ctx context.Context, proxy connect.Proxy, gateways []postern.Gateway, host string, o ours) view {
 	best := view{state: RouteWaiting, at: time.Now(), err: errNoGateway}
 	for _, g := range gateways {
 		if g.Public == "" {
 			continue
 		}
-		v := compare(ctx, g, host, o)
+		v := compare(ctx, proxy, g, host, o)
 		if v.state == RouteAlarm {
 			return v
 		}
@@ -219,9 +220,9 @@ type ours struct {
 }
 
 // compare looks at host through g.
-func compare(ctx context.Context, g postern.Gateway, host string, o ours) view {
+func compare(ctx context.Context, proxy connect.Proxy, g postern.Gateway, host string, o ours) view {
 	v := view{state: RouteWaiting, at: time.Now()}
-	state, err := handshake(ctx, g.Public, host)
+	state, err := handshake(ctx, proxy, g.Public, host)
 	if isAlert(err, alertAccessDenied) {
 		v.state = RouteClosed
 		v.err = fmt.Errorf("gateway %q lets in only whom the tenant admits, which this machine's address is not; "+
@@ -268,11 +269,11 @@ func rest(chain []*x509.Certificate) [][]byte {
 	return der
 }
 
-// handshake does a TLS handshake with host at addr and returns what it showed.
-func handshake(ctx context.Context, addr, host string) (tls.ConnectionState, error) {
+// handshake does a TLS handshake with host at addr, reached by proxy, and returns what it showed.
+func handshake(ctx context.Context, proxy connect.Proxy, addr, host string) (tls.ConnectionState, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	raw, err := new(net.Dialer).DialContext(ctx, "tcp", loopback(addr))
+	raw, err := proxy.Dial(ctx, addr)
 	if err != nil {
 		return tls.ConnectionState{}, err
 	}
@@ -288,14 +289,4 @@ func handshake(ctx context.Context, addr, host string) (tls.ConnectionState, err
 	}
 	c.Close()
 	return c.ConnectionState(), nil
-}
-
-// loopback returns addr with names under .localhost replaced: they are loopback
-// (RFC 6761, section 6.3), which browsers know and the system's resolver may not.
-func loopback(addr string) string {
-	host, port, err := net.SplitHostPort(addr)
-	if err == nil && (host == "localhost" || strings.HasSuffix(host, ".localhost")) {
-		return net.JoinHostPort("127.0.0.1", port)
-	}
-	return addr
 }

@@ -100,7 +100,7 @@ func TestLookout(t *testing.T) {
 			for _, cert := range tt.shown {
 				gateways = append(gateways, postern.Gateway{Name: "gw", Public: publicGateway(t, func() *certificate { return cert })})
 			}
-			l := newLookout(func(string) (*certificate, error) { return tt.held, nil }, func() {}, discard)
+			l := newLookout(func(string) (*certificate, error) { return tt.held, nil }, func() {}, nil, discard)
 			ctx, cancel := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
 			wg.Go(func() { l.run(ctx) })
@@ -127,7 +127,7 @@ func TestLookoutLooksAgainAtAnotherCertificate(t *testing.T) {
 	var mu sync.Mutex
 	held := certFor(t, ca, SourceCA, "a.test")
 	current := func() *certificate { mu.Lock(); defer mu.Unlock(); return held }
-	l := newLookout(func(string) (*certificate, error) { return current(), nil }, func() {}, discard)
+	l := newLookout(func(string) (*certificate, error) { return current(), nil }, func() {}, nil, discard)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -164,7 +164,7 @@ func TestCompareKeys(t *testing.T) {
 		{"a stranger's, from the same authority", stranger, RouteAlarm},
 	} {
 		g := postern.Gateway{Name: "gw", Public: publicGateway(t, func() *certificate { return tt.shown })}
-		v := compare(t.Context(), g, "a.test", ours{cert: held, keys: []string{sibling.spki}})
+		v := compare(t.Context(), nil, g, "a.test", ours{cert: held, keys: []string{sibling.spki}})
 		if v.state != tt.state || (v.note != "") != (tt.shown == sibling) {
 			t.Errorf("%s: state %q, note %q, %v, want %q", tt.name, v.state, v.note, v.err, tt.state)
 		}

@@ -32,6 +32,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,6 +48,7 @@ import (
 	"postern"
 	"postern/internal/accesslog"
 	"postern/internal/acme"
+	"postern/internal/connect"
 	"postern/internal/member"
 	"postern/internal/monitor"
 	"postern/netstack"
@@ -92,6 +94,12 @@ type Config struct {
 	// HideLoss is as in netstack.Config: of what this node sends.
 	HideLoss bool
 
+	// Proxy is the HTTP proxy by which the coordinator and gateways are reached over
+	// TCP: a URL such as http://USER:PASSWORD@HOST:PORT, or "direct" for none. If
+	// empty, the one that File says; if that says none, what HTTPS_PROXY and NO_PROXY
+	// in the environment say.
+	Proxy string
+
 	// Drain is how long requests under way may go on once Run is to end. If
 	// zero, 30 s.
 	Drain time.Duration
@@ -127,6 +135,7 @@ type Node struct {
 	issuer  *issuer // the private CA's certificates
 	public  *public // public authorities'
 	lookout *lookout
+	proxy   connect.Proxy
 
 	setting   sync.Mutex // held while published changes
 	published atomic.Pointer[published]
@@ -153,8 +162,9 @@ type Node struct {
 
 // running is what exists while Run does.
 type running struct {
-	net   *netstack.Net
-	peers atomic.Pointer[error] // of the last look-up of endpoints
+	net     *netstack.Net
+	steerer *steerer
+	peers   atomic.Pointer[error] // of the last look-up of endpoints
 
 	access atomic.Pointer[accesslog.Log] // nil: there is none, or not yet
 }
@@ -175,12 +185,8 @@ func New(cfg Config) (*Node, error) {
 	if id.Role != postern.RoleNode {
 		return nil, fmt.Errorf("the membership is a %s's, want a node's", id.Role)
 	}
-	client, err := member.NewClient(cfg.Dir.dir, id, cfg.Logger)
-	if err != nil {
-		return nil, err
-	}
 	n := &Node{
-		cfg: cfg, log: cfg.Logger, id: id, client: client,
+		cfg: cfg, log: cfg.Logger, id: id,
 		probed:  make(chan struct{}, 1),
 		news:    make(chan struct{}, 1),
 		changed: make(chan struct{}, 1),
@@ -189,9 +195,12 @@ func New(cfg Config) (*Node, error) {
 	if err := n.configure(); err != nil {
 		return nil, err
 	}
-	n.lookout = newLookout(n.certificate, func() { wake(n.news) }, cfg.Logger)
+	if n.client, err = member.NewClient(cfg.Dir.dir, id, n.proxy, cfg.Logger); err != nil {
+		return nil, err
+	}
+	n.lookout = newLookout(n.certificate, func() { wake(n.news) }, n.proxy, cfg.Logger)
 	n.issuer = newIssuer(cfg.Dir.Path("certs"), n.sign, n.certificatesChanged, cfg.Logger)
-	if n.public, err = newPublic(cfg.Dir.Path("acme"), client.Challenge, n.certificatesChanged, cfg.Logger); err != nil {
+	if n.public, err = newPublic(cfg.Dir.Path("acme"), n.client.Challenge, n.certificatesChanged, cfg.Logger); err != nil {
 		return nil, err
 	}
 	n.public.setOwn(n.issuers)
@@ -214,6 +223,7 @@ func New(cfg Config) (*Node, error) {
 
 // configure takes what Config or its File say.
 func (n *Node) configure() error {
+	proxy := n.cfg.Proxy
 	services, signIn, keepalive, authorities := n.cfg.Services, n.cfg.SignIn, n.cfg.Keepalive, n.cfg.Authorities
 	if n.cfg.File != "" {
 		if len(services) > 0 || keepalive != 0 || signIn != (SignIn{}) || len(authorities) > 0 {
@@ -225,9 +235,13 @@ func (n *Node) configure() error {
 			return err
 		}
 		services, signIn, keepalive, authorities = f.Services, f.SignIn, f.Keepalive, f.Authorities
+		proxy = cmp.Or(proxy, f.Proxy)
 	}
 	var err error
 	if n.issuers, err = readAuthorities(authorities); err != nil {
+		return err
+	}
+	if n.proxy, err = connect.ParseProxy(proxy); err != nil {
 		return err
 	}
 	if err := signIn.check(); err != nil {
@@ -258,7 +272,7 @@ func (n *Node) configure() error {
 func (n *Node) Run(ctx context.Context) error {
 	stack, err := netstack.New(netstack.Config{
 		PrivateKey: n.id.WireGuard, Address: n.id.Enrollment.Address,
-		Port: n.cfg.Port, MTU: n.cfg.MTU, HideLoss: n.cfg.HideLoss, Logger: n.log,
+		Port: n.cfg.Port, MTU: n.cfg.MTU, HideLoss: n.cfg.HideLoss, FixedEndpoints: true, Logger: n.log,
 	})
 	if err != nil {
 		return err
@@ -266,7 +280,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer stack.Close()
 	defer n.client.Close()
 	defer n.closeIdle()
-	run := &running{net: stack}
+	run := &running{net: stack, steerer: &steerer{node: n, stack: stack, proxy: n.proxy, steer: map[postern.WireGuardPublic]*steered{}}}
 	if !n.running.CompareAndSwap(nil, run) {
 		return errors.New("the node was run before")
 	}

@@ -71,6 +71,7 @@ type Tunnel struct {
 	Handshake time.Time `json:"handshake,omitzero"` // last one; zero: never
 	Received  uint64    `json:"received"`           // bytes
 	Sent      uint64    `json:"sent"`               // bytes
+	Path      string    `json:"path"`               // what carries its datagrams: udp or tls-443
 }
 
 // States of a route at its node.
@@ -216,6 +217,7 @@ func (n *Node) tunnels() []Tunnel {
 		t := Tunnel{
 			ID: g.ID, Gateway: g.Name, Public: g.Public,
 			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent,
+			Path: run.steerer.path(g.WireGuard),
 		}
 		if p.Endpoint.IsValid() {
 			t.Endpoint = p.Endpoint.String()

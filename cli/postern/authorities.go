@@ -18,6 +18,8 @@ func nodeFlags() []cli.Flag {
 		&cli.StringFlag{Name: "acme-eab-key-id", Usage: "`ID` of the account that it knows already (external account binding)"},
 		&cli.StringFlag{Name: "acme-eab-hmac-file", Usage: "`FILE` with that account's key, in base64url"},
 		hideLossFlag(),
+		&cli.StringFlag{Name: "proxy", EnvVars: []string{"POSTERN_PROXY"},
+			Usage: "`URL` of the HTTP proxy to the Internet, such as http://USER:PASSWORD@HOST:3128, or direct (HTTPS_PROXY if not given)"},
 		accessLogFlag("request"),
 		metricsFlag(),
 	}

@@ -23,6 +23,7 @@ import (
 	"postern/internal/datadir"
 	"postern/internal/member"
 	"postern/internal/monitor"
+	"postern/internal/relay"
 	"postern/internal/systemd"
 	"postern/netstack"
 )
@@ -193,7 +194,7 @@ func join(ctx context.Context, dir *datadir.Dir, token postern.Token, role poste
 	if err != nil {
 		host = string(role)
 	}
-	return member.Join(ctx, dir, token, role, name, member.ThisHost(host, programVersion()))
+	return member.Join(ctx, dir, nil, token, role, name, member.ThisHost(host, programVersion()))
 }
 
 // checkName reports what is wrong with the name that a member wishes for.
@@ -254,6 +255,7 @@ type door struct {
 	client *member.Client
 	net    *netstack.Net
 	gw     *gateway.Gateway
+	relays *relay.Server
 	https  net.Listener
 	http   net.Listener   // nil: none
 	local  net.Listener   // gatewaySocket
@@ -263,11 +265,12 @@ type door struct {
 
 	started time.Time
 
-	greeted bool                                  // owned by apply
-	ids     atomic.Pointer[map[netip.Addr]string] // of the map's nodes
-	acting  atomic.Uint64                         // version of the map that is applied
-	awaited atomic.Uint64                         // version that somebody waits to hear of
-	news    chan struct{}                         // awaited changed
+	greeted bool                                    // owned by apply
+	nodes   atomic.Pointer[map[string]postern.Node] // of the map, by id
+	ids     atomic.Pointer[map[netip.Addr]string]   // of the map's nodes
+	acting  atomic.Uint64                           // version of the map that is applied
+	awaited atomic.Uint64                           // version that somebody waits to hear of
+	news    chan struct{}                           // awaited changed
 }
 
 func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door, err error) {
@@ -294,7 +297,7 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 	if d.scrape, err = monitor.Listen(o.metrics); err != nil {
 		return nil, err
 	}
-	if d.client, err = member.NewClient(dir, id, o.log); err != nil {
+	if d.client, err = member.NewClient(dir, id, nil, o.log); err != nil {
 		return nil, err
 	}
 	d.net, err = netstack.New(netstack.Config{
@@ -307,9 +310,17 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 	if d.access, err = accesslog.Open(o.accessLog, os.Stdout, o.log); err != nil {
 		return nil, err
 	}
+	cert, err := id.Certificate()
+	if err != nil {
+		return nil, err
+	}
+	d.relays = relay.NewServer(relay.ServerConfig{
+		Gateway: id.Enrollment.ID, Certificate: *cert, Identity: d.identity, Attach: d.attach, Logger: o.log,
+	})
 	cfg := gateway.Config{
 		Dial:            d.net.DialContext,
 		DialCoordinator: d.client.DialEdge,
+		Relay:           d.relays.Serve,
 		HTTPSPort:       o.httpsPort, ProxyFrom: o.proxyFrom, Limits: o.limits, Logger: o.log,
 		Now: d.client.Now,
 	}
@@ -391,13 +402,15 @@ func (d *door) apply(m postern.Map) {
 		d.log.Error("set tunnels; going on with those held", "err", err, "map_version", m.Version)
 		return
 	}
-	ids := make(map[netip.Addr]string)
+	ids, nodes := make(map[netip.Addr]string), make(map[string]postern.Node)
 	for _, s := range m.Sections {
 		for _, n := range s.Nodes {
-			ids[n.Address] = n.ID
+			ids[n.Address], nodes[n.ID] = n.ID, n
 		}
 	}
 	d.ids.Store(&ids)
+	d.nodes.Store(&nodes)
+	d.relays.Retain()
 	d.gw.SetRoutes(gateway.NewTable(m))
 	before := d.acting.Swap(m.Version)
 	d.log.Debug("map applied", "map_version", m.Version)

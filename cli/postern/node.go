@@ -95,7 +95,7 @@ func joinNode(c *cli.Context) error {
 		return err
 	}
 	defer dir.Close()
-	who, err := dir.Join(c.Context, token, cmp.Or(c.String("name"), what.name), programVersion())
+	who, err := dir.JoinThrough(c.Context, c.String("proxy"), token, cmp.Or(c.String("name"), what.name), programVersion())
 	if errors.Is(err, node.ErrJoined) {
 		return fail("`postern node run` starts it; to join anew, use another --data directory", fmt.Errorf("%s: %w", dir.Path("."), err))
 	} else if err != nil {
@@ -142,7 +142,7 @@ func runNodeCommand(c *cli.Context) error {
 func runNode(c *cli.Context, dir *node.Dir, what publication, log *slog.Logger) error {
 	n, err := node.New(node.Config{
 		Dir: dir, Services: what.services, Authorities: what.authorities, Remember: true, File: what.file,
-		HideLoss: c.Bool("hide-loss"), Metrics: c.String("metrics"), AccessLog: c.String("access-log"),
+		HideLoss: c.Bool("hide-loss"), Proxy: c.String("proxy"), Metrics: c.String("metrics"), AccessLog: c.String("access-log"),
 		Version: programVersion(), Logger: log,
 	})
 	if err != nil {
@@ -234,7 +234,7 @@ func nodeStatusFields(t *table, s node.Status) {
 		t.field("", dash(s.Control.Error))
 	}
 	for _, u := range s.Tunnels {
-		t.tunnel(u.Gateway, u.Endpoint, u.Handshake, u.Received, u.Sent)
+		t.tunnel(u.Gateway, u.Path, u.Endpoint, u.Handshake, u.Received, u.Sent)
 	}
 	if s.ConfigFile != "" {
 		t.field("File", s.ConfigFile)

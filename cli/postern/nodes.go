@@ -18,7 +18,8 @@ func nodesCommand() *cli.Command {
 			{
 				Name: "list", Aliases: []string{"ls"}, Usage: "list the nodes and how they are reached", Action: operate(listNodes),
 				Description: "STATE is ready if the node's control stream is open and its tunnel answers, no-path if only " +
-					"the control stream is, no-control if only the tunnel does, else offline.",
+					"the control stream is, no-control if only the tunnel does, else offline. PATH is what carries the " +
+					"tunnel: udp, or tls-443 where UDP does not pass.",
 				UsageText: "postern nodes list --watch\npostern nodes list --tenant acme -o json", Flags: listFlags(tenantFlag()),
 			},
 			{
@@ -40,7 +41,7 @@ func listNodes(c *cli.Context, a *admin, words []string) error {
 }
 
 func nodeRows(t *table, nodes []postern.NodeState) {
-	t.head("TENANT", "NAME", "STATE", "SERVICES", "ENDPOINT", "HANDSHAKE", "TRAFFIC")
+	t.head("TENANT", "NAME", "STATE", "SERVICES", "PATH", "ENDPOINT", "HANDSHAKE", "TRAFFIC")
 	for _, n := range nodes {
 		var services []string
 		for _, s := range n.Services {
@@ -54,7 +55,7 @@ func nodeRows(t *table, nodes []postern.NodeState) {
 			}
 			traffic += u.Received + u.Sent
 		}
-		t.row(n.Tenant, n.Name, n.State, commas(services), dash(best.Endpoint), t.ago(best.Handshake), size(traffic))
+		t.row(n.Tenant, n.Name, n.State, commas(services), dash(best.Path), dash(best.Endpoint), t.ago(best.Handshake), size(traffic))
 	}
 }
 
@@ -85,7 +86,7 @@ func nodeFields(t *table, n postern.NodeState) {
 		t.field("Service", name)
 	}
 	for _, u := range n.Tunnels {
-		t.tunnel(u.Gateway, u.Endpoint, u.Handshake, u.Received, u.Sent)
+		t.tunnel(u.Gateway, u.Path, u.Endpoint, u.Handshake, u.Received, u.Sent)
 	}
 	t.field("Control", t.when(n.Control))
 	t.field("Machine", machine(n.Host))
@@ -95,8 +96,8 @@ func nodeFields(t *table, n postern.NodeState) {
 }
 
 // tunnel adds what one end knows of a tunnel to or by way of gateway.
-func (t *table) tunnel(gateway, endpoint string, handshake time.Time, received, sent uint64) {
-	t.field("Tunnel", "gateway "+gateway+", "+dash(endpoint))
+func (t *table) tunnel(gateway, path, endpoint string, handshake time.Time, received, sent uint64) {
+	t.field("Tunnel", "gateway "+gateway+", "+dash(endpoint)+", path "+dash(path))
 	t.field("", "handshake "+t.ago(handshake)+", "+size(received)+" in, "+size(sent)+" out")
 }
 

@@ -52,11 +52,11 @@ func (d *door) greet(peers []netstack.Peer) error {
 	return d.net.SetPeers(greeting)
 }
 
-// endpoints returns where the nodes are, as far as that is known.
+// endpoints returns where the nodes are over UDP, as far as that is known.
 func (d *door) endpoints() member.Endpoints {
 	seen := make(member.Endpoints)
 	for _, p := range d.net.Peers() {
-		if p.Endpoint.IsValid() {
+		if p.Endpoint.IsValid() && !p.Relayed {
 			seen[postern.WireGuardPublic(p.PublicKey)] = p.Endpoint
 		}
 	}

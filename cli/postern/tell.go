@@ -83,7 +83,10 @@ func (d *door) status() postern.Status {
 	for _, p := range d.net.Peers() {
 		peer := postern.PeerStatus{ID: (*ids)[p.Address], Handshake: p.Handshake, Received: p.Received, Sent: p.Sent}
 		if p.Endpoint.IsValid() {
-			peer.Endpoint = p.Endpoint.String()
+			peer.Endpoint, peer.Path = p.Endpoint.String(), postern.CarrierUDP
+		}
+		if p.Relayed {
+			peer.Path = postern.CarrierRelay
 		}
 		if peer.ID != "" {
 			s.Peers = append(s.Peers, peer)
@@ -97,7 +100,7 @@ func tunnelPaths(s postern.Status, now time.Time) map[string]string {
 	paths := make(map[string]string)
 	for _, p := range s.Peers {
 		if now.Sub(p.Handshake) < fresh {
-			paths[p.ID] = p.Endpoint
+			paths[p.ID] = p.Path + " " + p.Endpoint
 		}
 	}
 	return paths

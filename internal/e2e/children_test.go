@@ -5,4 +5,5 @@ package e2e
 // children are the parts that this test binary can be started again in.
 var children = map[string]func() int{
 	"observer": observe,
+	"proxy":    proxy,
 }

@@ -67,11 +67,11 @@ func TestIsolationI8Map(t *testing.T) {
 	want := map[string]postern.Section{
 		"": {Version: maps[""].Version, Deployment: &postern.Deployment{
 			ID: e.Deployment, Base: base, Port: uint16(s.https), CA: ca, Portal: portal,
-			Gateways: []postern.Gateway{{ID: g.ID, Name: g.Name, Address: g.Address, WireGuard: g.WireGuard, Endpoint: g.Endpoint, Public: g.Public}},
+			Gateways: []postern.Gateway{{ID: g.ID, Name: g.Name, Address: g.Address, WireGuard: g.WireGuard, Endpoint: g.Endpoint, Public: g.Public, Identity: g.Identity}},
 		}},
 		"acme": {
 			Tenant: "acme", Version: maps["acme"].Version,
-			Nodes:  []postern.Node{{ID: e.ID, Name: "mallory", Address: e.Address, WireGuard: mallory.wireguard.Public()}},
+			Nodes:  []postern.Node{{ID: e.ID, Name: "mallory", Address: e.Address, WireGuard: mallory.wireguard.Public(), Identity: mallory.key.Public()}},
 			Routes: []postern.Route{{Host: "mine.acme." + base, Service: "mine", Nodes: []string{e.ID}}},
 		},
 	}

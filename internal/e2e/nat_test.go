@@ -26,6 +26,9 @@ type lab struct {
 	t                   *testing.T
 	d                   *deployment
 	home, router, world string // namespaces
+	office              *process
+
+	nodeFlags []string // beside those that it always has
 }
 
 const (
@@ -56,7 +59,16 @@ table ip filter {
 }
 `
 
+// newLab returns a lab in which the node is reached.
 func newLab(t *testing.T) *lab {
+	t.Helper()
+	l := bareLab(t)
+	l.settle()
+	return l
+}
+
+// bareLab returns a lab in which nothing runs yet.
+func bareLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{t: t, d: &deployment{t: t, dir: t.TempDir()}}
 	for name, space := range map[string]*string{"home": &l.home, "router": &l.router, "world": &l.world} {
@@ -82,7 +94,6 @@ func newLab(t *testing.T) *lab {
 	} {
 		l.in(l.router, "sh", "-c", fmt.Sprintf("echo %d > /proc/sys/net/%s", value, setting))
 	}
-	l.settle()
 	return l
 }
 
@@ -129,8 +140,8 @@ func (l *lab) settle() {
 		t.Fatal(err)
 	}
 	l.in(l.home, append([]string{program("postern"), "node", "join", "--no-run", "--data", d.data("office"), "--name", "office",
-		"--token-file", d.secretFile(d.tenant("acme"))}, publicly(site)...)...)
-	l.start(l.home, "office", "node", "run")
+		"--token-file", d.secretFile(d.tenant("acme"))}, append(publicly(site), l.nodeFlags...)...)...)
+	l.office = l.start(l.home, "office", append([]string{"node", "run"}, l.nodeFlags...)...)
 	d.ready("office")
 	l.request(10)
 }

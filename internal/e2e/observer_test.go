@@ -101,7 +101,7 @@ func (o *observer) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	client, err := member.NewClient(dir, id, log)
+	client, err := member.NewClient(dir, id, nil, log)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern"
+	"postern/internal/connect"
 	"postern/internal/datadir"
 	"postern/internal/identity"
 )
@@ -24,6 +25,8 @@ type Client struct {
 	log *slog.Logger
 	tls *tls.Config
 	hc  *http.Client
+
+	proxy connect.Proxy
 
 	id   Identity // its certificate is owned by Follow, which renews it
 	cert atomic.Pointer[tls.Certificate]
@@ -45,16 +48,17 @@ type Link struct {
 const callTimeout = 30 * time.Second
 
 // NewClient returns a client for the membership id in dir, which it does not
-// change. A nil log discards.
-func NewClient(dir *datadir.Dir, id *Identity, log *slog.Logger) (*Client, error) {
+// change. It reaches the coordinator by proxy, the environment's if that is nil. A
+// nil log discards.
+func NewClient(dir *datadir.Dir, id *Identity, proxy connect.Proxy, log *slog.Logger) (*Client, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	cert, err := id.certificate()
+	cert, err := id.Certificate()
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{dir: dir, log: log, id: *id, backoff: backoff}
+	c := &Client{dir: dir, log: log, id: *id, proxy: proxy, backoff: backoff}
 	c.cert.Store(cert)
 	c.link.Store(&Link{})
 	c.tls = identity.ClientConfig(id.Root, nil)
@@ -63,7 +67,9 @@ func NewClient(dir *datadir.Dir, id *Identity, log *slog.Logger) (*Client, error
 		return c.cert.Load(), nil
 	}
 	c.hc = &http.Client{Transport: &http.Transport{
-		DialContext:         dialTCP,
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			return proxy.Dial(ctx, addr)
+		},
 		TLSClientConfig:     c.tls.Clone(),
 		ForceAttemptHTTP2:   true,
 		TLSHandshakeTimeout: 10 * time.Second,
@@ -144,7 +150,7 @@ func (c *Client) ReportEvery(ctx context.Context, interval time.Duration, news <
 func (c *Client) DialEdge(ctx context.Context) (net.Conn, error) {
 	cfg := c.tls.Clone()
 	cfg.NextProtos = []string{postern.EdgeProtocol}
-	conn, err := dialTLS(ctx, c.base(), cfg)
+	conn, err := dialTLS(ctx, c.proxy, c.base(), cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +199,7 @@ func (c *Client) renewNow(ctx context.Context) error {
 	}
 	next := c.id
 	next.Enrollment.Certificate = e.Certificate
-	cert, err := next.certificate()
+	cert, err := next.Certificate()
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"postern"
+	"postern/internal/connect"
 	"postern/internal/datadir"
 	"postern/internal/identity"
 )
@@ -36,8 +37,9 @@ const joinTimeout = 20 * time.Second
 // host. It may be repeated after any failure: the coordinator knows the same
 // keys again, so a lost answer does not use up a token.
 //
-// What the coordinator refuses comes back as a *postern.Problem.
-func Join(ctx context.Context, dir *datadir.Dir, token postern.Token, role postern.Role, name string, host postern.Host) (*Identity, error) {
+// The coordinator is reached by proxy, the environment's if that is nil. What it refuses
+// comes back as a *postern.Problem.
+func Join(ctx context.Context, dir *datadir.Dir, proxy connect.Proxy, token postern.Token, role postern.Role, name string, host postern.Host) (*Identity, error) {
 	if token.Kind != postern.JoinToken {
 		return nil, fmt.Errorf("%w: it is a %s token, and joining takes a %s token", postern.ErrToken, token.Kind, postern.JoinToken)
 	}
@@ -58,7 +60,7 @@ func Join(ctx context.Context, dir *datadir.Dir, token postern.Token, role poste
 		Token: token.ID, Role: role, Name: name,
 		Identity: id.Key.Public(), WireGuard: id.WireGuard.Public(), Host: host,
 	}
-	if id.Enrollment, err = enrollAny(ctx, id, token, req); err != nil {
+	if id.Enrollment, err = enrollAny(ctx, proxy, id, token, req); err != nil {
 		return nil, err
 	}
 	if err := id.save(dir); err != nil {
@@ -68,10 +70,10 @@ func Join(ctx context.Context, dir *datadir.Dir, token postern.Token, role poste
 }
 
 // enrollAny tries the coordinator's URLs in turn until one of them answers.
-func enrollAny(ctx context.Context, id *Identity, token postern.Token, req postern.EnrollRequest) (postern.Enrollment, error) {
+func enrollAny(ctx context.Context, proxy connect.Proxy, id *Identity, token postern.Token, req postern.EnrollRequest) (postern.Enrollment, error) {
 	var failed []error
 	for _, u := range token.URLs {
-		e, err := enroll(ctx, u, id, token, req)
+		e, err := enroll(ctx, proxy, u, id, token, req)
 		if err == nil {
 			return e, checkEnrollment(e, req)
 		}
@@ -96,11 +98,11 @@ func checkEnrollment(e postern.Enrollment, req postern.EnrollRequest) error {
 
 // enroll does both requests of an enrolment on one TLS connection: the proofs
 // are bound to it (RFC 9266), so nobody in between can pass them on.
-func enroll(ctx context.Context, base string, id *Identity, token postern.Token, req postern.EnrollRequest) (postern.Enrollment, error) {
+func enroll(ctx context.Context, proxy connect.Proxy, base string, id *Identity, token postern.Token, req postern.EnrollRequest) (postern.Enrollment, error) {
 	var e postern.Enrollment
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
-	conn, err := dialTLS(ctx, base, identity.ClientConfig(token.Root, nil, "http/1.1"))
+	conn, err := dialTLS(ctx, proxy, base, identity.ClientConfig(token.Root, nil, "http/1.1"))
 	if err != nil {
 		return e, err
 	}
@@ -147,7 +149,7 @@ func prove(id *Identity, token postern.Token, challenge postern.Challenge, messa
 }
 
 // dialTLS opens a TLS connection to the coordinator at base, an https URL.
-func dialTLS(ctx context.Context, base string, cfg *tls.Config) (*tls.Conn, error) {
+func dialTLS(ctx context.Context, proxy connect.Proxy, base string, cfg *tls.Config) (*tls.Conn, error) {
 	u, err := url.Parse(base)
 	if err != nil {
 		return nil, err
@@ -156,7 +158,7 @@ func dialTLS(ctx context.Context, base string, cfg *tls.Config) (*tls.Conn, erro
 	if port == "" {
 		port = "443"
 	}
-	raw, err := dialTCP(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	raw, err := proxy.Dial(ctx, net.JoinHostPort(u.Hostname(), port))
 	if err != nil {
 		return nil, err
 	}

@@ -220,7 +220,7 @@ func openDir(t *testing.T) *datadir.Dir {
 
 func join(t *testing.T, f *fakeCoordinator, dir *datadir.Dir) (*Identity, error) {
 	t.Helper()
-	return Join(t.Context(), dir, f.token, postern.RoleNode, "office", ThisHost("pc", "test"))
+	return Join(t.Context(), dir, nil, f.token, postern.RoleNode, "office", ThisHost("pc", "test"))
 }
 
 func TestJoin(t *testing.T) {
@@ -299,7 +299,7 @@ func TestJoinRefused(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f.enroll = func(postern.EnrollRequest) (any, int) { return used, used.Status }
 			dir := openDir(t)
-			_, err := Join(t.Context(), dir, tt.token, postern.RoleNode, "", postern.Host{})
+			_, err := Join(t.Context(), dir, nil, tt.token, postern.RoleNode, "", postern.Host{})
 			if !tt.check(err) {
 				t.Errorf("got %v", err)
 			}
@@ -336,7 +336,7 @@ func follow(t *testing.T, f *fakeCoordinator, dir *datadir.Dir) (maps <-chan pos
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err = NewClient(dir, id, nil)
+	c, err = NewClient(dir, id, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -580,7 +580,7 @@ func TestRenewalLeavesTheMembershipAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := string(id.Enrollment.Certificate)
-	c, err := NewClient(dir, id, nil)
+	c, err := NewClient(dir, id, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

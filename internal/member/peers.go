@@ -62,7 +62,7 @@ func resolve(ctx context.Context, hostport string) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf("port %q is no number", port)
 	}
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		host = "127.0.0.1" // see dialTCP
+		host = "127.0.0.1" // see RFC 6761, section 6.3
 	}
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {

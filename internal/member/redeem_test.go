@@ -17,7 +17,7 @@ func TestRedeem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := NewClient(dir, id, nil)
+	c, err := NewClient(dir, id, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,16 +4,11 @@
 package member
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"io/fs"
-	"net"
 	"runtime"
-	"strings"
-	"time"
 
 	"postern"
 	"postern/internal/datadir"
@@ -63,8 +58,8 @@ func loadIdentity(dir *datadir.Dir) (*Identity, error) {
 
 func (id *Identity) save(dir *datadir.Dir) error { return dir.WriteJSON(identityFile, id) }
 
-// certificate returns the member's certificate for crypto/tls.
-func (id *Identity) certificate() (*tls.Certificate, error) {
+// Certificate returns the member's certificate for crypto/tls.
+func (id *Identity) Certificate() (*tls.Certificate, error) {
 	cert := &tls.Certificate{PrivateKey: id.Key.Key()}
 	for rest := id.Enrollment.Certificate; ; {
 		var block *pem.Block
@@ -93,18 +88,4 @@ func LoadMap(dir *datadir.Dir) (postern.Map, error) {
 // ThisHost describes the machine for the coordinator's lists.
 func ThisHost(name, version string) postern.Host {
 	return postern.Host{Name: name, OS: runtime.GOOS, Arch: runtime.GOARCH, Version: version}
-}
-
-// dialTCP connects to addr. Names under .localhost are loopback (RFC 6761,
-// section 6.3): browsers and curl know, the system's resolver may not.
-func dialTCP(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, fmt.Errorf("address %q: %w", addr, err)
-	}
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		addr = net.JoinHostPort("127.0.0.1", port)
-	}
-	return d.DialContext(ctx, network, addr)
 }

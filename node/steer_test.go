@@ -1,0 +1,224 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"postern"
+)
+
+// A sky is what a steering knows of the world, under a fake clock.
+type sky struct {
+	mu       sync.Mutex
+	udp      bool // passes
+	session  bool // the gateway has ours
+	relays   bool // can be opened
+	relayed  bool // in use
+	greeted  int
+	received uint64
+	hangUp   context.CancelFunc // ends the open relay
+	path     []string           // each change, with the seconds at which it came
+	at       []time.Duration
+	began    time.Time
+}
+
+var errNothing = errors.New("nothing came back")
+
+// answer waits until ctx is done unless ok, which is asked after a round trip.
+func (s *sky) answer(ctx context.Context, ok func() bool) error {
+	select {
+	case <-time.After(40 * time.Millisecond):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s.mu.Lock()
+	good := ok()
+	s.mu.Unlock()
+	if good {
+		return nil
+	}
+	<-ctx.Done()
+	return errNothing
+}
+
+func (s *sky) set(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
+// steer runs a steering under s until the test is over.
+func (s *sky) steer(t *testing.T) *steering {
+	st := &steering{log: slog.New(slog.DiscardHandler)}
+	s.began = time.Now()
+	st.probe = func(ctx context.Context) error {
+		return s.answer(ctx, func() bool {
+			ok := s.session && (s.udp && !s.relayed || s.relayed && s.hangUp != nil)
+			if ok {
+				s.received++
+			}
+			return ok
+		})
+	}
+	st.echo = func(ctx context.Context) error { return s.answer(ctx, func() bool { return s.udp }) }
+	st.heard = func() uint64 { s.mu.Lock(); defer s.mu.Unlock(); return s.received }
+	st.busy = func() bool { return true }
+	st.use = func(relay bool) error { s.set(func() { s.relayed = relay }); return nil }
+	st.greet = func() error { s.set(func() { s.greeted++; s.session = true }); return nil }
+	st.dial = func(context.Context) (relayRun, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.relays {
+			return nil, errNothing
+		}
+		return func(ctx context.Context) error {
+			ctx, cancel := context.WithCancel(ctx)
+			s.set(func() { s.hangUp = cancel })
+			<-ctx.Done()
+			s.set(func() { s.hangUp = nil })
+			return errNothing
+		}, nil
+	}
+	st.told = func() {
+		s.set(func() { s.path, s.at = append(s.path, st.Path()), append(s.at, time.Since(s.began)) })
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var run sync.WaitGroup
+	run.Go(func() { st.run(ctx) })
+	t.Cleanup(func() { cancel(); run.Wait() })
+	return st
+}
+
+// changes fails unless the path has changed so, and returns when each was.
+func (s *sky) changes(t *testing.T, want ...string) []time.Duration {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Equal(s.path, want) {
+		t.Fatalf("the path was %v at %v, want %v", s.path, s.at, want)
+	}
+	return slices.Clone(s.at)
+}
+
+const (
+	udp    = postern.CarrierUDP
+	tls443 = postern.CarrierRelay
+)
+
+func TestSteerStaysOnUDP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sky{udp: true, session: true, relays: true}
+		st := s.steer(t)
+		time.Sleep(time.Hour)
+		s.changes(t)
+		if st.Path() != udp || s.hangUp != nil || s.greeted > 0 {
+			t.Errorf("path %q, relay open %t, greeted %d times", st.Path(), s.hangUp != nil, s.greeted)
+		}
+	})
+}
+
+func TestSteerBegins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sky{session: true, relays: true}
+		s.steer(t)
+		time.Sleep(time.Minute)
+		if at := s.changes(t, tls443); at[0] > 3*time.Second {
+			t.Errorf("on the relay after %v", at[0])
+		}
+	})
+}
+
+func TestSteerOutAndBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sky{udp: true, session: true, relays: true}
+		s.steer(t)
+		time.Sleep(time.Minute)
+		s.set(func() { s.udp = false })
+		time.Sleep(6 * time.Second) // R10
+		s.changes(t, tls443)
+		time.Sleep(10 * time.Minute)
+		s.changes(t, tls443)
+		s.set(func() { s.udp = true })
+		time.Sleep(time.Minute) // R10
+		s.changes(t, tls443, udp)
+		time.Sleep(time.Second)
+		if s.hangUp != nil {
+			t.Error("the relay is still open")
+		}
+	})
+}
+
+// UDP that comes and goes does not take the tunnel with it every time.
+func TestSteerDoesNotFlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sky{udp: true, session: true, relays: true}
+		s.steer(t)
+		time.Sleep(time.Minute)
+		for range 30 {
+			s.set(func() { s.udp = false })
+			time.Sleep(10 * time.Second)
+			s.set(func() { s.udp = true })
+			time.Sleep(20 * time.Second)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if n := len(s.path); n > 2*15*60/60+2 {
+			t.Errorf("%d changes in 15 minutes, at %v", n, s.at)
+		}
+	})
+}
+
+// The gateway lost the session, and UDP is not to blame.
+func TestSteerGreets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sky{udp: true, session: true, relays: true}
+		s.steer(t)
+		time.Sleep(time.Minute)
+		s.set(func() { s.session = false })
+		time.Sleep(8 * time.Second)
+		s.changes(t)
+		if s.greeted != 1 {
+			t.Errorf("greeted %d times", s.greeted)
+		}
+	})
+}
+
+func TestSteerWithoutRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sky{session: true}
+		st := s.steer(t)
+		time.Sleep(10 * time.Minute)
+		s.changes(t)
+		s.set(func() { s.udp = true })
+		time.Sleep(5 * time.Second)
+		if s.changes(t); st.Path() != udp || s.greeted > 0 {
+			t.Errorf("path %q, greeted %d", st.Path(), s.greeted)
+		}
+	})
+}
+
+func TestSteerReopensRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sky{session: true, relays: true}
+		s.steer(t)
+		time.Sleep(time.Minute)
+		s.set(func() { s.hangUp(); s.session = false }) // the gateway starts anew
+		time.Sleep(5 * time.Second)
+		s.changes(t, tls443)
+		if s.hangUp == nil || !s.session {
+			t.Errorf("relay open %t, session %t", s.hangUp != nil, s.session)
+		}
+		s.set(func() { s.relays = false; s.hangUp() })
+		time.Sleep(time.Second)
+		s.changes(t, tls443, udp)
+		s.set(func() { s.relays = true })
+		time.Sleep(time.Minute)
+		s.changes(t, tls443, udp, tls443)
+	})
+}

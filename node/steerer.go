@@ -1,0 +1,126 @@
+package node
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+
+	"postern"
+	"postern/internal/connect"
+	"postern/internal/relay"
+	"postern/netstack"
+)
+
+// A steerer steers the tunnels to all gateways of the map.
+type steerer struct {
+	node  *Node
+	stack *netstack.Net
+	proxy connect.Proxy
+
+	mu    sync.Mutex
+	steer map[postern.WireGuardPublic]*steered
+}
+
+// A steered is one tunnel.
+type steered struct {
+	*steering
+	gateway postern.Gateway // without what may change while it is steered
+	stop    context.CancelFunc
+	work    sync.WaitGroup
+}
+
+// path returns what carries the datagrams to the gateway with that key.
+func (s *steerer) path(gateway postern.WireGuardPublic) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.steer[gateway]; t != nil {
+		return t.Path()
+	}
+	return postern.CarrierUDP
+}
+
+// want makes gateways those to which tunnels are steered, until ctx is done; stop waits
+// for all of them.
+func (s *steerer) want(ctx context.Context, gateways []postern.Gateway) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wanted := map[postern.WireGuardPublic]postern.Gateway{}
+	for _, g := range gateways {
+		if g.Endpoint != "" { // else it is no peer yet
+			g.Endpoint = ""
+			wanted[g.WireGuard] = g
+		}
+	}
+	for key, t := range s.steer {
+		if g, ok := wanted[key]; !ok || g != t.gateway {
+			t.stop()
+			t.work.Wait()
+			delete(s.steer, key)
+		}
+	}
+	for key, g := range wanted {
+		if s.steer[key] == nil {
+			ctx, stop := context.WithCancel(ctx)
+			t := &steered{steering: s.steering(g), gateway: g, stop: stop}
+			s.steer[key] = t
+			t.work.Go(func() { t.run(ctx) })
+		}
+	}
+}
+
+// stop ends all and waits for them.
+func (s *steerer) stop() { s.want(context.Background(), nil) }
+
+// steering returns the steering of the tunnel to g.
+func (s *steerer) steering(g postern.Gateway) *steering {
+	n, key := s.node, [32]byte(g.WireGuard)
+	return &steering{
+		probe: func(ctx context.Context) error { return answers(ctx, s.stack, g.Address) },
+		echo:  func(ctx context.Context) error { _, err := s.stack.Echo(ctx, key); return err },
+		heard: func() uint64 { return s.received(key) },
+		busy:  func() bool { return n.server.entrance.counts().Open > 0 },
+		use:   func(relay bool) error { return s.stack.SetRelayed(key, relay) },
+		greet: func() error { return s.stack.Greet(key) },
+		dial:  func(ctx context.Context) (relayRun, error) { return s.open(ctx, g) },
+		told:  func() { wake(n.news) },
+		log:   n.log.With("gateway", g.Name),
+	}
+}
+
+// received returns how many bytes came from the peer with that key.
+func (s *steerer) received(key [32]byte) uint64 {
+	for _, p := range s.stack.Peers() {
+		if p.PublicKey == key {
+			return p.Received
+		}
+	}
+	return 0
+}
+
+// open opens the relay of g.
+func (s *steerer) open(ctx context.Context, g postern.Gateway) (relayRun, error) {
+	me := relay.Node{ID: s.node.id.Enrollment.ID, Key: s.node.id.Key.Key()}
+	c, err := me.Dial(ctx, g, s.proxy.Dial)
+	if err != nil {
+		return nil, err
+	}
+	link, err := s.stack.AttachRelay(g.WireGuard, c.Remote(), c.Send)
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		defer link.Detach()
+		return c.Run(ctx, link.Receive)
+	}, nil
+}
+
+// answers returns nil if a connection to a port where no gateway listens is refused in
+// time: a refusal is as good an answer as any.
+func answers(ctx context.Context, stack *netstack.Net, gateway netip.Addr) error {
+	c, err := stack.DialContext(ctx, netip.AddrPortFrom(gateway, postern.HTTPSPort))
+	if err == nil {
+		c.Close()
+	}
+	return ctx.Err()
+}
