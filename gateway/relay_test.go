@@ -32,6 +32,7 @@ func TestRelayIsToldFromBrowsers(t *testing.T) {
 	asked := make(chan netip.AddrPort, 16)
 	g := New(Config{Relay: func(ctx context.Context, c net.Conn, remote netip.AddrPort) error {
 		defer c.Close()
+		asked <- remote // before the client hears anything
 		// The hello comes whole, and the options of the socket can be set.
 		var name string
 		err := tls.Server(c, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -41,7 +42,6 @@ func TestRelayIsToldFromBrowsers(t *testing.T) {
 		if err == nil || err.Error() != "seen" || name == "acme.apps.example.com" {
 			t.Errorf("got %v, name %q", err, name)
 		}
-		asked <- remote
 		return io.EOF
 	}, DialTimeout: 50 * time.Millisecond})
 	g.SetRoutes(NewTable(postern.Map{Sections: map[string]postern.Section{
