@@ -47,6 +47,11 @@ func (r *Relay) Receive(datagrams [][]byte) error {
 	if len(datagrams) == 0 {
 		return nil
 	}
+	select {
+	case <-r.gone: // even if WireGuard would take them
+		return net.ErrClosed
+	default:
+	}
 	r.delivery.datagrams = datagrams
 	select {
 	case r.carriers.deliveries <- &r.delivery:
