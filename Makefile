@@ -57,10 +57,10 @@ proof: ## what a gateway can see and do, tried and told for a security reviewer;
 
 # A number of inputs, and no time: go test may report the end of a time as a
 # failure ("context deadline exceeded") when a worker is busy just then.
-FUZZTIME ?= 20000x
+FUZZTIME ?= 10000x
 
 .PHONY: fuzz
-fuzz: ## each fuzz target for FUZZTIME, such as 20000x (inputs) or 5m
+fuzz: ## each fuzz target for FUZZTIME, such as 10000x (inputs) or 5m
 	@set -e; for pkg in $$($(GO) list ./...); do \
 		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 			echo "== $$pkg $$target"; \
