@@ -148,7 +148,7 @@ func TestProveClaims(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { must(t, c.ProveClaims(ctx)) })
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		if len(dns.asked) > 0 {
 			t.Errorf("asked for %q", dns.asked)
 		}
@@ -156,28 +156,28 @@ func TestProveClaims(t *testing.T) {
 		state, err := c.Local().AddRoute(ctx, postern.RouteRequest{Host: "erp.example.com", Tenant: "acme"})
 		must(t, err)
 		name, text := proofOf(t, state)
-		time.Sleep(15 * time.Second)
+		<-time.After(15 * time.Second)
 		synctest.Wait()
 		if n := dns.questions("erp.example.com"); n != 1 {
 			t.Errorf("asked %d times in 15 s, want once", n)
 		}
-		time.Sleep(2 * time.Minute)
+		<-time.After(2 * time.Minute)
 		dns.set(name, text)
-		time.Sleep(2 * time.Minute)
+		<-time.After(2 * time.Minute)
 		synctest.Wait()
 		got, err := c.Local().MatchRoute(ctx, "erp.example.com")
 		if err != nil || got.Proven.IsZero() {
 			t.Errorf("four minutes later: got %+v, %v", got, err)
 		}
 		asked := dns.questions("erp.example.com")
-		time.Sleep(48 * time.Hour)
+		<-time.After(48 * time.Hour)
 		if n := dns.questions("erp.example.com"); n != asked {
 			t.Errorf("asked %d times more for what is proven", n-asked)
 		}
 
 		must2(c.Local().AddRoute(ctx, postern.RouteRequest{Host: "slow.example.com", Tenant: "acme"}))
 		dns.change(func() { dns.block = make(chan struct{}) })
-		time.Sleep(12 * time.Second)
+		<-time.After(12 * time.Second)
 		synctest.Wait()
 		if n := dns.questions("slow.example.com"); n != 1 {
 			t.Errorf("asked %d times", n)

@@ -115,7 +115,7 @@ func TestSteerStaysOnUDP(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sky{udp: true, session: true, relays: true}
 		st := s.steer(t)
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		s.changes(t)
 		if st.Path() != udp || s.hangUp != nil || s.greeted > 0 {
 			t.Errorf("path %q, relay open %t, greeted %d times", st.Path(), s.hangUp != nil, s.greeted)
@@ -127,7 +127,7 @@ func TestSteerBegins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sky{session: true, relays: true}
 		s.steer(t)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if at := s.changes(t, tls443); at[0] > 3*time.Second {
 			t.Errorf("on the relay after %v", at[0])
 		}
@@ -138,16 +138,16 @@ func TestSteerOutAndBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sky{udp: true, session: true, relays: true}
 		s.steer(t)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		s.set(func() { s.udp = false })
-		time.Sleep(6 * time.Second) // R10
+		<-time.After(6 * time.Second) // R10
 		s.changes(t, tls443)
-		time.Sleep(10 * time.Minute)
+		<-time.After(10 * time.Minute)
 		s.changes(t, tls443)
 		s.set(func() { s.udp = true })
-		time.Sleep(time.Minute) // R10
+		<-time.After(time.Minute) // R10
 		s.changes(t, tls443, udp)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		if s.hangUp != nil {
 			t.Error("the relay is still open")
 		}
@@ -159,12 +159,12 @@ func TestSteerDoesNotFlap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sky{udp: true, session: true, relays: true}
 		s.steer(t)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		for range 30 {
 			s.set(func() { s.udp = false })
-			time.Sleep(10 * time.Second)
+			<-time.After(10 * time.Second)
 			s.set(func() { s.udp = true })
-			time.Sleep(20 * time.Second)
+			<-time.After(20 * time.Second)
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -179,9 +179,9 @@ func TestSteerGreets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sky{udp: true, session: true, relays: true}
 		s.steer(t)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		s.set(func() { s.session = false })
-		time.Sleep(8 * time.Second)
+		<-time.After(8 * time.Second)
 		s.changes(t)
 		if s.greeted != 1 {
 			t.Errorf("greeted %d times", s.greeted)
@@ -193,10 +193,10 @@ func TestSteerWithoutRelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sky{session: true}
 		st := s.steer(t)
-		time.Sleep(10 * time.Minute)
+		<-time.After(10 * time.Minute)
 		s.changes(t)
 		s.set(func() { s.udp = true })
-		time.Sleep(5 * time.Second)
+		<-time.After(5 * time.Second)
 		if s.changes(t); st.Path() != udp || s.greeted > 0 {
 			t.Errorf("path %q, greeted %d", st.Path(), s.greeted)
 		}
@@ -207,18 +207,18 @@ func TestSteerReopensRelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sky{session: true, relays: true}
 		s.steer(t)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		s.set(func() { s.hangUp(); s.session = false }) // the gateway starts anew
-		time.Sleep(5 * time.Second)
+		<-time.After(5 * time.Second)
 		s.changes(t, tls443)
 		if s.hangUp == nil || !s.session {
 			t.Errorf("relay open %t, session %t", s.hangUp != nil, s.session)
 		}
 		s.set(func() { s.relays = false; s.hangUp() })
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		s.changes(t, tls443, udp)
 		s.set(func() { s.relays = true })
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		s.changes(t, tls443, udp, tls443)
 	})
 }
