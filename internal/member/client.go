@@ -125,16 +125,32 @@ func (c *Client) Report(ctx context.Context, s postern.Status) error {
 	return c.call(ctx, http.MethodPost, postern.PathStatus, s, nil)
 }
 
-// ReportEvery reports what status returns, at once, then every interval and whenever
+// reportGap is how long reports lie apart at least: news comes in heaps, such as each
+// step of each of a hundred orders, and a member may ask only so often.
+const reportGap = time.Second
+
+// ReportEvery reports what status returns, at once, then every interval and soon after
 // there is news, while the control stream is up, until ctx is done.
 func (c *Client) ReportEvery(ctx context.Context, interval time.Duration, news <-chan struct{}, status func() postern.Status) {
+	reportEvery(ctx, interval, news, func() {
+		if !c.Link().Up {
+			return
+		}
+		if err := c.Report(ctx, status()); err != nil && ctx.Err() == nil {
+			c.log.Debug("report to the coordinator", "err", err)
+		}
+	})
+}
+
+func reportEvery(ctx context.Context, interval time.Duration, news <-chan struct{}, report func()) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
-		if c.Link().Up {
-			if err := c.Report(ctx, status()); err != nil && ctx.Err() == nil {
-				c.log.Debug("report to the coordinator", "err", err)
-			}
+		report()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(reportGap):
 		}
 		select {
 		case <-ctx.Done():
