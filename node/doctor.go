@@ -21,14 +21,6 @@ type Diagnosis struct {
 	Findings []postern.Finding `json:"findings"`
 }
 
-// Results of findings, see postern.Finding.
-const (
-	resultOK      = "ok"
-	resultWarning = "warning"
-	resultMissing = "missing"
-	resultError   = "error"
-)
-
 func (d *Diagnosis) add(subject, result, detail, hint string) {
 	d.Findings = append(d.Findings, postern.Finding{Subject: subject, Result: result, Detail: detail, Hint: hint})
 }
@@ -36,7 +28,9 @@ func (d *Diagnosis) add(subject, result, detail, hint string) {
 // Healthy reports whether nothing that was found keeps people out, or puts somebody in
 // between.
 func (d Diagnosis) Healthy() bool {
-	return !slices.ContainsFunc(d.Findings, func(f postern.Finding) bool { return f.Result == resultError || f.Result == resultMissing })
+	return !slices.ContainsFunc(d.Findings, func(f postern.Finding) bool {
+		return f.Result == postern.FindingError || f.Result == postern.FindingMissing
+	})
 }
 
 // Examine looks at a node whose status is s from outside: it asks DNS server for its
@@ -58,7 +52,7 @@ func Examine(ctx context.Context, s Status, server string, only []string) ([]Dia
 	for _, host := range only {
 		if !slices.ContainsFunc(s.Routes, func(r Route) bool { return r.Host == host }) {
 			d := Diagnosis{Host: host}
-			d.add("route", resultMissing, "no route leads from this name to this node", "`postern routes match "+host+"` on the coordinator's machine shows where it leads")
+			d.add("route", postern.FindingMissing, "no route leads from this name to this node", "`postern routes match "+host+"` on the coordinator's machine shows where it leads")
 			all = append(all, d)
 		}
 	}
@@ -72,29 +66,29 @@ const handshakeFresh = 180 * time.Second
 func examineNode(s Status, now time.Time) Diagnosis {
 	var d Diagnosis
 	if s.Control.Up {
-		d.add("control", resultOK, "the coordinator tells this node what changes", "")
+		d.add("control", postern.FindingOK, "the coordinator tells this node what changes", "")
 	} else {
-		d.add("control", resultWarning, "the coordinator does not answer: "+s.Control.Error, "what is open goes on; changes and sign-ins wait")
+		d.add("control", postern.FindingWarning, "the coordinator does not answer: "+s.Control.Error, "what is open goes on; changes and sign-ins wait")
 	}
 	if len(s.Tunnels) == 0 {
-		d.add("tunnel", resultMissing, "the deployment has no gateway that this node knows of", "on the public host: postern up, or postern gateway run")
+		d.add("tunnel", postern.FindingMissing, "the deployment has no gateway that this node knows of", "on the public host: postern up, or postern gateway run")
 	}
 	for _, t := range s.Tunnels {
 		switch {
 		case t.Endpoint == "":
-			d.add("tunnel", resultError, fmt.Sprintf("where gateway %s is, is not known: %s", t.Gateway, s.TunnelError), "")
+			d.add("tunnel", postern.FindingError, fmt.Sprintf("where gateway %s is, is not known: %s", t.Gateway, s.TunnelError), "")
 		case now.Sub(t.Handshake) > handshakeFresh:
-			d.add("tunnel", resultError, fmt.Sprintf("gateway %s at %s does not answer", t.Gateway, t.Endpoint),
+			d.add("tunnel", postern.FindingError, fmt.Sprintf("gateway %s at %s does not answer", t.Gateway, t.Endpoint),
 				"UDP to that address and port has to get out of this network")
 		default:
-			d.add("tunnel", resultOK, fmt.Sprintf("gateway %s at %s answers", t.Gateway, t.Endpoint), "")
+			d.add("tunnel", postern.FindingOK, fmt.Sprintf("gateway %s at %s answers", t.Gateway, t.Endpoint), "")
 		}
 	}
 	if s.ConfigError != "" {
-		d.add("file", resultError, s.ConfigError, "what the file said before is in force")
+		d.add("file", postern.FindingError, s.ConfigError, "what the file said before is in force")
 	}
 	if s.PublishError != "" {
-		d.add("publish", resultError, "the coordinator refuses what is published: "+s.PublishError, "")
+		d.add("publish", postern.FindingError, "the coordinator refuses what is published: "+s.PublishError, "")
 	}
 	return d
 }
@@ -121,15 +115,15 @@ func (e *examiner) certificate() {
 	c := e.route.Certificate
 	switch {
 	case c == nil:
-		e.add("certificate", resultError, e.route.Error, "")
+		e.add("certificate", postern.FindingError, e.route.Error, "")
 	case c.SHA256 == "":
-		e.add("certificate", resultError, strings.TrimSpace("there is none yet. "+c.Error), c.Waiting)
+		e.add("certificate", postern.FindingError, strings.TrimSpace("there is none yet. "+c.Error), c.Waiting)
 	case time.Now().After(c.NotAfter):
-		e.add("certificate", resultError, fmt.Sprintf("it ended on %s. %s", c.NotAfter.Format(time.DateOnly), c.Error), c.Waiting)
+		e.add("certificate", postern.FindingError, fmt.Sprintf("it ended on %s. %s", c.NotAfter.Format(time.DateOnly), c.Error), c.Waiting)
 	case c.Error != "":
-		e.add("certificate", resultWarning, fmt.Sprintf("%s, good until %s, but: %s", c.Source, c.NotAfter.Format(time.DateOnly), c.Error), c.Waiting)
+		e.add("certificate", postern.FindingWarning, fmt.Sprintf("%s, good until %s, but: %s", c.Source, c.NotAfter.Format(time.DateOnly), c.Error), c.Waiting)
 	default:
-		e.add("certificate", resultOK, fmt.Sprintf("%s, from %s, good until %s; key SHA-256 %s", c.Source, c.Issuer, c.NotAfter.Format(time.DateOnly), c.SPKI), "")
+		e.add("certificate", postern.FindingOK, fmt.Sprintf("%s, from %s, good until %s; key SHA-256 %s", c.Source, c.Issuer, c.NotAfter.Format(time.DateOnly), c.SPKI), "")
 	}
 }
 
@@ -137,32 +131,32 @@ func (e *examiner) certificate() {
 func (e *examiner) gateways() {
 	switch r := e.route; r.State {
 	case RouteReady:
-		e.add("gateways", resultOK, "each that answered shows this node's own key", "")
+		e.add("gateways", postern.FindingOK, "each that answered shows this node's own key", "")
 	case RouteAlarm:
-		e.add("gateways", resultError, r.Error, "somebody may be reading along: find out who runs that gateway, and tell those who use this name")
+		e.add("gateways", postern.FindingError, r.Error, "somebody may be reading along: find out who runs that gateway, and tell those who use this name")
 	case RouteClosed:
-		e.add("gateways", resultWarning, r.Error, "")
+		e.add("gateways", postern.FindingWarning, r.Error, "")
 	default:
-		e.add("gateways", resultError, r.Error, "")
+		e.add("gateways", postern.FindingError, r.Error, "")
 	}
 }
 
 // addresses tells where DNS leads.
 func (e *examiner) addresses(ctx context.Context) []netip.Addr {
 	if isLocalName(e.Host) {
-		e.add("address", resultOK, "names below .localhost are this machine, without DNS", "")
+		e.add("address", postern.FindingOK, "names below .localhost are this machine, without DNS", "")
 		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
 	}
 	a, err := e.dns.Addresses(ctx, e.Host)
 	if err != nil {
-		e.add("address", resultMissing, err.Error(), "an A or AAAA record has to lead to a gateway's public address")
+		e.add("address", postern.FindingMissing, err.Error(), "an A or AAAA record has to lead to a gateway's public address")
 		return nil
 	}
 	text := fmt.Sprint(a.Addrs)
 	if len(a.Via) > 0 {
 		text += " by way of " + strings.Join(a.Via, ", ")
 	}
-	e.add("address", resultOK, text, "")
+	e.add("address", postern.FindingOK, text, "")
 	return a.Addrs
 }
 
@@ -177,26 +171,26 @@ func (e *examiner) caa(ctx context.Context) {
 	}
 	set, err := e.dns.CAA(ctx, e.Host)
 	if err != nil {
-		e.add("caa", resultError, err.Error(), "certificate authorities refuse to issue while CAA cannot be asked for")
+		e.add("caa", postern.FindingError, err.Error(), "certificate authorities refuse to issue while CAA cannot be asked for")
 		return
 	}
 	grade, words := set.Grade(e.base)
 	words = fmt.Sprintf("grade %s: %s", grade, words)
 	c := e.route.Certificate
 	if c == nil || c.Source != SourceACME {
-		e.add("caa", resultOK, words, "")
+		e.add("caa", postern.FindingOK, words, "")
 		return
 	}
 	records := strings.Join(c.Records, "; ")
 	if err := permitted(set, c); err != nil {
-		e.add("caa", resultError, err.Error(), "let the node's own account in: "+records)
+		e.add("caa", postern.FindingError, err.Error(), "let the node's own account in: "+records)
 		return
 	}
 	if grade == dnscheck.GradeA || grade == dnscheck.GradeB {
-		e.add("caa", resultOK, words, "")
+		e.add("caa", postern.FindingOK, words, "")
 		return
 	}
-	e.add("caa", resultWarning, words, "records that let nobody but this node's account get one: "+records)
+	e.add("caa", postern.FindingWarning, words, "records that let nobody but this node's account get one: "+records)
 }
 
 // permitted reports why an authority that has our account may not issue, if it may not.
@@ -226,16 +220,16 @@ func (e *examiner) outside(ctx context.Context, addrs []netip.Addr) {
 		state, err := handshake(ctx, nil, at, e.Host)
 		switch {
 		case isAlert(err, alertAccessDenied):
-			e.add("outside", resultWarning, at+" does not let this machine in", "the tenant's admission keeps it out")
+			e.add("outside", postern.FindingWarning, at+" does not let this machine in", "the tenant's admission keeps it out")
 		case err != nil:
-			e.add("outside", resultError, fmt.Sprintf("%s: %v", at, err), "does the address lead to a gateway?")
+			e.add("outside", postern.FindingError, fmt.Sprintf("%s: %v", at, err), "does the address lead to a gateway?")
 		case hexSHA256(state.PeerCertificates[0].RawSubjectPublicKeyInfo) == c.SPKI:
-			e.add("outside", resultOK, at+" shows this node's own key", "")
+			e.add("outside", postern.FindingOK, at+" shows this node's own key", "")
 		case e.route.Note != "":
-			e.add("outside", resultOK, at+" shows another key: "+e.route.Note, "")
+			e.add("outside", postern.FindingOK, at+" shows another key: "+e.route.Note, "")
 		default:
 			leaf := state.PeerCertificates[0]
-			e.add("outside", resultError, fmt.Sprintf("%s shows another key, SHA-256 %s, in a certificate from %s", at,
+			e.add("outside", postern.FindingError, fmt.Sprintf("%s shows another key, SHA-256 %s, in a certificate from %s", at,
 				hexSHA256(leaf.RawSubjectPublicKeyInfo), issuerName(leaf)), "somebody may be reading along, or the name leads to somebody else")
 		}
 	}
