@@ -2,7 +2,7 @@ package gateway
 
 import (
 	"context"
-	"io"
+	"errors"
 	"net"
 	"syscall"
 )
@@ -45,5 +45,5 @@ func (r *replay) SyscallConn() (syscall.RawConn, error) {
 	if s, ok := r.Conn.(syscall.Conn); ok {
 		return s.SyscallConn()
 	}
-	return nil, io.ErrUnexpectedEOF
+	return nil, errors.ErrUnsupported
 }
