@@ -47,14 +47,8 @@ func TestRelayIsToldFromBrowsers(t *testing.T) {
 	g.SetRoutes(NewTable(postern.Map{Sections: map[string]postern.Section{
 		"acme": {Tenant: "acme", Routes: []postern.Route{{Host: "acme.apps.example.com", Service: "default"}}},
 	}}))
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	go func() { served <- g.Serve(ctx, ln) }()
-	defer func() { cancel(); <-served }()
+	ln := listen(t)
+	serve(t, g, ln)
 	for _, tt := range []struct {
 		name   string
 		server string
@@ -93,10 +87,7 @@ func TestRelayEndsWithTheGateway(t *testing.T) {
 		<-ctx.Done()
 		return context.Cause(ctx)
 	}})
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := listen(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(ctx, ln) }()

@@ -142,15 +142,18 @@ func (f *flow) sendable() bool {
 }
 
 // cut returns the units to send next, whose number is n: some that follow each other
-// in one packet, up to budget bytes but at least one. There must be one.
+// in one packet, up to budget bytes but at least one. There must be one. While the other
+// end is silent it is the first that did not arrive.
 func (f *flow) cut(budget int) (id uint64, n int) {
-	if f.lost.len() > 0 { // which sendable saw to be so
-		id = f.lost.pop()
-	} else {
-		id = f.unsent
-	}
-	if f.timeouts > 1 {
+	switch {
+	case f.timeouts > 1: // the other end may have room for what it waits for alone
 		budget = 0
+		for id = f.first; f.unit(id).state == sacked; id++ {
+		}
+	case f.lost.len() > 0: // which sendable saw to be so
+		id = f.lost.pop()
+	default:
+		id = f.unsent
 	}
 	u := f.unit(id)
 	for ; id+uint64(n) < f.next(); n++ {

@@ -178,6 +178,32 @@ func TestPathLeavesSilentPeers(t *testing.T) {
 	}
 }
 
+// Who has room for nothing but what is next, as after its window was closed, is sent that,
+// and does not have to wait until all that is after it was tried in vain.
+func TestPathSilentPeerGetsWhatIsNext(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		sacks []span
+		want  []uint32 // at first; the last comes first, for what it tells
+	}{
+		{"nothing arrived", nil, []uint32{4000, 0, 0, 0}},
+		{"the first was thrown away", []span{{0, 1000}}, []uint32{4000, 1000, 1000, 1000}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := newManualPath(t)
+			m.tcp(1, 0, ackFlag, 5*manualMSS)
+			m.all(10 * time.Millisecond)
+			m.acked(1, 0, tt.sacks...)
+			if got := m.all(30 * m.model.pto()); len(got) < len(tt.want) || !slices.Equal(got[:len(tt.want)], tt.want) {
+				t.Errorf("sent %v again, want %v at first", got, tt.want)
+			}
+			if !m.tcp(1, 0, ackFlag, manualMSS) || !slices.Contains(m.all(64*m.model.pto()), 0) {
+				t.Error("what is next was not sent when TCP had sent it again")
+			}
+		})
+	}
+}
+
 // What TCP's own timeout sends again is sent again, once, and not if it just was.
 func TestPathAndTCPTimeout(t *testing.T) {
 	m := newManualPath(t)

@@ -83,6 +83,21 @@ func newDialer(t testing.TB) (node, gateway *host) {
 	return node, gateway
 }
 
+// newRelayed returns hosts as newDialer does, with relays by which they go, and a
+// connection that works.
+func newRelayed(t testing.TB) (node, gateway *host, p *relays, a, b *tcpConn) {
+	t.Helper()
+	node, gateway = newDialer(t)
+	node.mustSetPeers(t, gateway.peer)
+	p = newRelays(t, node, gateway)
+	if err := node.SetRelayed(gateway.key, true); err != nil {
+		t.Fatal(err)
+	}
+	a, b = connect(t, node, gateway)
+	mustEcho(t, a, b)
+	return node, gateway, p, a, b
+}
+
 // swallower swallows what is sent there, for as long as the test runs.
 func swallower(t testing.TB) netip.AddrPort {
 	t.Helper()
@@ -148,14 +163,7 @@ func TestFixedEndpointStays(t *testing.T) {
 }
 
 func TestNewerRelayTakesOver(t *testing.T) {
-	node, gateway := newDialer(t)
-	node.mustSetPeers(t, gateway.peer)
-	older := newRelays(t, node, gateway)
-	if err := node.SetRelayed(gateway.key, true); err != nil {
-		t.Fatal(err)
-	}
-	a, b := connect(t, node, gateway)
-	mustEcho(t, a, b)
+	node, gateway, older, a, b := newRelayed(t)
 	newRelays(t, node, gateway)
 	older.close() // and leaves the newer one alone
 	mustEcho(t, a, b)
@@ -212,14 +220,7 @@ func TestRelayGarbage(t *testing.T) {
 }
 
 func TestRelaysOutliveRebind(t *testing.T) {
-	node, gateway := newDialer(t)
-	node.mustSetPeers(t, gateway.peer)
-	newRelays(t, node, gateway)
-	if err := node.SetRelayed(gateway.key, true); err != nil {
-		t.Fatal(err)
-	}
-	a, b := connect(t, node, gateway)
-	mustEcho(t, a, b)
+	node, gateway, _, a, b := newRelayed(t)
 	if err := errors.Join(node.Rebind(), gateway.Rebind()); err != nil {
 		t.Fatal(err)
 	}

@@ -323,7 +323,6 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.workMap(work, run) })
 	g.Go(func() error { return n.publish(work) })
 	g.Go(func() error { return n.report(work) })
-	g.Go(func() error { return n.touch(work, stack) })
 	g.Go(func() error { return n.issuer.run(work) })
 	g.Go(func() error { return n.public.manager.Run(work) })
 	g.Go(func() error { return n.lookout.run(work) })

@@ -186,7 +186,7 @@ func (s *steering) onRelay(ctx context.Context) {
 		trust = began.Add(flapping)
 	}
 	s.waken(ctx)
-	answered, next := 0, began.Add(echoApart)
+	answered, next, last := 0, began.Add(echoApart), s.heard()
 	for {
 		select {
 		case <-ctx.Done():
@@ -199,6 +199,10 @@ func (s *steering) onRelay(ctx context.Context) {
 			continue
 		case <-time.After(time.Until(next)):
 		}
+		if s.heard() == last {
+			s.waken(ctx)
+		}
+		last = s.heard()
 		if within(ctx, s.echo) != nil {
 			answered, next = 0, time.Now().Add(echoRound)
 			continue
@@ -216,8 +220,8 @@ func (s *steering) onRelay(ctx context.Context) {
 	}
 }
 
-// waken sends a packet by the relay, so that the gateway learns of the way and there is a
-// session.
+// waken sends a packet by the relay, so that the gateway learns of the way, and sees to it
+// that there is a session.
 func (s *steering) waken(ctx context.Context) {
 	if within(ctx, s.probe) != nil && ctx.Err() == nil {
 		s.log.Debug("the gateway has no session of ours, greeting it anew", "err", s.greet())

@@ -134,6 +134,21 @@ func TestSteerBegins(t *testing.T) {
 	})
 }
 
+// A session that the gateway lost is made anew, also while the relay stays open.
+func TestSteerGreetsByTheRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sky{session: true, relays: true}
+		s.steer(t)
+		<-time.After(time.Minute)
+		s.set(func() { s.session = false })
+		<-time.After(echoRound + 3*probeTimeout)
+		s.changes(t, tls443)
+		if !s.session || s.greeted != 1 {
+			t.Errorf("greeted %d times, session %t", s.greeted, s.session)
+		}
+	})
+}
+
 func TestSteerOutAndBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sky{udp: true, session: true, relays: true}

@@ -160,7 +160,7 @@ func ask(c net.Conn, user *url.Userinfo, addr string) error {
 		return fmt.Errorf("read its answer: %w", err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode/100 != 2 { // any 2xx says that it did
 		return fmt.Errorf("it answers %q to CONNECT %s", resp.Status, addr)
 	}
 	return nil

@@ -38,6 +38,7 @@ func serve(t *testing.T, answer func(*http.Request) string) (addr string) {
 func TestThroughProxy(t *testing.T) {
 	for _, tt := range []struct{ name, answer, want string }{
 		{"lets through", "HTTP/1.1 200 OK\r\nVia: x\r\n\r\nhello", ""},
+		{"lets through, in other words", "HTTP/1.1 202 Accepted\r\n\r\nhello", ""},
 		{"refuses", "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "407"},
 		{"speaks no HTTP", "SSH-2.0-x\r\n\r\n", "read its answer"},
 		{"hangs up", "", "read its answer"},
