@@ -200,9 +200,7 @@ func mustCarry(t *testing.T, a, b *tcpConn, size int) {
 			want[j] = byte(rng.Uint32())
 		}
 		for _, c := range dir {
-			// Where windows are tiny and losses many, timeouts in a row, each twice as
-			// long, are rare and long.
-			c.SetDeadline(time.Now().Add(9 * patience))
+			c.SetDeadline(time.Now().Add(3 * patience))
 		}
 		wg.Go(func() {
 			for rest := want; len(rest) > 0; {
