@@ -194,7 +194,7 @@ func collect(dir string, role postern.Role) ([]archive.Source, error) {
 			}
 			return nil
 		}
-		if name == "lock" || name == datadir.ReserveFile || strings.HasPrefix(name, registryFile) || filepath.Ext(name) == ".tmp" {
+		if name == datadir.LockFile || name == datadir.ReserveFile || strings.HasPrefix(name, registryFile) || filepath.Ext(name) == datadir.TempExt {
 			return nil
 		}
 		info, err := os.Stat(file) // of what a link leads to

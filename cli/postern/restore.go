@@ -165,12 +165,11 @@ func moveIn(from, dir string) error {
 	if err != nil {
 		return err
 	}
-	const mark = "postern.json"
 	slices.SortStableFunc(entries, func(a, b fs.DirEntry) int {
 		switch {
-		case a.Name() == mark:
+		case a.Name() == datadir.MarkFile:
 			return 1
-		case b.Name() == mark:
+		case b.Name() == datadir.MarkFile:
 			return -1
 		}
 		return 0
@@ -212,14 +211,14 @@ func checkSeat(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(dir, "postern.json")); err != nil { // Open would make it
+	if _, err := os.Stat(filepath.Join(dir, datadir.MarkFile)); err != nil { // Open would make it
 		return err
 	}
 	d, err := datadir.Open(dir, postern.RoleCoordinator)
 	if err != nil {
 		return err
 	}
-	defer d.Remove("lock")
+	defer d.Remove(datadir.LockFile)
 	defer d.Close()
 	var cfg config
 	if err := d.ReadJSON(configFile, &cfg); err != nil {
