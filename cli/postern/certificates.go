@@ -27,7 +27,7 @@ const (
 	certificatesPrivate = "private-ca"
 )
 
-// certificateFlags are what `coordinator run` and `up` have in common.
+// certificateFlags say where a deployment's certificates come from.
 func certificateFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "certificates", Usage: "`SOURCE` of certificates: acme (public authorities; the default where DOMAIN is a public name) or private-ca (the deployment's own)"},

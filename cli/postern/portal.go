@@ -15,7 +15,7 @@ import (
 	"postern/coordinator/portal"
 )
 
-// portalFlags are what `coordinator run` and `up` have in common.
+// portalFlags say what the portal is like.
 func portalFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "portal-host", Usage: "`HOST` name at which people sign in (portal.DOMAIN if not given)"},
