@@ -36,14 +36,7 @@ func restoreCommand() *cli.Command {
 }
 
 func restore(c *cli.Context) error {
-	words, err := operands(c, "FILE")
-	if err != nil {
-		return err
-	}
-	if err := checkBuild(); err != nil {
-		return err
-	}
-	secret, err := passphrase(c)
+	file, secret, err := backupFile(c)
 	if err != nil {
 		return err
 	}
@@ -52,14 +45,14 @@ func restore(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		m, err := unpackBackup(c.Context, words[0], temp, secret)
+		m, err := unpackBackup(c.Context, file, temp, secret)
 		if err := errors.Join(err, os.RemoveAll(temp)); err != nil {
 			return err
 		}
-		tellBackup(c, words[0], m)
+		tellBackup(c, file, m)
 		return nil
 	}
-	m, err := archiveOf(words[0], secret)
+	m, err := archiveOf(file, secret)
 	if err != nil {
 		return err
 	}
@@ -70,10 +63,10 @@ func restore(c *cli.Context) error {
 	} else if dir == "" {
 		dir = defaultData(postern.RoleCoordinator)
 	}
-	if m, err = restoreBackup(c.Context, words[0], dir, secret, whole); err != nil {
+	if m, err = restoreBackup(c.Context, file, dir, secret, whole); err != nil {
 		return err
 	}
-	tellBackup(c, words[0], m)
+	tellBackup(c, file, m)
 	command := "postern coordinator run"
 	if whole {
 		command = "postern up"
