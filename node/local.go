@@ -11,9 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync"
 	"syscall"
-	"time"
 
 	"postern"
 )
@@ -126,18 +124,4 @@ func listenLocal(path string) (net.Listener, error) {
 		return nil, err
 	}
 	return ln, nil
-}
-
-// serveLocal serves h on ln until ctx is done, and closes ln.
-func serveLocal(ctx context.Context, ln net.Listener, h http.Handler) error {
-	hs := &http.Server{Handler: h, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	wg.Go(func() { <-ctx.Done(); hs.Close() })
-	if err := hs.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("local API: %w", err)
-	}
-	return nil
 }

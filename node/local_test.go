@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"postern/internal/monitor"
 )
 
 func TestLocal(t *testing.T) {
@@ -41,7 +43,7 @@ func TestLocal(t *testing.T) {
 		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			writeJSON(w, http.StatusOK, Status{Version: "v1.2.3", MapVersion: 7})
 		})
-		if err := serveLocal(ctx, ln, h); err != nil {
+		if err := monitor.Serve(ctx, ln, h, discard); err != nil {
 			t.Errorf("serve: %v", err)
 		}
 	})

@@ -12,11 +12,11 @@ import (
 func nodeFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "acme-directory", Usage: "`URL` of the certificate authority to ask in place of the deployment's; empty to forget it"},
-		&cli.StringFlag{Name: "acme-root", Usage: "`FILE`: trust these certificates, PEM, when asking it"},
-		&cli.StringFlag{Name: "acme-email", Usage: "`ADDRESS` that it can write to"},
-		&cli.StringFlag{Name: "acme-profile", Usage: "`PROFILE` of certificates, such as shortlived"},
-		&cli.StringFlag{Name: "acme-eab-key-id", Usage: "`ID` of the account that it knows already (external account binding)"},
-		&cli.StringFlag{Name: "acme-eab-hmac-file", Usage: "`FILE` with that account's key, in base64url"},
+		acmeRootFlag(),
+		&cli.StringFlag{Name: "acme-email", Usage: "`ADDRESS` that the authority is told"},
+		acmeProfileFlag(),
+		&cli.StringFlag{Name: "acme-eab-key-id", Usage: "`ID` of an account at the authority (external account binding)"},
+		&cli.StringFlag{Name: "acme-eab-hmac-file", Usage: "`FILE` with the account's HMAC key, base64url"},
 		hideLossFlag(),
 		&cli.StringFlag{Name: "proxy", EnvVars: []string{"POSTERN_PROXY"},
 			Usage: "`URL` of the HTTP proxy to the Internet, such as http://USER:PASSWORD@HOST:3128, or direct (HTTPS_PROXY if not given)"},

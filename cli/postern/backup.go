@@ -52,23 +52,30 @@ func passphrase(c *cli.Context) (string, error) {
 	return text, nil
 }
 
-func backup(c *cli.Context) error {
+// backupFile returns the backup that c is about, and the passphrase it is under, which is
+// empty if there is none.
+func backupFile(c *cli.Context) (file, secret string, err error) {
 	words, err := operands(c, "FILE")
 	if err != nil {
-		return err
+		return "", "", err
 	}
 	if err := checkBuild(); err != nil {
-		return err
+		return "", "", err
 	}
-	secret, err := passphrase(c)
+	secret, err = passphrase(c)
+	return words[0], secret, err
+}
+
+func backup(c *cli.Context) error {
+	file, secret, err := backupFile(c)
 	if err != nil {
 		return err
 	}
-	m, err := writeBackup(c.Context, partsOf(c.String("data")), words[0], secret)
+	m, err := writeBackup(c.Context, partsOf(c.String("data")), file, secret)
 	if err != nil {
 		return err
 	}
-	note(c, "%s: %d files of %s, verified.", words[0], len(m.Files), m.Domain)
+	note(c, "%s: %d files of %s, verified.", file, len(m.Files), m.Domain)
 	if secret == "" {
 		note(c, "The deployment's keys are in it, and it is not encrypted.")
 	}
@@ -194,7 +201,7 @@ func collect(dir string, role postern.Role) ([]archive.Source, error) {
 			}
 			return nil
 		}
-		if name == "lock" || name == datadir.ReserveFile || strings.HasPrefix(name, registryFile) || filepath.Ext(name) == ".tmp" {
+		if name == datadir.LockFile || name == datadir.ReserveFile || strings.HasPrefix(name, registryFile) || filepath.Ext(name) == datadir.TempExt {
 			return nil
 		}
 		info, err := os.Stat(file) // of what a link leads to

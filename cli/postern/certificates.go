@@ -27,17 +27,27 @@ const (
 	certificatesPrivate = "private-ca"
 )
 
-// certificateFlags are what `coordinator run` and `up` have in common.
+// certificateFlags say where a deployment's certificates come from.
 func certificateFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "certificates", Usage: "`SOURCE` of certificates: acme (public authorities; the default where DOMAIN is a public name) or private-ca (the deployment's own)"},
 		&cli.StringFlag{Name: "email", Usage: "`ADDRESS` that authorities are told, for the portal's account and the nodes'"},
 		&cli.StringSliceFlag{Name: "acme-directory", Usage: "`URL` of an authority's ACME directory; may be repeated, in the order to try (Let's Encrypt's if not given)"},
-		&cli.StringFlag{Name: "acme-root", Usage: "`FILE` with the CA certificates, PEM, that directories' own are verified with (the system's if not given)"},
-		&cli.StringFlag{Name: "acme-profile", Usage: "`PROFILE` of the certificates, one that the authority knows"},
+		acmeRootFlag(),
+		acmeProfileFlag(),
 		&cli.StringFlag{Name: "acme-eab-key-id", Usage: "`ID` of an account at the first authority, for the portal's own certificate alone (external account binding)"},
 		&cli.StringFlag{Name: "acme-eab-hmac-file", Usage: "`FILE` with the account's HMAC key, base64url; - for standard input"},
 	}
+}
+
+// acmeRootFlag and acmeProfileFlag are what coordinators and nodes have in common about
+// authorities.
+func acmeRootFlag() cli.Flag {
+	return &cli.StringFlag{Name: "acme-root", Usage: "`FILE` with the CA certificates, PEM, that directories' own are verified with (the system's if not given)"}
+}
+
+func acmeProfileFlag() cli.Flag {
+	return &cli.StringFlag{Name: "acme-profile", Usage: "`PROFILE` of the certificates, one that the authority knows, such as shortlived"}
 }
 
 // certificateOptions say where certificates come from.

@@ -38,10 +38,9 @@ func coordinatorCommand() *cli.Command {
 				&cli.StringFlag{Name: "listen", Value: ":8443", Usage: "`ADDRESS` of the control port"},
 				&cli.UintFlag{Name: "https-port", Value: postern.HTTPSPort, Usage: "`PORT` at which gateways are reached by browsers"},
 				&cli.StringSliceFlag{Name: "control-url", Usage: "`URL`: where tokens say the coordinator is; may be repeated (https://control.DOMAIN if not given)"},
-				resolverFlag(),
 				metricsFlag(),
 				dataFlag("data `DIR`ectory (/var/lib/postern/coordinator for root)"),
-			}, append(portalFlags(), certificateFlags()...)...), logFlags()...),
+			}, seatFlags()...), logFlags()...),
 		}},
 	}
 }
@@ -64,6 +63,25 @@ type coordinatorOptions struct {
 	log       *slog.Logger
 }
 
+// seatFlags are what `coordinator run` and `up` have in common, besides the domain.
+func seatFlags() []cli.Flag {
+	return append(append([]cli.Flag{resolverFlag()}, portalFlags()...), certificateFlags()...)
+}
+
+// parseSeat reads what domainFlag and seatFlags say.
+func parseSeat(c *cli.Context, log *slog.Logger) (coordinatorOptions, error) {
+	o := coordinatorOptions{domain: c.String("domain"), log: log}
+	var err error
+	if o.portal, err = parsePortal(c); err != nil {
+		return o, err
+	}
+	if o.certs, err = parseCertificates(c); err != nil {
+		return o, err
+	}
+	o.resolver, err = parseResolver(c)
+	return o, err
+}
+
 func runCoordinator(c *cli.Context) error {
 	if _, err := operands(c); err != nil {
 		return err
@@ -82,22 +100,13 @@ func runCoordinator(c *cli.Context) error {
 			return misuse("such as --control-url https://203.0.113.7:8443", "%w", err)
 		}
 	}
-	portal, err := parsePortal(c)
+	o, err := parseSeat(c, log)
 	if err != nil {
 		return err
 	}
-	certs, err := parseCertificates(c)
-	if err != nil {
-		return err
-	}
-	resolver, err := parseResolver(c)
-	if err != nil {
-		return err
-	}
-	s, err := openSeat(c.Context, coordinatorOptions{
-		dir: dataDir(c, postern.RoleCoordinator), domain: c.String("domain"), listen: c.String("listen"),
-		httpsPort: port, urls: urls, portal: portal, certs: certs, resolver: resolver, metrics: c.String("metrics"), log: log,
-	})
+	o.dir, o.listen, o.httpsPort = dataDir(c, postern.RoleCoordinator), c.String("listen"), port
+	o.urls, o.metrics = urls, c.String("metrics")
+	s, err := openSeat(c.Context, o)
 	if err != nil {
 		return err
 	}

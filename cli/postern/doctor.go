@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"postern"
+	"postern/internal/datadir"
 	"postern/internal/dnscheck"
 	"postern/node"
 )
@@ -24,7 +25,7 @@ func doctorCommand() *cli.Command {
 			"operator can get one. C, the company's own name by CNAME: the operator's CAA records count, not the company's.",
 		UsageText: "postern doctor\npostern doctor --data /srv/postern\npostern doctor erp.acme.example --resolver 9.9.9.9",
 		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "resolver", Usage: "`ADDRESS` of the DNS server to ask in place of the system's"},
+			resolverFlag(),
 			dataFlag("the role's data `DIR`ectory, or that of postern up (all that are where they are by default, if not given)"),
 		}, outputFlags()...),
 	}
@@ -43,7 +44,11 @@ func doctor(c *cli.Context) error {
 	if _, err := outputFormat(c); err != nil {
 		return err
 	}
-	all, err := examine(c, words)
+	resolver, err := parseResolver(c)
+	if err != nil {
+		return err
+	}
+	all, err := examine(c, resolver, words)
 	if err != nil {
 		return err
 	}
@@ -60,27 +65,37 @@ func doctor(c *cli.Context) error {
 
 // examine looks at all roles whose data directories are where c says, or where they are
 // by default. Host names are the node's alone.
-func examine(c *cli.Context, hosts []string) ([]examination, error) {
+func examine(c *cli.Context, resolver string, hosts []string) ([]examination, error) {
 	data := c.String("data")
-	dns, err := dnscheck.New(c.String("resolver"))
+	dns, err := dnscheck.New(resolver)
 	if err != nil {
 		return nil, err
 	}
 	var all []examination
-	if dir := filepath.Dir(rolePath(data, postern.RoleCoordinator, "postern.json")); len(hosts) == 0 && isRole(dir, postern.RoleCoordinator) {
+	at := func(role postern.Role) (dir string, is bool) {
+		dir = filepath.Dir(rolePath(data, role, datadir.MarkFile))
+		return dir, datadir.Is(dir, role)
+	}
+	if dir, is := at(postern.RoleCoordinator); is && len(hosts) == 0 {
 		all = append(all, examineCoordinator(c.Context, dir, dns))
 	}
-	if dir := filepath.Dir(rolePath(data, postern.RoleGateway, "postern.json")); len(hosts) == 0 && isRole(dir, postern.RoleGateway) {
+	if dir, is := at(postern.RoleGateway); is && len(hosts) == 0 {
 		all = append(all, examineDoor(c.Context, dir))
 	}
-	if len(all) > 0 && !isRole(filepath.Dir(nodeSocket(c)), postern.RoleNode) {
+	dir, is := at(postern.RoleNode)
+	if len(all) > 0 && !is {
 		return all, nil
 	}
-	s, err := node.QueryStatus(c.Context, nodeSocket(c))
-	if err != nil {
+	s, err := node.QueryStatus(c.Context, filepath.Join(dir, node.Socket))
+	if err != nil && len(all) > 0 { // the others were looked at all the same
+		_, hint, _ := explain(err)
+		e := examination{Role: postern.RoleNode}
+		e.add("running", postern.FindingError, err.Error(), hint)
+		return append(all, e), nil
+	} else if err != nil {
 		return nil, err
 	}
-	found, err := node.Examine(c.Context, s, c.String("resolver"), hosts)
+	found, err := node.Examine(c.Context, s, resolver, hosts)
 	for _, d := range found {
 		all = append(all, examination{Role: postern.RoleNode, Diagnosis: d})
 	}
@@ -103,7 +118,7 @@ func diagnosisFields(t *table, all []examination) {
 func findingRows(t *table, findings []postern.Finding) {
 	for _, f := range findings {
 		t.row("  "+f.Subject, strings.ToUpper(f.Result), f.Detail)
-		if f.Hint != "" && f.Result != "ok" {
+		if f.Hint != "" && f.Result != postern.FindingOK {
 			t.row("", "", fmt.Sprintf("→ %s", f.Hint))
 		}
 	}

@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -234,13 +232,6 @@ func examineDoor(ctx context.Context, dir string) examination {
 	e.grade(s.Counts.Full == 0, postern.FindingWarning, "limits", fmt.Sprintf("%d connections are open; all room was taken %d times", s.Counts.Open, s.Counts.Full),
 		"more memory (GOMEMLIMIT), or another gateway")
 	return e
-}
-
-// isRole reports whether dir is role's data directory.
-func isRole(dir string, role postern.Role) bool {
-	data, err := os.ReadFile(filepath.Join(dir, "postern.json"))
-	var mark struct{ Role postern.Role }
-	return err == nil && json.Unmarshal(data, &mark) == nil && mark.Role == role
 }
 
 func isLocal(name string) bool { return name == "localhost" || strings.HasSuffix(name, ".localhost") }

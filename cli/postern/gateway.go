@@ -74,8 +74,8 @@ func gatewayFlags() []cli.Flag {
 		&cli.IntFlag{Name: "source-rate", Usage: "`N`: new connections a second from one address (20 if not given, -1: any)"},
 		&cli.IntFlag{Name: "source-conns", Usage: "`N`: open connections of one address (200 if not given, -1: any)"},
 		&cli.IntFlag{Name: "tenant-rate", Usage: "`N`: new connections a second to one tenant (100 if not given, -1: any)"},
-		hideLossFlag(),
 		&cli.IntFlag{Name: "tenant-conns", Usage: "`N`: open connections to one tenant (2000 if not given, -1: any, and any that wait for a node)"},
+		hideLossFlag(),
 		accessLogFlag("connection"),
 		metricsFlag(),
 	}

@@ -15,13 +15,13 @@ import (
 	"postern/coordinator/portal"
 )
 
-// portalFlags are what `coordinator run` and `up` have in common.
+// portalFlags say what the portal is like.
 func portalFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "portal-host", Usage: "`HOST` name at which people sign in (portal.DOMAIN if not given)"},
 		&cli.StringFlag{Name: "portal-name", Usage: "`NAME` of this deployment, for people"},
 		&cli.StringFlag{Name: "portal-logo", Usage: "`FILE` with a logo, SVG or PNG"},
-		&cli.StringFlag{Name: "portal-cert", Usage: "`FILE` with the portal's certificate chain, PEM, for that name alone; followed when it changes (the deployment's private CA if not given)"},
+		&cli.StringFlag{Name: "portal-cert", Usage: "`FILE` with the portal's certificate chain, PEM, for that name alone; followed when it changes (what --certificates says if not given)"},
 		&cli.StringFlag{Name: "portal-key", Usage: "`FILE` with its key, PEM"},
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"postern/internal/dnscheck"
 )
 
-// resolverFlag is what `coordinator run` and `up` have in common about DNS.
+// resolverFlag is what a coordinator and `doctor` have in common about DNS.
 func resolverFlag() cli.Flag {
 	return &cli.StringFlag{Name: "resolver", Usage: "`ADDRESS` of the DNS server to ask in place of the system's; for closed networks"}
 }

@@ -36,14 +36,7 @@ func restoreCommand() *cli.Command {
 }
 
 func restore(c *cli.Context) error {
-	words, err := operands(c, "FILE")
-	if err != nil {
-		return err
-	}
-	if err := checkBuild(); err != nil {
-		return err
-	}
-	secret, err := passphrase(c)
+	file, secret, err := backupFile(c)
 	if err != nil {
 		return err
 	}
@@ -52,14 +45,14 @@ func restore(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		m, err := unpackBackup(c.Context, words[0], temp, secret)
+		m, err := unpackBackup(c.Context, file, temp, secret)
 		if err := errors.Join(err, os.RemoveAll(temp)); err != nil {
 			return err
 		}
-		tellBackup(c, words[0], m)
+		tellBackup(c, file, m)
 		return nil
 	}
-	m, err := archiveOf(words[0], secret)
+	m, err := archiveOf(file, secret)
 	if err != nil {
 		return err
 	}
@@ -70,10 +63,10 @@ func restore(c *cli.Context) error {
 	} else if dir == "" {
 		dir = defaultData(postern.RoleCoordinator)
 	}
-	if m, err = restoreBackup(c.Context, words[0], dir, secret, whole); err != nil {
+	if m, err = restoreBackup(c.Context, file, dir, secret, whole); err != nil {
 		return err
 	}
-	tellBackup(c, words[0], m)
+	tellBackup(c, file, m)
 	command := "postern coordinator run"
 	if whole {
 		command = "postern up"
@@ -165,12 +158,11 @@ func moveIn(from, dir string) error {
 	if err != nil {
 		return err
 	}
-	const mark = "postern.json"
 	slices.SortStableFunc(entries, func(a, b fs.DirEntry) int {
 		switch {
-		case a.Name() == mark:
+		case a.Name() == datadir.MarkFile:
 			return 1
-		case b.Name() == mark:
+		case b.Name() == datadir.MarkFile:
 			return -1
 		}
 		return 0
@@ -212,14 +204,14 @@ func checkSeat(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(dir, "postern.json")); err != nil { // Open would make it
+	if _, err := os.Stat(filepath.Join(dir, datadir.MarkFile)); err != nil { // Open would make it
 		return err
 	}
 	d, err := datadir.Open(dir, postern.RoleCoordinator)
 	if err != nil {
 		return err
 	}
-	defer d.Remove("lock")
+	defer d.Remove(datadir.LockFile)
 	defer d.Close()
 	var cfg config
 	if err := d.ReadJSON(configFile, &cfg); err != nil {

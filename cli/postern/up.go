@@ -26,11 +26,10 @@ func upCommand() *cli.Command {
 			"from Let's Encrypt, or from the authority of --acme-directory; elsewhere the deployment's private CA signs them.",
 		UsageText: "postern up --domain apps.example.com --email ops@example.com\n" +
 			"postern tenants add acme > acme.token",
-		Flags: append(append([]cli.Flag{domainFlag()}, gatewayFlags()...), append([]cli.Flag{
+		Flags: append(append(append(append([]cli.Flag{domainFlag()}, gatewayFlags()...),
 			&cli.StringFlag{Name: "control", Value: "127.0.0.1:8443", Usage: "`ADDRESS` of the control port; nodes come through the gateway"},
-			resolverFlag(),
 			dataFlag("data `DIR`ectory of both (/var/lib/postern for root)"),
-		}, append(append(portalFlags(), certificateFlags()...), logFlags()...)...)...),
+		), seatFlags()...), logFlags()...),
 	}
 }
 
@@ -46,23 +45,13 @@ func up(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	portal, err := parsePortal(c)
-	if err != nil {
-		return err
-	}
-	certs, err := parseCertificates(c)
-	if err != nil {
-		return err
-	}
-	resolver, err := parseResolver(c)
+	o, err := parseSeat(c, log)
 	if err != nil {
 		return err
 	}
 	base := dataDir(c, "")
-	s, err := openSeat(c.Context, coordinatorOptions{
-		dir: filepath.Join(base, string(postern.RoleCoordinator)), domain: c.String("domain"),
-		listen: c.String("control"), httpsPort: door.httpsPort, portal: portal, certs: certs, resolver: resolver, log: log,
-	})
+	o.dir, o.listen, o.httpsPort = filepath.Join(base, string(postern.RoleCoordinator)), c.String("control"), door.httpsPort
+	s, err := openSeat(c.Context, o)
 	if err != nil {
 		return err
 	}

@@ -65,10 +65,14 @@ func (s *Store) run(ctx context.Context, db *sql.DB, fn func(coordinator.Tx) err
 		return s.explain(err)
 	}
 	defer sqlTx.Rollback() // does nothing after a commit
-	if err := fn(tx{ctx, sqlTx}); err != nil {
-		return s.explain(err)
+	err = fn(tx{ctx, sqlTx})
+	if err == nil {
+		err = sqlTx.Commit()
 	}
-	return s.explain(sqlTx.Commit())
+	if ended := ctx.Err(); ended != nil && errors.Is(err, sql.ErrTxDone) {
+		err = fmt.Errorf("%w: %w", ended, err) // ctx ended it, which err does not tell
+	}
+	return s.explain(err)
 }
 
 // explain adds to err what the caller branches on.

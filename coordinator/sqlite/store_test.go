@@ -3,6 +3,7 @@ package sqlite
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -201,6 +202,23 @@ func TestTransactions(t *testing.T) {
 	}
 	if err := s.View(t.Context(), func(tx coordinator.Tx) error { return addTenant(tx, "b", 2) }); err == nil {
 		t.Error("a view wrote")
+	}
+}
+
+// A transaction that its context has ended says so, however far it had come.
+func TestTransactionCanceled(t *testing.T) {
+	s := openStore(t, filepath.Join(t.TempDir(), "db"))
+	ctx, cancel := context.WithCancel(t.Context())
+	err := s.Update(ctx, func(t coordinator.Tx) error {
+		cancel()
+		for { // until package sql has rolled it back
+			if _, err := t.(tx).Exec("SELECT 1"); errors.Is(err, sql.ErrTxDone) {
+				return nil
+			}
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
 }
 

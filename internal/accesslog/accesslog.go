@@ -155,6 +155,7 @@ collect:
 		l.torn = b[wrote-1] != '\n'
 	}
 	if err == nil {
+		l.warn(nil)
 		return
 	}
 	// Of what was written in part, the whole lines are there.
@@ -167,12 +168,19 @@ collect:
 	l.warn(err)
 }
 
-// warn tells that lines were lost, now and then.
+// warn tells that lines were lost, now and then. Without err they were more than the disk
+// took in time, or were lost since it was last told.
 func (l *Log) warn(err error) {
-	if lost := l.lost.Load(); lost > l.reported && time.Since(l.warned) >= reportGap {
-		l.log.Error("access log not written; the lines are lost", "lines", lost-l.reported, "err", err)
-		l.reported, l.warned = lost, time.Now()
+	lost := l.lost.Load()
+	if lost == l.reported || time.Since(l.warned) < reportGap {
+		return
 	}
+	attrs := []any{"lines", lost - l.reported}
+	if err != nil {
+		attrs = append(attrs, "err", err)
+	}
+	l.log.Error("access log not written; the lines are lost", attrs...)
+	l.reported, l.warned = lost, time.Now()
 }
 
 // turnOver goes on with a new file, or, if there can be none, with the old one.

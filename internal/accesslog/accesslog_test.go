@@ -106,10 +106,12 @@ type stuck struct{ release chan struct{} }
 func (s stuck) Write(b []byte) (int, error) { <-s.release; return len(b), nil }
 func (s stuck) Close() error                { return nil }
 
-// A disk that hangs keeps nobody waiting, and costs bounded memory.
+// A disk that hangs keeps nobody waiting, and costs bounded memory. That lines were lost is
+// told when it goes on.
 func TestNeverBlocks(t *testing.T) {
 	disk := stuck{make(chan struct{})}
-	l := newLog("", disk, discard())
+	var out bytes.Buffer
+	l := newLog("", disk, slog.New(slog.NewTextHandler(&out, nil)))
 	stop := start(t, l)
 	for n := range 3 * queued {
 		l.Add(entry{n})
@@ -119,6 +121,9 @@ func TestNeverBlocks(t *testing.T) {
 	}
 	close(disk.release)
 	stop()
+	if want := fmt.Sprintf("lines=%d", l.Lost()); strings.Count(out.String(), "access log not written") != 1 || !strings.Contains(out.String(), want) {
+		t.Errorf("want one warning with %s:\n%s", want, out.String())
+	}
 }
 
 // A disk is full at a number of bytes, until there is room again.

@@ -23,11 +23,13 @@ var (
 	ErrForeign    = errors.New("this directory holds files that are not Postern's")
 )
 
+// Files that each data directory has, besides what its owner keeps there.
 const (
-	markFile = "postern.json"
-	lockFile = "lock"
-	schema   = 1
+	MarkFile = "postern.json" // says whose the directory is
+	LockFile = "lock"
 )
+
+const schema = 1
 
 // A Dir is an open data directory. Its methods are safe for concurrent use.
 type Dir struct {
@@ -35,7 +37,7 @@ type Dir struct {
 	lock *os.File
 }
 
-// mark is the content of markFile.
+// mark is the content of MarkFile.
 type mark struct {
 	Role   postern.Role `json:"role"`
 	Schema int          `json:"schema"` // of the files beside it; 1 is the first
@@ -54,7 +56,7 @@ func Open(path string, role postern.Role) (*Dir, error) {
 	if err := checkMark(path, role); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	lock, err := os.OpenFile(filepath.Join(path, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := os.OpenFile(filepath.Join(path, LockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, unwritable(path, err)
 	}
@@ -63,8 +65,8 @@ func Open(path string, role postern.Role) (*Dir, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	d := &Dir{path: path, lock: lock}
-	if _, err := os.Stat(d.Path(markFile)); errors.Is(err, fs.ErrNotExist) {
-		if err := d.WriteJSON(markFile, mark{Role: role, Schema: schema}); err != nil {
+	if _, err := os.Stat(d.Path(MarkFile)); errors.Is(err, fs.ErrNotExist) {
+		if err := d.WriteJSON(MarkFile, mark{Role: role, Schema: schema}); err != nil {
 			d.Close()
 			return nil, unwritable(path, err)
 		}
@@ -73,7 +75,7 @@ func Open(path string, role postern.Role) (*Dir, error) {
 }
 
 func checkMark(path string, role postern.Role) error {
-	data, err := os.ReadFile(filepath.Join(path, markFile))
+	data, err := os.ReadFile(filepath.Join(path, MarkFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		entries, err := os.ReadDir(path)
 		if err != nil {
@@ -81,7 +83,7 @@ func checkMark(path string, role postern.Role) error {
 		}
 		for _, e := range entries {
 			// A crash between lock and mark leaves the lock alone.
-			if e.Name() != lockFile && filepath.Ext(e.Name()) != tempExt {
+			if e.Name() != LockFile && filepath.Ext(e.Name()) != TempExt {
 				return fmt.Errorf("%w (%s)", ErrForeign, e.Name())
 			}
 		}
@@ -93,13 +95,20 @@ func checkMark(path string, role postern.Role) error {
 	var m mark
 	switch err := json.Unmarshal(data, &m); {
 	case err != nil:
-		return fmt.Errorf("%s: %w", markFile, err)
+		return fmt.Errorf("%s: %w", MarkFile, err)
 	case m.Schema > schema:
 		return fmt.Errorf("%w: its schema is %d and this program knows %d", ErrNewer, m.Schema, schema)
 	case m.Role != role:
 		return fmt.Errorf("%w: it is a %s's, wanted for a %s", ErrOtherRole, m.Role, role)
 	}
 	return nil
+}
+
+// Is reports whether the directory at path is marked as role's.
+func Is(path string, role postern.Role) bool {
+	data, err := os.ReadFile(filepath.Join(path, MarkFile))
+	var m mark
+	return err == nil && json.Unmarshal(data, &m) == nil && m.Role == role
 }
 
 func unwritable(path string, err error) error {
@@ -146,11 +155,12 @@ func (d *Dir) Remove(name string) error {
 	return syncDir(d.path)
 }
 
-const tempExt = ".tmp"
+// TempExt ends the names of files that are still being written.
+const TempExt = ".tmp"
 
 // Write is Dir.Write for a file anywhere.
 func Write(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*"+tempExt) // mode 0600
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*"+TempExt) // mode 0600
 	if err != nil {
 		return err
 	}
