@@ -207,6 +207,12 @@ func (t *tenantMap) route(host string) (postern.Route, bool) {
 	return t.section.Routes[i], true
 }
 
+// routeTo returns the route for host, in wire form, if the node with id serves it.
+func (t *tenantMap) routeTo(id, host string) (postern.Route, bool) {
+	r, ok := t.route(host)
+	return r, ok && slices.Contains(r.Nodes, id)
+}
+
 // custom returns the tenant whose custom route host is, nil if it is nobody's.
 func (s *snapshot) custom(host string) *tenantMap {
 	for _, t := range s.tenants {
