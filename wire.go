@@ -1,13 +1,16 @@
 package postern
 
 import (
+	"cmp"
 	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -313,6 +316,15 @@ type HostStatus struct {
 	Authority string    `json:"authority,omitempty"` // who has it, by its name in CAA records
 	Error     string    `json:"error,omitempty"`     // why there is none, or no newer one; an authority's own words
 	Alarm     string    `json:"alarm,omitempty"`     // what a gateway showed in its place
+}
+
+// IssuerName returns who signed leaf, for people: as in HostStatus.
+func IssuerName(leaf *x509.Certificate) string {
+	i := leaf.Issuer
+	if len(i.Organization) > 0 && i.CommonName != "" && !strings.Contains(i.CommonName, i.Organization[0]) {
+		return i.Organization[0] + " " + i.CommonName
+	}
+	return cmp.Or(i.CommonName, i.String())
 }
 
 // States of a host's certificate.

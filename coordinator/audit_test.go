@@ -75,11 +75,13 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 	return b.text.Write(p)
 }
 
-func (b *lockedBuffer) contains(s string) bool {
+func (b *lockedBuffer) count(s string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return strings.Contains(b.text.String(), s)
+	return strings.Count(b.text.String(), s)
 }
+
+func (b *lockedBuffer) contains(s string) bool { return b.count(s) > 0 }
 
 // What somebody does, or is done to them, is for their tenant's managers to read if
 // they belong to it alone, and else for nobody's.

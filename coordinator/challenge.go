@@ -138,8 +138,8 @@ func (c *Coordinator) takeChallenge(ctx context.Context, m *Member, host string)
 // It is busy as long as another node there is not done, and its time is not over.
 func (s *snapshot) checkChallenge(m *Member, host string, now time.Time) (busy bool, err error) {
 	t := s.tenants[m.Tenant]
-	if t == nil || !slices.ContainsFunc(t.routesOf(m), func(r postern.Route) bool { return r.Host == host }) {
-		return false, forbidden(fmt.Sprintf("%q is not routed to this node", host), "publish the service first")
+	if err := t.checkRouted(m, host); err != nil {
+		return false, err
 	}
 	held, ok := t.challenges[host]
 	if !ok && len(t.challenges) >= maxChallenges {

@@ -216,9 +216,8 @@ func (c *Coordinator) postCertificates(r *http.Request, m *Member) (any, error) 
 	if err != nil {
 		return nil, invalid(fmt.Errorf("certificate request: %w", err), "")
 	}
-	routes := c.snapshot.Load().tenants[m.Tenant]
-	if routes == nil || !slices.ContainsFunc(routes.routesOf(m), func(r postern.Route) bool { return r.Host == host }) {
-		return nil, forbidden(fmt.Sprintf("%q is not routed to this node", host), "publish the service first")
+	if err := c.snapshot.Load().tenants[m.Tenant].checkRouted(m, host); err != nil {
+		return nil, err
 	}
 	if !c.limits.record.allow(m.ID) {
 		return nil, tooMany()

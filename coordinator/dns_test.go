@@ -8,7 +8,7 @@ import (
 	"sync"
 
 	"postern"
-	"postern/coordinator"
+	"postern/internal/dnscheck"
 )
 
 // A fakeDNS is a Resolver that knows what it was told. The zero one knows nothing.
@@ -17,23 +17,11 @@ type fakeDNS struct {
 	txt   map[string][]string
 	addrs map[string][]netip.Addr
 	via   map[string][]string
-	caa   fakeCAA
+	caa   dnscheck.CAASet
 	err   error    // of every answer
 	asked []string // names of TXT records
 	block chan struct{}
 	next  func() // runs once, while DNS is asked
-}
-
-// A fakeCAA is what CAA records say of any name.
-type fakeCAA struct{ grade, why, forbids string }
-
-func (f fakeCAA) Grade(string) (string, string) { return f.grade, f.why }
-
-func (f fakeCAA) Permits(authority, account, method string) error {
-	if f.forbids == "" {
-		return nil
-	}
-	return fmt.Errorf("%s: %s %s %s", f.forbids, authority, account, method)
 }
 
 func (f *fakeDNS) TXT(ctx context.Context, name string) ([]string, error) {
@@ -60,22 +48,22 @@ func (f *fakeDNS) TXT(ctx context.Context, name string) ([]string, error) {
 	if texts := f.txt[name]; len(texts) > 0 {
 		return texts, nil
 	}
-	return nil, fmt.Errorf("TXT %s: %w", name, coordinator.ErrNoRecord)
+	return nil, fmt.Errorf("TXT %s: %w", name, dnscheck.ErrNone)
 }
 
-func (f *fakeDNS) Addresses(_ context.Context, name string) ([]netip.Addr, []string, error) {
+func (f *fakeDNS) Addresses(_ context.Context, name string) (dnscheck.Addresses, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil {
-		return nil, nil, f.err
+		return dnscheck.Addresses{}, f.err
 	}
 	if addrs := f.addrs[name]; len(addrs) > 0 {
-		return addrs, f.via[name], nil
+		return dnscheck.Addresses{Addrs: addrs, Via: f.via[name]}, nil
 	}
-	return nil, nil, fmt.Errorf("%s does not exist: %w", name, coordinator.ErrNoRecord)
+	return dnscheck.Addresses{}, fmt.Errorf("%s does not exist: %w", name, dnscheck.ErrNone)
 }
 
-func (f *fakeDNS) CAA(context.Context, string) (coordinator.CAA, error) {
+func (f *fakeDNS) CAA(context.Context, string) (dnscheck.CAASet, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.caa, f.err

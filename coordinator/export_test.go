@@ -120,6 +120,16 @@ func (c *Coordinator) AdminAs(o *Operator) http.Handler { return as(o, c.adminHa
 // LookRound looks for the proofs that are due, and returns when to do so again.
 func (c *Coordinator) LookRound(ctx context.Context) (time.Duration, error) { return c.lookRound(ctx) }
 
+// KeepKeys returns what keeps the key that a node shows at host, by the map as it was when
+// KeepKeys was called.
+func (c *Coordinator) KeepKeys(tenant, node, host, spki string) func(context.Context) error {
+	snap := c.snapshot.Load()
+	now := told{hosts: map[string]postern.HostStatus{host: {SPKI: spki}}}
+	return func(ctx context.Context) error {
+		return c.keepKeys(ctx, snap.tenants[tenant], snap.byID[node], now)
+	}
+}
+
 // Bounds of claims.
 const (
 	MaxUnproven = maxUnproven

@@ -42,20 +42,33 @@ func (k shownKeys) others(r postern.Route, id string) []string {
 	return slices.Compact(keys)
 }
 
-// keepKeys has those that share a route with m told of the keys that it shows by now.
-func (c *Coordinator) keepKeys(ctx context.Context, t *tenantMap, m *Member, now told) error {
-	shown := make(map[string]string)
-	for _, r := range t.section.Routes {
-		if len(r.Nodes) > 1 && slices.Contains(r.Nodes, m.ID) && now.hosts[r.Host].SPKI != "" {
-			shown[r.Host] = now.hosts[r.Host].SPKI
+// sharedKeys returns the keys that the node with id shows at routes that others serve too,
+// by host, and whether t had others until now.
+func (t *tenantMap) sharedKeys(id string, hosts map[string]postern.HostStatus) (shown map[string]string, news bool) {
+	shown = make(map[string]string)
+	for host, h := range hosts {
+		if r, ok := t.routeTo(id, host); ok && len(r.Nodes) > 1 && h.SPKI != "" {
+			shown[host] = h.SPKI
 		}
 	}
-	if maps.Equal(shown, t.keys[m.ID]) {
+	return shown, !maps.Equal(shown, t.keys[id])
+}
+
+// keepKeys has those that share a route with m, of tenant t, told of the keys that it
+// shows by now.
+func (c *Coordinator) keepKeys(ctx context.Context, t *tenantMap, m *Member, now told) error {
+	if _, news := t.sharedKeys(m.ID, now.hosts); !news {
 		return nil
 	}
 	return c.update(ctx, actorMember(m), func(ch *change) error {
-		ch.keys = map[string]shownKeys{m.Tenant: {m.ID: shown}}
-		ch.touch(m.Tenant)
+		t := c.snapshot.Load().tenants[m.Tenant] // of now, that nobody else is writing
+		if t == nil {
+			return nil // removed in the meantime
+		}
+		if shown, news := t.sharedKeys(m.ID, now.hosts); news {
+			ch.keys = map[string]shownKeys{m.Tenant: {m.ID: shown}}
+			ch.touch(m.Tenant)
+		}
 		return nil
 	})
 }

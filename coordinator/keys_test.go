@@ -54,3 +54,24 @@ func TestKeysOfSharedRoutes(t *testing.T) {
 	must(t, d.operate("DELETE", "/nodes/"+b.ID, nil, nil))
 	expect("b is gone")
 }
+
+// A key that a node tells of while it is removed, or its tenant, changes no map.
+func TestKeysOfWhoIsGone(t *testing.T) {
+	d := deploy(t)
+	d.addTenant("acme")
+	d.node("acme", "a", "erp")
+	remove := func(node, path string) {
+		t.Helper()
+		keep := d.KeepKeys("acme", node, shared, sumB)
+		must(t, d.operate("DELETE", path, nil, nil))
+		before := d.mapVersion()
+		must(t, keep(t.Context()))
+		if got := d.mapVersion(); got != before {
+			t.Errorf("DELETE %s: the map went from version %d to %d", path, before, got)
+		}
+	}
+	b := d.node("acme", "b", "erp")
+	remove(b.ID, "/nodes/"+b.ID)
+	c := d.node("acme", "c", "erp")
+	remove(c.ID, "/tenants/acme")
+}

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -60,12 +61,11 @@ func (r *refusals) count(action string) {
 	r.n[strings.TrimSuffix(action, refusedSuffix)]++
 }
 
-func (r *refusals) each(fn func(action string, n int64)) {
+// counts returns how many there were, by action.
+func (r *refusals) counts() map[string]int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for action, n := range r.n {
-		fn(action, n)
-	}
+	return maps.Clone(r.n)
 }
 
 // Collector returns what tells the deployment's state as metrics.
@@ -107,7 +107,9 @@ func (col collector) Collect(ch chan<- prometheus.Metric) {
 			gauge(d, float64(n), state)
 		}
 	}
-	c.refusals.each(func(action string, n int64) { count(metricRefused, float64(n), action) })
+	for action, n := range c.refusals.counts() {
+		count(metricRefused, float64(n), action)
+	}
 	count(metricFull, float64(c.full.Load()))
 	if end := c.portal.status(c.cfg.Now()).NotAfter; !end.IsZero() {
 		gauge(metricPortal, float64(end.Unix()))

@@ -12,9 +12,12 @@ import (
 // Routes returns the routes, and the claims that may become some, by tenant and host.
 func (o *Operator) Routes(ctx context.Context, tenant string) ([]postern.RouteState, error) {
 	all := []postern.RouteState{}
-	var unproven []Claim
-	err := o.c.cfg.Store.View(ctx, func(tx Tx) (err error) {
-		unproven, err = tx.Claims().Unproven()
+	unproven := make(map[string][]Claim) // by tenant
+	err := o.c.cfg.Store.View(ctx, func(tx Tx) error {
+		claims, err := tx.Claims().Unproven()
+		for _, claim := range claims {
+			unproven[claim.Tenant] = append(unproven[claim.Tenant], claim)
+		}
 		return err
 	})
 	if err != nil {
@@ -30,8 +33,8 @@ func (o *Operator) Routes(ctx context.Context, tenant string) ([]postern.RouteSt
 			}
 			all = append(all, state)
 		}
-		for _, claim := range unproven {
-			if claim.Tenant == t.Name && t.custom[claim.Host].Host == "" {
+		for _, claim := range unproven[t.Name] {
+			if t.custom[claim.Host].Host == "" {
 				all = append(all, o.c.claimState(snap, t, claim))
 			}
 		}
@@ -205,6 +208,12 @@ func (t *tenantMap) route(host string) (postern.Route, bool) {
 		return postern.Route{}, false
 	}
 	return t.section.Routes[i], true
+}
+
+// routeTo returns the route for host, in wire form, if the node with id serves it.
+func (t *tenantMap) routeTo(id, host string) (postern.Route, bool) {
+	r, ok := t.route(host)
+	return r, ok && slices.Contains(r.Nodes, id)
 }
 
 // custom returns the tenant whose custom route host is, nil if it is nobody's.

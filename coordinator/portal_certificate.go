@@ -7,12 +7,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"postern"
@@ -40,7 +37,7 @@ type PortalCertificates interface {
 type portalSources struct {
 	host   string
 	files  *certFiles         // nil: none
-	public PortalCertificates // nil: none
+	public PortalCertificates // nil: none, or there are files
 	own    *issued            // nil: there are files
 }
 
@@ -82,7 +79,7 @@ func (s *portalSources) get() (cert *tls.Certificate, source string, err error) 
 // challenge returns the TLS settings for an authority that asks whose the host is.
 func (s *portalSources) challenge() (*tls.Config, error) {
 	cert, ok := (*tls.Certificate)(nil), false
-	if s.files == nil && s.public != nil {
+	if s.public != nil {
 		cert, ok = s.public.Challenge(s.host)
 	}
 	if !ok {
@@ -101,15 +98,17 @@ func hangUp(*http.Server, *tls.Conn, http.Handler) {}
 
 // status says how the portal's certificate stands.
 func (s *portalSources) status(now time.Time) postern.HostStatus {
-	cert, source, err := s.get()
-	out := postern.HostStatus{}
-	if s.files == nil && s.public != nil {
+	var out postern.HostStatus
+	var cert *tls.Certificate
+	var err error
+	if s.public != nil { // whatever is shown until it has one
 		out = s.public.Status(s.host)
-		if _, waits := s.public.Get(s.host); waits != nil {
-			cert, source, err = nil, postern.SourceACME, waits
-		}
+		out.Source = postern.SourceACME
+		cert, err = s.public.Get(s.host)
+	} else {
+		cert, out.Source, err = s.get()
 	}
-	out.Host, out.Source = s.host, source
+	out.Host = s.host
 	if err != nil {
 		out.State, out.Error = postern.CertificateWaiting, cmp.Or(out.Error, err.Error())
 		return out
@@ -117,7 +116,7 @@ func (s *portalSources) status(now time.Time) postern.HostStatus {
 	leaf := cert.Leaf
 	sum, spki := sha256.Sum256(leaf.Raw), sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
 	out.SHA256, out.SPKI = hex.EncodeToString(sum[:]), hex.EncodeToString(spki[:])
-	out.Issuer, out.NotAfter = issuerOf(leaf), leaf.NotAfter
+	out.Issuer, out.NotAfter = postern.IssuerName(leaf), leaf.NotAfter
 	switch left := leaf.NotAfter.Sub(now); {
 	case left < 0:
 		out.State = postern.CertificateExpired
@@ -132,9 +131,3 @@ func (s *portalSources) status(now time.Time) postern.HostStatus {
 // lateShare is how many times what is left of a certificate's life fits into all of it
 // when it should have been renewed long ago: authorities have it renewed with a third left.
 const lateShare = 5
-
-// issuerOf returns who signed leaf, for people.
-func issuerOf(leaf *x509.Certificate) string {
-	names := slices.DeleteFunc([]string{leaf.Issuer.CommonName, strings.Join(leaf.Issuer.Organization, ", ")}, func(s string) bool { return s == "" })
-	return strings.Join(names, ", ")
-}

@@ -182,7 +182,7 @@ func TestPortalSources(t *testing.T) {
 	if names, issuer, hsts := see(); !slices.Equal(names, []string{portalHost}) || issuer != "Test CA" || hsts != "max-age=31536000" {
 		t.Errorf("then: got %q by %q, HSTS %q", names, issuer, hsts)
 	}
-	if s := status(); s.State != postern.CertificateValid || s.Source != postern.SourceACME || !s.NotAfter.Equal(end) || s.Issuer != "Test CA, Tests" ||
+	if s := status(); s.State != postern.CertificateValid || s.Source != postern.SourceACME || !s.NotAfter.Equal(end) || s.Issuer != "Tests Test CA" ||
 		s.Account != "https://ca.test/acct/1" || !s.Renewal.Equal(end.Add(-30*24*time.Hour)) || len(s.SHA256) != 64 || len(s.SPKI) != 64 || s.Error != "" {
 		t.Errorf("then: got %+v", s)
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"postern"
+	"postern/internal/dnscheck"
 )
 
 // How often the coordinator looks for the proof of a claim by itself: each time after
@@ -143,7 +144,7 @@ func (c *Coordinator) lookFor(ctx context.Context, claim Claim) look {
 	defer cancel()
 	texts, err := c.cfg.Resolver.TXT(ctx, claim.challengeName())
 	switch {
-	case errors.Is(err, ErrNoRecord):
+	case errors.Is(err, dnscheck.ErrNone):
 		l.result, l.detail = postern.FindingMissing, "there is no TXT record at "+claim.challengeName()
 	case err != nil:
 		l.detail = "DNS does not answer for " + claim.challengeName() + ": " + words(err.Error())

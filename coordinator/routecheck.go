@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"postern"
+	"postern/internal/dnscheck"
 )
 
 // Subjects of findings, in their order.
@@ -33,18 +34,18 @@ func (c *Coordinator) examine(ctx context.Context, snap *snapshot, claim Claim, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	var at road
+	var at dnscheck.Addresses
 	var gates map[netip.Addr]string
-	var caa CAA
-	var caaErr error
+	var caa dnscheck.CAASet
+	var atErr, caaErr error
 	var wg sync.WaitGroup
-	wg.Go(func() { at.addrs, at.via, at.err = c.cfg.Resolver.Addresses(ctx, claim.Host) })
+	wg.Go(func() { at, atErr = c.cfg.Resolver.Addresses(ctx, claim.Host) })
 	wg.Go(func() { gates = c.gateAddrs(ctx, snap) })
 	wg.Go(func() { caa, caaErr = c.cfg.Resolver.CAA(ctx, claim.Host) })
 	wg.Wait()
 	alias := aliasOf(claim.Tenant, c.cfg.Base)
 	found := []postern.Finding{
-		addressFinding(at, gates, alias, isApex(claim.Host)),
+		addressFinding(at, atErr, gates, alias, isApex(claim.Host)),
 		caaFinding(caa, caaErr, state.Certificates, c.cfg.Base, gates),
 	}
 	return append(found, certificateFindings(state)...)
@@ -65,37 +66,30 @@ func (c *Coordinator) gateAddrs(ctx context.Context, snap *snapshot) map[netip.A
 			continue
 		}
 		asked[host] = true
-		addrs, _, err := c.cfg.Resolver.Addresses(ctx, host)
+		at, err := c.cfg.Resolver.Addresses(ctx, host)
 		if err != nil {
 			c.log.Debug("public name of a gateway leads nowhere", "gateway", g.Name, "err", err)
 		}
-		for _, addr := range addrs {
+		for _, addr := range at.Addrs {
 			all[addr.Unmap()] = host
 		}
 	}
 	return all
 }
 
-// A road is where a name leads.
-type road struct {
-	addrs []netip.Addr
-	via   []string // aliases on the way
-	err   error
-}
-
-// addressFinding says whether at leads to gates, the gateways by address. alias is a
-// name that does, which the host can be an alias of unless it is a zone's apex.
-func addressFinding(at road, gates map[netip.Addr]string, alias string, apex bool) postern.Finding {
+// addressFinding says whether at, or err, leads to gates, the gateways by address. alias is
+// a name that does, which the host can be an alias of unless it is a zone's apex.
+func addressFinding(at dnscheck.Addresses, err error, gates map[netip.Addr]string, alias string, apex bool) postern.Finding {
 	f := postern.Finding{Subject: subjectAddress, Result: postern.FindingMissing, Hint: leadHint(gates, alias, apex)}
-	if at.err != nil {
-		if !errors.Is(at.err, ErrNoRecord) {
+	if err != nil {
+		if !errors.Is(err, dnscheck.ErrNone) {
 			f.Result = postern.FindingError
 		}
-		f.Detail = "it leads nowhere: " + words(at.err.Error())
+		f.Detail = "it leads nowhere: " + words(err.Error())
 		return f
 	}
 	var here, elsewhere []string
-	for _, addr := range at.addrs {
+	for _, addr := range at.Addrs {
 		if _, ok := gates[addr.Unmap()]; ok {
 			here = append(here, addr.String())
 		} else {
@@ -103,8 +97,8 @@ func addressFinding(at road, gates map[netip.Addr]string, alias string, apex boo
 		}
 	}
 	via := ""
-	if len(at.via) > 0 {
-		via = " by way of " + words(strings.Join(at.via, ", "))
+	if len(at.Via) > 0 {
+		via = " by way of " + words(strings.Join(at.Via, ", "))
 	}
 	switch {
 	case len(gates) == 0:
@@ -177,7 +171,7 @@ func andList(all []string) string {
 }
 
 // caaFinding says who may get a certificate for a host.
-func caaFinding(caa CAA, err error, certificates []postern.RouteCertificate, base string, gates map[netip.Addr]string) postern.Finding {
+func caaFinding(caa dnscheck.CAASet, err error, certificates []postern.RouteCertificate, base string, gates map[netip.Addr]string) postern.Finding {
 	f := postern.Finding{Subject: subjectCAA, Result: postern.FindingError}
 	if err != nil {
 		f.Detail = "who may issue certificates is not known: " + words(err.Error())
@@ -186,7 +180,7 @@ func caaFinding(caa CAA, err error, certificates []postern.RouteCertificate, bas
 	}
 	accounts := accountsOf(certificates)
 	for _, a := range accounts {
-		if err := caa.Permits(a.authority, a.url, caaMethod); err != nil {
+		if err := caa.Permits(dnscheck.Wish{Authority: a.authority, Account: a.url, Method: caaMethod}); err != nil {
 			f.Result = postern.FindingMissing
 			f.Detail = fmt.Sprintf("the node's account %s may not get a certificate: %s", a.url, words(err.Error()))
 			f.Hint = "add the CAA records that are shown with the route"
@@ -195,15 +189,15 @@ func caaFinding(caa CAA, err error, certificates []postern.RouteCertificate, bas
 	}
 	grade, why := caa.Grade(base)
 	f.Result, f.Detail = postern.FindingWarning, words(why)
-	if len(grade) == 1 {
-		f.Detail = "grade " + grade + ": " + f.Detail
+	if grade != dnscheck.GradeNone {
+		f.Detail = "grade " + string(grade) + ": " + f.Detail
 	}
 	switch {
-	case grade == "A", grade == "B":
+	case grade == dnscheck.GradeA, grade == dnscheck.GradeB:
 		f.Result = postern.FindingOK
-	case grade == "C" && len(gates) > 0:
+	case grade == dnscheck.GradeC && len(gates) > 0:
 		f.Hint = fmt.Sprintf("to decide yourself, have the address %s in place of the alias, and CAA records of your own", strings.Join(gateList(gates), " or "))
-	case grade == "C":
+	case grade == dnscheck.GradeC:
 		f.Hint = "to decide yourself, have the gateways' addresses in place of the alias, and CAA records of your own"
 	case len(accounts) > 0:
 		f.Hint = "add the CAA records that are shown with the route"

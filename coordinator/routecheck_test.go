@@ -9,6 +9,7 @@ import (
 
 	"postern"
 	"postern/coordinator"
+	"postern/internal/dnscheck"
 )
 
 // What DNS says of a host, in words.
@@ -76,21 +77,32 @@ func TestCheckAddress(t *testing.T) {
 const account = "https://acme-v02.api.letsencrypt.org/acme/acct/7"
 
 func TestCheckCAA(t *testing.T) {
+	const host, other = "erp.acme.example", "https://acme-v02.api.letsencrypt.org/acme/acct/8"
+	caa := func(asked, found, account string) dnscheck.CAASet {
+		s := dnscheck.CAASet{Asked: asked, Found: found}
+		if account != "" {
+			s.Records = []dnscheck.CAA{{Tag: "issue", Value: "letsencrypt.org; accounturi=" + account}}
+		}
+		if found != asked && found != "" {
+			s.Via = []string{found}
+		}
+		return s
+	}
 	with := []postern.RouteCertificate{{Node: "a", HostStatus: postern.HostStatus{Account: account, Authority: "letsencrypt.org"}}}
 	tests := []struct {
 		name         string
-		caa          fakeCAA
+		caa          dnscheck.CAASet
 		certificates []postern.RouteCertificate
 		result       string
 		words        []string
 	}{
-		{"own", fakeCAA{"B", "yours count", ""}, with, postern.FindingOK, []string{"grade B: yours count"}},
-		{"hosted", fakeCAA{"A", "ours count", ""}, nil, postern.FindingOK, nil},
-		{"alias", fakeCAA{"C", "theirs count", ""}, with, postern.FindingWarning, []string{"grade C", "in place of the alias"}},
-		{"none", fakeCAA{"none", "anybody may", ""}, with, postern.FindingWarning, []string{"add the CAA records"}},
-		{"none, and no account", fakeCAA{"none", "anybody may", ""}, nil, postern.FindingWarning, []string{"as soon as a node has an account"}},
-		{"forbidden", fakeCAA{"B", "yours count", "another account"}, with, postern.FindingMissing,
-			[]string{account + " may not", "another account: letsencrypt.org " + account + " tls-alpn-01"}},
+		{"own", caa(host, host, account), with, postern.FindingOK, []string{"grade B: CAA at " + host + " lets only letsencrypt.org with account " + account + " issue"}},
+		{"hosted", caa("acme."+base, "acme."+base, account), nil, postern.FindingOK, []string{"grade A: CAA at acme." + base}},
+		{"alias", caa(host, "acme."+base, account), with, postern.FindingWarning, []string{"grade C", "in place of the alias"}},
+		{"none", caa(host, "", ""), with, postern.FindingWarning, []string{"No CAA record counts", "add the CAA records"}},
+		{"none, and no account", caa(host, "", ""), nil, postern.FindingWarning, []string{"No CAA record counts", "as soon as a node has an account"}},
+		{"forbidden", caa(host, host, other), with, postern.FindingMissing,
+			[]string{account + " may not", "lets only letsencrypt.org with account " + other + " issue, not letsencrypt.org with account " + account + " by tls-alpn-01"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -311,6 +311,16 @@ func (t *tenantMap) sectionFor(m *Member) *postern.Section {
 	return own
 }
 
+// checkRouted refuses m a host that is not routed to it. t is m's tenant; nil: removed.
+func (t *tenantMap) checkRouted(m *Member, host string) error {
+	if t != nil {
+		if _, ok := t.routeTo(m.ID, host); ok {
+			return nil
+		}
+	}
+	return forbidden(fmt.Sprintf("%q is not routed to this node", host), "publish the service first")
+}
+
 // routesOf returns the routes that lead to m, and that they lead to m.
 func (t *tenantMap) routesOf(m *Member) []postern.Route {
 	routes := []postern.Route{}

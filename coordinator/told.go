@@ -31,26 +31,22 @@ type told struct {
 	spoilt    string             // why a statement was of no use
 }
 
-// toldBy returns what s says, of m's own hosts among routes.
-func toldBy(m *Member, s *postern.Status, routes []postern.Route, now time.Time) told {
-	own := make(map[string]bool, len(routes))
-	for _, r := range routes {
-		own[r.Host] = true
-	}
-	t := told{time: now, hosts: make(map[string]postern.HostStatus)}
+// toldBy returns what s says of the hosts that are routed to m, of tenant t.
+func (t *tenantMap) toldBy(m *Member, s *postern.Status, now time.Time) told {
+	out := told{time: now, hosts: make(map[string]postern.HostStatus)}
 	for _, h := range s.Hosts {
-		if own[h.Host] && checkHostStatus(&h) == nil {
-			t.hosts[h.Host] = h
+		if _, own := t.routeTo(m.ID, h.Host); own && checkHostStatus(&h) == nil {
+			out.hosts[h.Host] = h
 		}
 	}
 	if s.Statement != nil {
-		if err := checkStatement(m, s.Statement, own); err != nil {
-			t.spoilt = err.Error()
+		if err := t.checkStatement(m, s.Statement); err != nil {
+			out.spoilt = err.Error()
 		} else {
-			t.statement = s.Statement
+			out.statement = s.Statement
 		}
 	}
-	return t
+	return out
 }
 
 // checkHostStatus refuses what makes no sense, and makes one line of at most maxWords
@@ -88,8 +84,9 @@ func isSHA256(s string) bool {
 	return err == nil && len(sum) == 32 && s == strings.ToLower(s)
 }
 
-// checkStatement reports why s is not what m states of hosts that are all its own.
-func checkStatement(m *Member, s *postern.Statement, own map[string]bool) error {
+// checkStatement reports why s is not what m, of tenant t, states of hosts that are all
+// routed to it.
+func (t *tenantMap) checkStatement(m *Member, s *postern.Statement) error {
 	if len(s.Payload) > maxStatement {
 		return fmt.Errorf("it has more than %d bytes", maxStatement)
 	}
@@ -101,7 +98,7 @@ func checkStatement(m *Member, s *postern.Statement, own map[string]bool) error 
 		return fmt.Errorf("it is of node %q", cut(held.Node))
 	}
 	for _, h := range held.Hosts {
-		if !own[h.Host] {
+		if _, own := t.routeTo(m.ID, h.Host); !own {
 			return fmt.Errorf("host %q is not routed to the node", cut(h.Host))
 		}
 		if !isSHA256(h.SHA256) || !isSHA256(h.SPKI) {
@@ -134,7 +131,7 @@ func (c *Coordinator) keepTold(ctx context.Context, m *Member, s *postern.Status
 	if t == nil || snap.byID[m.ID] == nil {
 		return // removed in the meantime
 	}
-	now := toldBy(m, s, t.routesOf(m), c.cfg.Now())
+	now := t.toldBy(m, s, c.cfg.Now())
 	before := c.presence.tellHosts(m.ID, now)
 	if c.snapshot.Load().byID[m.ID] == nil {
 		c.presence.keep(c.snapshot.Load().byID)

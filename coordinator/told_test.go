@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"reflect"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,22 +15,15 @@ import (
 	"postern/coordinator"
 )
 
-// A logbook collects what is logged.
-type logbook struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logbook) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logbook) count(s string) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return strings.Count(b.text.String(), s)
+// deployLogged is deploy with what the coordinator logs.
+func deployLogged(t *testing.T) (*deployment, *lockedBuffer) {
+	t.Helper()
+	log := &lockedBuffer{}
+	d := &deployment{t: t, dir: t.TempDir(), clock: &clock{}}
+	d.change = func(cfg *coordinator.Config) { cfg.Logger = slog.New(slog.NewTextHandler(log, nil)) }
+	d.start()
+	t.Cleanup(func() { d.stop() })
+	return d, log
 }
 
 const (
@@ -157,11 +149,7 @@ func TestIsolationOfCertificates(t *testing.T) {
 }
 
 func TestStatementRefused(t *testing.T) {
-	book := &logbook{}
-	d := &deployment{t: t, dir: t.TempDir(), clock: &clock{}}
-	d.change = func(cfg *coordinator.Config) { cfg.Logger = slog.New(slog.NewTextHandler(book, nil)) }
-	d.start()
-	t.Cleanup(func() { d.stop() })
+	d, log := deployLogged(t)
 	d.addTenant("acme")
 	a, b := d.node("acme", "a", "erp"), d.node("acme", "b", "erp")
 	bent := a.states(a.ID, shared)
@@ -183,11 +171,11 @@ func TestStatementRefused(t *testing.T) {
 	if got := d.certificatesOf(shared); got[0].Statement == nil {
 		t.Error("a good one was refused")
 	}
-	before := book.count("of no use")
+	before := log.count("of no use")
 	for range 3 {
 		a.tells(bent, valid(shared))
 	}
-	if got := book.count("of no use"); got != before+1 {
+	if got := log.count("of no use"); got != before+1 {
 		t.Errorf("logged %d times, want once", got-before)
 	}
 }
@@ -223,11 +211,7 @@ func TestHostStatusChecked(t *testing.T) {
 
 // An alarm is recorded once for each change.
 func TestCertificateAlarm(t *testing.T) {
-	book := &logbook{}
-	d := &deployment{t: t, dir: t.TempDir(), clock: &clock{}}
-	d.change = func(cfg *coordinator.Config) { cfg.Logger = slog.New(slog.NewTextHandler(book, nil)) }
-	d.start()
-	t.Cleanup(func() { d.stop() })
+	d, log := deployLogged(t)
 	d.addTenant("acme")
 	a := d.node("acme", "a", "erp", "own")
 	h := valid(shared)
@@ -245,7 +229,7 @@ func TestCertificateAlarm(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if n := book.count("level=ERROR"); n != 2 {
+	if n := log.count("level=ERROR"); n != 2 {
 		t.Errorf("logged %d errors, want 2", n)
 	}
 	// A node that cries without end does not fill the log.

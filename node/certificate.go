@@ -1,15 +1,15 @@
 package node
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
+
+	"postern"
 )
 
 // A certificate is a chain and its key, ready to be shown.
@@ -51,17 +51,8 @@ func hexSHA256(der []byte) string {
 // status describes c.
 func (c *certificate) status() *Certificate {
 	return &Certificate{
-		Source: c.source, Issuer: issuerName(c.Leaf), SHA256: c.sha256, SPKI: c.spki, NotAfter: c.Leaf.NotAfter,
+		Source: c.source, Issuer: postern.IssuerName(c.Leaf), SHA256: c.sha256, SPKI: c.spki, NotAfter: c.Leaf.NotAfter,
 	}
-}
-
-// issuerName returns who signed leaf, for people.
-func issuerName(leaf *x509.Certificate) string {
-	i := leaf.Issuer
-	if len(i.Organization) > 0 && i.CommonName != "" && !strings.Contains(i.CommonName, i.Organization[0]) {
-		return i.Organization[0] + " " + i.CommonName
-	}
-	return cmp.Or(i.CommonName, i.String())
 }
 
 // expired returns an error if c is not valid any more.

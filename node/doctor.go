@@ -230,7 +230,7 @@ func (e *examiner) outside(ctx context.Context, addrs []netip.Addr) {
 		default:
 			leaf := state.PeerCertificates[0]
 			e.add("outside", postern.FindingError, fmt.Sprintf("%s shows another key, SHA-256 %s, in a certificate from %s", at,
-				hexSHA256(leaf.RawSubjectPublicKeyInfo), issuerName(leaf)), "somebody may be reading along, or the name leads to somebody else")
+				hexSHA256(leaf.RawSubjectPublicKeyInfo), postern.IssuerName(leaf)), "somebody may be reading along, or the name leads to somebody else")
 		}
 	}
 }

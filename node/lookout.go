@@ -247,7 +247,7 @@ func compare(ctx context.Context, proxy connect.Proxy, g postern.Gateway, host s
 		v.err = fmt.Errorf("gateway %q showed another certificate, SHA-256 %s; this route has another node, and what that one shows is not known yet", g.Name, v.sha256)
 	default:
 		v.state = RouteAlarm
-		v.err = fmt.Errorf("gateway %q showed another certificate, from %s, SHA-256 %s", g.Name, issuerName(leaf), v.sha256)
+		v.err = fmt.Errorf("gateway %q showed another certificate, from %s, SHA-256 %s", g.Name, postern.IssuerName(leaf), v.sha256)
 	}
 	return v
 }

@@ -18,6 +18,7 @@ import (
 	"postern/coordinator"
 	"postern/coordinator/portal"
 	"postern/internal/datadir"
+	"postern/internal/dnscheck"
 	"postern/internal/monitor"
 	"postern/internal/systemd"
 )
@@ -184,8 +185,8 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 		URLs:    o.urls, Version: programVersion(), Logger: o.log, ACME: s.acme,
 		PortalHost: o.portal.host, PortalCert: o.portal.cert, PortalKey: o.portal.key,
 	}
-	if cfg.Resolver, err = openResolver(o.resolver); err != nil {
-		return nil, err
+	if cfg.Resolver, err = dnscheck.New(o.resolver); err != nil {
+		return nil, fmt.Errorf("DNS: %w", err)
 	}
 	if s.acme != nil && o.portal.cert == "" {
 		if s.public, err = newPortalAuthority(s.dir.Path("acme"), s.acme, o.certs, s.awaitGateway, o.log); err != nil {

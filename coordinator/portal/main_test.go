@@ -27,6 +27,8 @@ import (
 	"postern/coordinator"
 	"postern/coordinator/portal"
 	"postern/coordinator/sqlite"
+	"postern/internal/dnscheck"
+	"postern/internal/dnscheck/dnstest"
 )
 
 func TestMain(m *testing.M) {
@@ -64,7 +66,7 @@ type deployment struct {
 	addr  string
 	ca    []byte // of the private CA
 	clock *clock
-	dns   fakeDNS
+	dns   *dnstest.Server // knows nothing at first
 	disk  *disk
 	stop  func()
 }
@@ -94,7 +96,7 @@ func (s *disk) Update(ctx context.Context, fn func(coordinator.Tx) error) error 
 // deploy makes a deployment of what change, if not nil, makes of the portal's settings.
 func deploy(t *testing.T, change func(*portal.Config)) *deployment {
 	t.Helper()
-	d := &deployment{t: t, clock: &clock{at: time.Now()}}
+	d := &deployment{t: t, clock: &clock{at: time.Now()}, dns: dnstest.New(t, "")}
 	dir := t.TempDir()
 	store, err := sqlite.Open(t.Context(), filepath.Join(dir, "registry.db"))
 	must(t, err)
@@ -104,8 +106,10 @@ func deploy(t *testing.T, change func(*portal.Config)) *deployment {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	d.addr, d.ca = ln.Addr().String(), authority.CA()
+	resolver, err := dnscheck.New(d.dns.Addr)
+	must(t, err)
 	d.Coordinator, err = coordinator.New(coordinator.Config{
-		Store: d.disk, Authority: authority, Base: base, Port: 8443, Now: d.clock.now, Resolver: &d.dns,
+		Store: d.disk, Authority: authority, Base: base, Port: 8443, Now: d.clock.now, Resolver: resolver,
 	})
 	must(t, err)
 	cfg := portal.Config{Coordinator: d.Coordinator, Now: d.clock.now}

@@ -194,7 +194,7 @@ func TestRoutes(t *testing.T) {
 
 	// It shows by itself that it is proven.
 	s = b.follow(page.source())
-	d.dns.set("_postern-challenge.books.acme.example", secret)
+	d.dns.SetZone(t, "_postern-challenge.books.acme.example. TXT "+secret)
 	b.post(at+"/check").want(200, "Good", "The name is shown to be the company's").wantNot("Not proven", secret)
 	s.until("Online")
 	b.get("/admin/routes").want(200, "books.acme.example").wantNot("Not proven")

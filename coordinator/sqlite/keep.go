@@ -52,7 +52,7 @@ func (s *Store) keepBackups(ctx context.Context, now time.Time) (wait time.Durat
 	if age := now.Sub(last); age >= 0 && age < backupInterval {
 		return backupInterval - age, nil
 	}
-	dir := s.backupDir()
+	dir := backupsOf(s.path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return backupRetry, err
 	}
@@ -70,12 +70,10 @@ func (s *Store) keepBackups(ctx context.Context, now time.Time) (wait time.Durat
 	return backupInterval, err
 }
 
-func (s *Store) backupDir() string { return filepath.Join(filepath.Dir(s.path), backupDir) }
-
 // LastBackup returns when the last backup by itself was made of the registry at path, the
 // zero time if there is none.
 func LastBackup(path string) (time.Time, error) {
-	times, err := backupTimes(filepath.Join(filepath.Dir(path), backupDir))
+	times, err := backupTimes(backupsOf(path))
 	if err != nil || len(times) == 0 {
 		return time.Time{}, err
 	}

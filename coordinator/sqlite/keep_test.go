@@ -40,8 +40,8 @@ func TestSpent(t *testing.T) {
 	if hourly != keptHourly {
 		t.Errorf("%d of the last day, want %d", hourly, keptHourly)
 	}
-	for back := 1; back <= keptDaily; back++ {
-		if day := now.Add(-time.Duration(back)*24*time.Hour - 24*time.Hour).Format(time.DateOnly); back < keptDaily && days[day] != 1 {
+	for back := 1; back < keptDaily; back++ {
+		if day := now.Add(-time.Duration(back)*24*time.Hour - 24*time.Hour).Format(time.DateOnly); days[day] != 1 {
 			t.Errorf("%d of %s, want 1: %v", days[day], day, days)
 		}
 	}
@@ -53,14 +53,21 @@ func TestSpent(t *testing.T) {
 	}
 }
 
-// A backup is made when it is due, is whole, and leaves alone what lies beside it.
-func TestKeepBackups(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "postern.db")
+// openDeployed is openStore for a registry of a deployment.
+func openDeployed(t *testing.T, path string) *Store {
+	t.Helper()
 	s := openStore(t, path)
 	must(t, s.Update(t.Context(), func(tx coordinator.Tx) error {
 		return tx.PutDeployment(coordinator.Deployment{ID: "dep", Created: time.Now()})
 	}))
+	return s
+}
+
+// A backup is made when it is due, is whole, and leaves alone what lies beside it.
+func TestKeepBackups(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "postern.db")
+	s := openDeployed(t, path)
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	keep := func(at time.Time) time.Duration {
 		t.Helper()
@@ -127,11 +134,7 @@ func TestFailedBackup(t *testing.T) {
 
 func TestInspectRefuses(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, "postern.db")
-	s := openStore(t, path)
-	must(t, s.Update(t.Context(), func(tx coordinator.Tx) error {
-		return tx.PutDeployment(coordinator.Deployment{ID: "dep", Created: time.Now()})
-	}))
+	s := openDeployed(t, filepath.Join(dir, "postern.db"))
 	_, err := s.writer.ExecContext(t.Context(), `INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)`)
 	must(t, err)
 	newer, letter := filepath.Join(dir, "newer.db"), filepath.Join(dir, "letter.txt")

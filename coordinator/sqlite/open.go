@@ -26,8 +26,12 @@ var (
 //go:embed migrations/*.sql
 var embedded embed.FS
 
-// backupDir is where backups before a migration go, beside the store's file.
+// backupDir is where backups go, those before a migration and those of each hour, beside
+// the store's file.
 const backupDir = "backups"
+
+// backupsOf returns the backupDir of the registry at path.
+func backupsOf(path string) string { return filepath.Join(filepath.Dir(path), backupDir) }
 
 // Open opens the registry at path, mode 0600, and makes it if there is none. An
 // older one is brought up to date, after a backup into the directory "backups"
@@ -128,9 +132,9 @@ func quickCheck(ctx context.Context, db *sql.DB) error {
 
 // newestBackup says which backup to bring back.
 func newestBackup(path string) string {
-	found, err := filepath.Glob(filepath.Join(filepath.Dir(path), backupDir, "*.db"))
+	found, err := filepath.Glob(filepath.Join(backupsOf(path), "*.db"))
 	if err != nil || len(found) == 0 {
-		return "there is no backup in " + filepath.Join(filepath.Dir(path), backupDir)
+		return "there is no backup in " + backupsOf(path)
 	}
 	return "the newest backup is " + slices.Max(found) // their names begin with the time
 }
@@ -155,11 +159,11 @@ func newestVersion(migrations fs.FS) (int64, error) {
 // migrate brings the schema from version to newest, each step in a transaction.
 func (s *Store) migrate(ctx context.Context, migrations fs.FS, version, newest int64, now time.Time) error {
 	if version > 0 && version < newest {
-		dir := filepath.Join(filepath.Dir(s.path), backupDir)
+		dir := backupsOf(s.path)
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
-		name := fmt.Sprintf("%s-schema-%d.db", now.UTC().Format("20060102T150405Z"), version)
+		name := fmt.Sprintf("%s-schema-%d.db", now.UTC().Format(backupTime), version)
 		if err := s.Backup(ctx, filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("backup before migration: %w", err)
 		}

@@ -105,8 +105,7 @@ func TestRestartUsesTheDisk(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	ca := r.ca(acmetest.Options{})
-	r.run().Want([]string{books}, []Issuer{issuer(ca)})
-	first := r.ready(books)
+	_, first := r.holds(ca)
 	state := r.m.State(books)
 	before := ca.Requests()
 
@@ -132,9 +131,7 @@ func TestRenew(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	ca := r.ca(acmetest.Options{})
-	m := r.run()
-	m.Want([]string{books}, []Issuer{issuer(ca)})
-	first := r.ready(books)
+	m, first := r.holds(ca)
 	if err := m.Renew(books); err != nil {
 		t.Fatal(err)
 	}
@@ -316,9 +313,7 @@ func TestIssuersChange(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	ca, other := r.ca(acmetest.Options{}), r.ca(acmetest.Options{})
-	m := r.run()
-	m.Want([]string{books}, []Issuer{issuer(ca)})
-	first := r.ready(books)
+	m, first := r.holds(ca)
 	m.Want([]string{books, "mail.acme.example"}, []Issuer{issuer(other)})
 	r.ready("mail.acme.example")
 	if st := m.State(books); !st.Certificate.Leaf.Equal(first.Leaf) || st.Issuer != ca.URL {

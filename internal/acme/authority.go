@@ -240,9 +240,6 @@ func (a *authority) fetch(ctx context.Context, is Issuer, s session) (session, e
 	return s, nil
 }
 
-// CloseIdleConnections lets an http.Client close t's.
-func (t *transport) CloseIdleConnections() { t.base.CloseIdleConnections() }
-
 func parseDirectory(text []byte) (*directory, error) {
 	var dir acme.Directory
 	if err := json.Unmarshal(text, &dir); err != nil {

@@ -95,7 +95,8 @@ func (o *order) open(ctx context.Context) (acme.Order, error) {
 	if p := o.issuer.Profile; p != "" {
 		// "The client MUST NOT request a profile name that is not advertised"
 		// (draft-aaron-acme-profiles, section 4).
-		if offered := o.session.directory.meta.Profiles; offered[p] == "" && !slices.Contains(slices.Collect(maps.Keys(offered)), p) {
+		offered := o.session.directory.meta.Profiles
+		if _, ok := offered[p]; !ok {
 			return acme.Order{}, fmt.Errorf("%s has no profile %q; it offers %s", o.authority.name, p, profiles(offered))
 		}
 	}

@@ -22,7 +22,6 @@ func (r *refusal) Error() string { return r.words }
 
 // Kinds of refusal that we act on.
 const (
-	alreadyReplaced     = acme.ProblemTypeAlreadyReplaced
 	accountDoesNotExist = acme.ProblemTypeAccountDoesNotExist
 	rateLimited         = acme.ProblemTypeRateLimited
 )

@@ -190,6 +190,22 @@ func (r *rig) ready(host string) *tls.Certificate {
 	return r.m.State(host).Certificate
 }
 
+// holds starts a Manager that has a certificate for books from ca.
+func (r *rig) holds(ca *acmetest.CA) (*Manager, *tls.Certificate) {
+	r.t.Helper()
+	m := r.run()
+	m.Want([]string{books}, []Issuer{issuer(ca)})
+	return m, r.ready(books)
+}
+
+// shows checks that old is what is shown at books.
+func (r *rig) shows(old *tls.Certificate) {
+	r.t.Helper()
+	if cert, err := r.m.Get(books); err != nil || !cert.Leaf.Equal(old.Leaf) {
+		r.t.Errorf("the old certificate is not shown: %v", err)
+	}
+}
+
 // failed waits until host has an error.
 func (r *rig) failed(host string) State {
 	r.t.Helper()

@@ -54,6 +54,9 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// CloseIdleConnections lets an http.Client close t's.
+func (t *transport) CloseIdleConnections() { t.base.CloseIdleConnections() }
+
 // A note is what an authority's last answer says beside its problem document. One
 // goroutine uses it.
 type note struct{ wait time.Duration }
