@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -223,15 +224,25 @@ func (e *examiner) outside(ctx context.Context, addrs []netip.Addr) {
 			e.add("outside", postern.FindingWarning, at+" does not let this machine in", "the tenant's admission keeps it out")
 		case err != nil:
 			e.add("outside", postern.FindingError, fmt.Sprintf("%s: %v", at, err), "does the address lead to a gateway?")
-		case hexSHA256(state.PeerCertificates[0].RawSubjectPublicKeyInfo) == c.SPKI:
-			e.add("outside", postern.FindingOK, at+" shows this node's own key", "")
-		case e.route.Note != "":
-			e.add("outside", postern.FindingOK, at+" shows another key: "+e.route.Note, "")
 		default:
-			leaf := state.PeerCertificates[0]
-			e.add("outside", postern.FindingError, fmt.Sprintf("%s shows another key, SHA-256 %s, in a certificate from %s", at,
-				hexSHA256(leaf.RawSubjectPublicKeyInfo), postern.IssuerName(leaf)), "somebody may be reading along, or the name leads to somebody else")
+			e.key(at, state.PeerCertificates[0])
 		}
+	}
+}
+
+// key compares leaf, which was shown at an address, with what this route's nodes show.
+func (e *examiner) key(at string, leaf *x509.Certificate) {
+	spki := hexSHA256(leaf.RawSubjectPublicKeyInfo)
+	shows := fmt.Sprintf("%s shows another key, SHA-256 %s, in a certificate from %s", at, spki, postern.IssuerName(leaf))
+	switch {
+	case spki == e.route.Certificate.SPKI:
+		e.add("outside", postern.FindingOK, at+" shows this node's own key", "")
+	case slices.Contains(e.route.Keys, spki):
+		e.add("outside", postern.FindingOK, at+" shows the key of another node of this route", "")
+	case slices.Contains(e.route.Keys, ""):
+		e.add("outside", postern.FindingWarning, shows, "it may be another node's of this route, which has not told the coordinator yet what it shows")
+	default:
+		e.add("outside", postern.FindingError, shows, "somebody may be reading along, or the name leads to somebody else")
 	}
 }
 

@@ -54,8 +54,13 @@ func TestExamine(t *testing.T) {
 		{"CAA cannot be asked for", zone, dnstest.Fail("a.test", dns.RcodeServerFailure), nil, held, map[string]string{"caa": "error"}, "SERVFAIL", false},
 		{"no address", pinned, nil, nil, held, map[string]string{"address": "missing"}, "A or AAAA", false},
 		{"somebody else's key outside", zone + pinned, nil, nil, other, map[string]string{"outside": "error"}, "another key", false},
-		{"another node's key outside", zone + pinned, nil, func(s *Status) { s.Routes[0].Note = "another node of this route answered" }, other,
+		{"another node's key outside", zone + pinned, nil, func(s *Status) { s.Routes[0].Keys = []string{other.spki} }, other,
 			map[string]string{"outside": "ok"}, "another node", true},
+		{"a key of nobody's, while another node answered elsewhere", zone + pinned, nil, func(s *Status) {
+			s.Routes[0].Keys, s.Routes[0].Note = []string{held.spki}, "another node of this route answered"
+		}, other, map[string]string{"outside": "error"}, "another key", false},
+		{"a key outside while another node's is not known", zone + pinned, nil, func(s *Status) { s.Routes[0].Keys = []string{""} }, other,
+			map[string]string{"outside": "warning"}, "not told the coordinator yet", true},
 		{"an alarm", zone + pinned, nil, func(s *Status) { s.Routes[0].State, s.Routes[0].Error = RouteAlarm, "gateway showed another" }, held,
 			map[string]string{"gateways": "error"}, "reading along", false},
 		{"the authority refuses", zone + pinned, nil, func(s *Status) {

@@ -92,6 +92,7 @@ type Route struct {
 	SeenTLS     string       `json:"seen_tls,omitempty"`    // version, such as "TLS 1.3", through a gateway
 	SeenSHA256  string       `json:"seen_sha256,omitempty"` // of the certificate that was shown there
 	SeenAt      time.Time    `json:"seen_at,omitzero"`
+	Keys        []string     `json:"keys,omitempty"` // of other nodes, as in postern.Route
 	Note        string       `json:"note,omitempty"`
 	Error       string       `json:"error,omitempty"`
 }
@@ -231,7 +232,7 @@ func (n *Node) tunnels() []Tunnel {
 func (n *Node) route(r postern.Route, d *postern.Deployment, now time.Time) Route {
 	v := n.lookout.get(r.Host)
 	out := Route{
-		Host: r.Host, URL: siteURL(r.Host, d), Service: r.Service, State: RouteWaiting,
+		Host: r.Host, URL: siteURL(r.Host, d), Service: r.Service, State: RouteWaiting, Keys: r.Keys,
 		SeenTLS: v.tls, SeenSHA256: v.sha256, SeenAt: v.at, Note: v.note,
 	}
 	svc := n.published.Load().byName[r.Service]
