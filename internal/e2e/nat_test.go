@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,12 +68,16 @@ func newLab(t *testing.T) *lab {
 	return l
 }
 
+// labs counts those that were made, each of which has namespaces of its own.
+var labs atomic.Int64
+
 // bareLab returns a lab in which nothing runs yet.
 func bareLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{t: t, d: &deployment{t: t, dir: t.TempDir()}}
+	number := labs.Add(1)
 	for name, space := range map[string]*string{"home": &l.home, "router": &l.router, "world": &l.world} {
-		*space = fmt.Sprintf("postern-%d-%s", os.Getpid(), name)
+		*space = fmt.Sprintf("postern-%d-%d-%s", os.Getpid(), number, name)
 		must(t, "ip", "netns", "add", *space)
 		t.Cleanup(func() { must(t, "ip", "netns", "del", *space) })
 		must(t, "ip", "-n", *space, "link", "set", "lo", "up")

@@ -3,7 +3,9 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // reports is where the suites' figures go, for people and scripts.
@@ -91,4 +94,48 @@ func paragraph(word, text string) string {
 		line += w + " "
 	}
 	return out.String() + strings.TrimRight(line, " ")
+}
+
+// A recovery is how long it took until all was well again after a failure, beside what is
+// promised.
+type recovery struct {
+	Row     string  `json:"row"`     // of docs/recovery.md, such as R4
+	What    string  `json:"what"`    // failed, and came back
+	Promise float64 `json:"promise"` // seconds
+	Took    float64 `json:"took"`    // seconds, the longest if it was tried more often
+	Tries   int     `json:"tries"`
+}
+
+// recovered writes what was measured into the report of all suites, recovery.json, and
+// fails the test if the longest took more than what is promised and patience, which is for
+// a machine on which others work.
+func recovered(t testing.TB, row, what string, promise, patience time.Duration, took ...time.Duration) {
+	t.Helper()
+	longest := slices.Max(took)
+	t.Logf("%s %s: %.2f s, promised %.4g s (%d tries)", row, what, longest.Seconds(), promise.Seconds(), len(took))
+	if longest > promise+patience {
+		t.Errorf("%s %s: took %v, promised %v", row, what, longest, promise)
+	}
+	figuresMu.Lock()
+	defer figuresMu.Unlock()
+	file := filepath.Join(reports, "recovery.json")
+	var all []recovery
+	if data, err := os.ReadFile(file); err == nil {
+		if err := json.Unmarshal(data, &all); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+	}
+	all = slices.DeleteFunc(all, func(r recovery) bool { return r.Row == row && r.What == what })
+	all = append(all, recovery{row, what, promise.Seconds(), longest.Seconds(), len(took)})
+	number := func(r recovery) (n int) { _, _ = fmt.Sscanf(r.Row, "R%d", &n); return n }
+	slices.SortFunc(all, func(a, b recovery) int {
+		return cmp.Or(cmp.Compare(number(a), number(b)), strings.Compare(a.What, b.What))
+	})
+	data, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.MkdirAll(reports, 0o755), os.WriteFile(file, append(data, '\n'), 0o644)); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -150,6 +150,7 @@ func (l *lab) got() string {
 // UDP is blocked and let through again while a download goes on: the tunnel moves to
 // the relay and back, and not a byte is lost (R10).
 func TestSurviveBlockedUDP(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	want := l.bigFile(48 << 20)
 	if got := l.path(); got != postern.CarrierUDP {
@@ -165,7 +166,7 @@ func TestSurviveBlockedUDP(t *testing.T) {
 	})
 	l.blockUDP()
 	out := l.switched(postern.CarrierRelay, promisedOut)
-	noteFigure(t, "survive", "R10 UDP blocked: on the relay after (promised 6)", out.Seconds(), "s")
+	recovered(t, "R10", "UDP is blocked: on the relay", promisedOut, survivePatience, out)
 	lost := l.lost()
 	begin := time.Now()
 	l.request(20)
@@ -180,7 +181,7 @@ func TestSurviveBlockedUDP(t *testing.T) {
 	})
 	l.pass()
 	back := l.switched(postern.CarrierUDP, promisedBack)
-	noteFigure(t, "survive", "R10 UDP passes: in use again after (promised 60)", back.Seconds(), "s")
+	recovered(t, "R10", "UDP passes: in use again", promisedBack, survivePatience, back)
 	l.request(10)
 	l.listed(postern.CarrierUDP)
 	select {
@@ -199,6 +200,7 @@ func TestSurviveBlockedUDP(t *testing.T) {
 // Nothing passes but what goes through a proxy that wants a password: the node joins and
 // is reached all the same.
 func TestSurviveProxyOnly(t *testing.T) {
+	t.Parallel()
 	l := bareLab(t)
 	self, err := os.Executable()
 	if err != nil {
