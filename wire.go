@@ -253,6 +253,10 @@ type Gateway struct {
 	Endpoint  string          `json:"endpoint,omitempty"` // UDP, host:port; empty: not known yet
 	Public    string          `json:"public,omitempty"`   // HTTPS, host:port; empty: not known yet
 	Identity  IdentityPublic  `json:"identity,omitzero"`  // zero: not said, so that there is no relay
+
+	// Boot is what the gateway's present run is called; see Status. Another than before
+	// says that it lost its sessions. Empty: not known, which says nothing. Nodes only.
+	Boot string `json:"boot,omitempty"`
 }
 
 // A Route is a host name and who serves it.
@@ -296,6 +300,10 @@ type Status struct {
 	Time    time.Time    `json:"time,omitzero"`     // by the member's clock, as Handshake is; zero: the same as the coordinator's
 	Map     uint64       `json:"map,omitempty"`     // version of the map that it acts on; zero: not said
 	Peers   []PeerStatus `json:"peers,omitempty"`
+
+	// Boot is what this run of the program is called, at random; gateways only. Empty:
+	// not said.
+	Boot string `json:"boot,omitempty"`
 
 	// Nodes only.
 	Hosts     []HostStatus `json:"hosts,omitempty"`     // one a route, sorted

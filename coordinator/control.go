@@ -287,7 +287,7 @@ func (c *Coordinator) postStatus(r *http.Request, m *Member) (any, error) {
 	if err := decode(r, &s); err != nil {
 		return nil, err
 	}
-	if err := checkText("version", s.Version); err != nil {
+	if err := errors.Join(checkText("version", s.Version), checkText("boot", s.Boot)); err != nil {
 		return nil, invalid(err, "")
 	}
 	if m.Role == postern.RoleGateway {
@@ -312,6 +312,9 @@ func (c *Coordinator) postStatus(r *http.Request, m *Member) (any, error) {
 		}
 		c.presence.report(m.ID, report{time: now, peers: peers, acts: s.Map})
 		c.tellRefreshed()
+		if err := c.keepBoot(r, m, s.Boot); err != nil {
+			return nil, err
+		}
 	} else {
 		c.keepTold(r.Context(), m, &s)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -264,6 +265,7 @@ type door struct {
 	log    *slog.Logger
 
 	started time.Time
+	boot    string // postern.Status.Boot
 
 	greeted bool                                    // owned by apply
 	nodes   atomic.Pointer[map[string]postern.Node] // of the map, by id
@@ -274,7 +276,7 @@ type door struct {
 }
 
 func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door, err error) {
-	d := &door{opts: o, dir: dir, id: id, log: o.log, news: make(chan struct{}, 1), started: time.Now()}
+	d := &door{opts: o, dir: dir, id: id, log: o.log, news: make(chan struct{}, 1), started: time.Now(), boot: rand.Text()}
 	defer func() {
 		if err != nil {
 			d.close()

@@ -75,7 +75,7 @@ func (d *door) tell(ctx context.Context) {
 
 // status is what the coordinator hears of the tunnels.
 func (d *door) status() postern.Status {
-	s := postern.Status{Version: programVersion(), Time: time.Now(), Map: d.acting.Load()}
+	s := postern.Status{Version: programVersion(), Time: time.Now(), Map: d.acting.Load(), Boot: d.boot}
 	ids := d.ids.Load()
 	if ids == nil {
 		return s
