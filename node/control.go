@@ -34,7 +34,7 @@ func wake(c chan<- struct{}) {
 }
 
 // workMap works the newest map in, whenever there is one, and looks names of
-// gateways up again every resolveInterval.
+// gateways up again every resolveInterval, and when this machine moved.
 func (n *Node) workMap(ctx context.Context, run *running) error {
 	again := time.NewTicker(resolveInterval)
 	defer again.Stop()
@@ -46,6 +46,7 @@ func (n *Node) workMap(ctx context.Context, run *running) error {
 		case <-n.changed:
 			n.retable()
 		case <-again.C:
+		case <-n.moved:
 		}
 		if m := n.latest.Load(); m != nil {
 			n.setPeers(ctx, run, *m)

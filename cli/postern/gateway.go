@@ -24,6 +24,7 @@ import (
 	"postern/internal/datadir"
 	"postern/internal/member"
 	"postern/internal/monitor"
+	"postern/internal/netwatch"
 	"postern/internal/relay"
 	"postern/internal/systemd"
 	"postern/netstack"
@@ -361,6 +362,7 @@ func (d *door) run(ctx context.Context) error {
 	defer context.AfterFunc(life, stop)() // whatever fails ends the serving too
 
 	g.Go(func() error { return d.client.Follow(life, d.apply) })
+	g.Go(func() error { return d.roam(life) })
 	g.Go(func() error { return systemd.Notify(serve, d.alive) })
 	g.Go(func() error { d.tell(life); return nil })
 	g.Go(func() error { d.remember(life); return nil })
@@ -380,6 +382,15 @@ func (d *door) run(ctx context.Context) error {
 	err := g.Wait()
 	d.log.Info("gateway down")
 	return err
+}
+
+// roam has the coordinator hear at once from a gateway that got another address, or slept:
+// it tells the nodes where the gateway is. Nodes then see to the tunnels.
+func (d *door) roam(ctx context.Context) error {
+	return netwatch.Run(ctx, netwatch.Config{Logger: d.log, Changed: func(_ context.Context, why string) {
+		d.log.Info("this machine moved on the network", "reason", why)
+		d.client.Reconnect()
+	}})
 }
 
 // alive returns if nothing that serves hangs.
