@@ -20,7 +20,7 @@ func NodePeers(m postern.Map) []netstack.Peer {
 	var peers []netstack.Peer
 	for _, s := range m.Sections {
 		for _, n := range s.Nodes {
-			peers = append(peers, netstack.Peer{PublicKey: n.WireGuard, Address: n.Address})
+			peers = append(peers, netstack.Peer{PublicKey: n.WireGuard, Address: n.Address, ID: n.ID})
 		}
 	}
 	return peers
@@ -46,7 +46,7 @@ func GatewayPeers(ctx context.Context, m postern.Map, keepalive time.Duration) (
 		if err != nil {
 			failed = append(failed, fmt.Errorf("endpoint of gateway %q: %w", g.Name, err))
 		}
-		peers = append(peers, netstack.Peer{PublicKey: g.WireGuard, Address: g.Address, Endpoint: endpoint, Keepalive: keepalive})
+		peers = append(peers, netstack.Peer{PublicKey: g.WireGuard, Address: g.Address, ID: g.ID, Endpoint: endpoint, Keepalive: keepalive})
 	}
 	return peers, errors.Join(failed...)
 }
