@@ -27,6 +27,8 @@ func (c *Coordinator) controlHandler(site Site) http.Handler {
 	mux.HandleFunc("POST "+postern.PathEnroll, c.answer(c.postEnroll))
 	mux.HandleFunc("GET "+postern.PathMap, c.getMap)
 	mux.HandleFunc("POST "+postern.PathRenew, c.answer(c.member("", c.postRenew)))
+	mux.HandleFunc("GET "+postern.PathKey, c.answer(c.member("", c.getKey)))
+	mux.HandleFunc("POST "+postern.PathKey, c.answer(c.member("", c.postKey)))
 	mux.HandleFunc("PUT "+postern.PathServices, c.answer(c.member(postern.RoleNode, c.putServices)))
 	mux.HandleFunc("POST "+postern.PathCertificates, c.answer(c.member(postern.RoleNode, c.postCertificates)))
 	mux.HandleFunc("POST "+postern.PathChallenges, c.answer(c.member(postern.RoleNode, c.postChallenges)))
