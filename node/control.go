@@ -66,6 +66,7 @@ func (n *Node) workTunnels(ctx context.Context, run *running, changed <-chan str
 			return
 		case <-changed:
 		case <-again.C:
+		case <-n.moved:
 		}
 		m := n.latest.Load()
 		if m == nil {

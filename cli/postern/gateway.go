@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 	"postern/internal/datadir"
 	"postern/internal/member"
 	"postern/internal/monitor"
+	"postern/internal/netwatch"
 	"postern/internal/relay"
 	"postern/internal/systemd"
 	"postern/netstack"
@@ -270,6 +272,7 @@ type door struct {
 	log    *slog.Logger
 
 	started time.Time
+	boot    string // postern.Status.Boot
 
 	greeted bool                                    // owned by apply
 	nodes   atomic.Pointer[map[string]postern.Node] // of the map, by id
@@ -284,7 +287,10 @@ type door struct {
 }
 
 func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door, err error) {
-	d := &door{opts: o, dir: dir, id: id, log: o.log, news: make(chan struct{}, 1), parted: make(chan struct{}), started: time.Now()}
+	d := &door{
+		opts: o, dir: dir, id: id, log: o.log, boot: rand.Text(), started: time.Now(),
+		news: make(chan struct{}, 1), parted: make(chan struct{}),
+	}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -369,6 +375,7 @@ func (d *door) run(ctx context.Context) error {
 
 	g.Go(func() error { d.drain(ctx, life); stop(); return nil })
 	g.Go(func() error { return d.client.Follow(life, d.apply) })
+	g.Go(func() error { return d.roam(life) })
 	g.Go(func() error { return systemd.Notify(serve, d.alive) })
 	g.Go(func() error { d.tell(life); return nil })
 	g.Go(func() error { d.remember(life); return nil })
@@ -388,6 +395,15 @@ func (d *door) run(ctx context.Context) error {
 	err := g.Wait()
 	d.log.Info("gateway down")
 	return err
+}
+
+// roam has the coordinator hear at once from a gateway that got another address, or slept:
+// it tells the nodes where the gateway is. Nodes then see to the tunnels.
+func (d *door) roam(ctx context.Context) error {
+	return netwatch.Run(ctx, netwatch.Config{Logger: d.log, Changed: func(_ context.Context, why string) {
+		d.log.Info("this machine moved on the network", "reason", why)
+		d.client.Reconnect()
+	}})
 }
 
 // alive returns if nothing that serves hangs.

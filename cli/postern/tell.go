@@ -80,7 +80,9 @@ func (d *door) tell(ctx context.Context) {
 
 // status is what the coordinator hears of the tunnels.
 func (d *door) status() postern.Status {
-	s := postern.Status{Version: programVersion(), Time: time.Now(), Map: d.acting.Load(), Draining: d.stopping.Load()}
+	s := postern.Status{
+		Version: programVersion(), Time: time.Now(), Map: d.acting.Load(), Boot: d.boot, Draining: d.stopping.Load(),
+	}
 	ids := d.ids.Load()
 	if ids == nil {
 		return s
