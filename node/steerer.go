@@ -76,7 +76,7 @@ func (s *steerer) steering(g postern.Gateway) *steering {
 	n, key := s.node, [32]byte(g.WireGuard)
 	return &steering{
 		probe: func(ctx context.Context) error { return answers(ctx, s.stack, g.Address) },
-		echo:  func(ctx context.Context) error { _, err := s.stack.Echo(ctx, key); return err },
+		echo:  func(ctx context.Context) error { _, err := s.stack.Echo(ctx, key, netstack.MinPathMTU); return err },
 		heard: func() uint64 { return s.received(key) },
 		busy:  func() bool { return n.server.entrance.counts().Open > 0 },
 		use:   func(relay bool) error { return s.stack.SetRelayed(key, relay) },
