@@ -24,6 +24,16 @@ const MinPathMTU = minMTU - Overhead - 48
 // headers of UDP and IP.
 const Overhead = 32
 
+// Headers returns how much longer than a packet in the tunnel that is on its way to addr,
+// where UDP goes.
+func Headers(addr netip.Addr) int {
+	ip := header.IPv6MinimumSize
+	if addr.Unmap().Is4() {
+		ip = header.IPv4MinimumSize
+	}
+	return Overhead + header.UDPMinimumSize + ip
+}
+
 // padding is to what WireGuard fills a packet up, unless that is longer than the MTU.
 const padding = 16
 
