@@ -18,7 +18,7 @@ import (
 // what a path of 1280 does (RFC 8200, section 5), which is the least that IPv6 has. It is
 // less than a link of IPv6 must have, and that is no matter: TCP is all that there is, and
 // its packets are cut to what passes.
-const MinPathMTU = minMTU - Overhead - 48
+const MinPathMTU = MinMTU - Overhead - 48
 
 // Overhead is what WireGuard adds to a packet (whitepaper, section 5.4.6), beside the
 // headers of UDP and IP.

@@ -54,10 +54,10 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
-const (
-	defaultMTU = 1420
-	minMTU     = 1280 // RFC 8200, section 5
-)
+// MinMTU is the least MTU of a tunnel: a link of IPv6 has that (RFC 8200, section 5).
+const MinMTU = 1280
+
+const defaultMTU = 1420
 
 // A Key is a peer's X25519 public key. Its String is base64, as in wg(8).
 type Key [32]byte
@@ -185,8 +185,8 @@ func (c Config) check() error {
 	if c.PrivateKey == [32]byte{} {
 		return errors.New("no private key")
 	}
-	if c.MTU < minMTU || c.MTU > device.MaxContentSize {
-		return fmt.Errorf("mtu %d is not within %d to %d", c.MTU, minMTU, device.MaxContentSize)
+	if c.MTU < MinMTU || c.MTU > device.MaxContentSize {
+		return fmt.Errorf("mtu %d is not within %d to %d", c.MTU, MinMTU, device.MaxContentSize)
 	}
 	return checkAddress(c.Address)
 }

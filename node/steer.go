@@ -13,7 +13,7 @@ import (
 
 // When a tunnel goes which way: docs/decisions/relay.md has the reasons.
 const (
-	steerTick     = 500 * time.Millisecond // how often one looks whether anything was heard
+	steerTick     = 500 * time.Millisecond  // how often one looks whether anything was heard
 	probeTimeout  = 1500 * time.Millisecond // of a probe in the tunnel, and of an echo beside it
 	probeBusy     = 2 * time.Second         // from one probe to the next, with connections open
 	probeIdle     = 2500 * time.Millisecond // the same without

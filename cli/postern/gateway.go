@@ -76,6 +76,7 @@ func gatewayFlags() []cli.Flag {
 		&cli.IntFlag{Name: "tenant-rate", Usage: "`N`: new connections a second to one tenant (100 if not given, -1: any)"},
 		&cli.IntFlag{Name: "tenant-conns", Usage: "`N`: open connections to one tenant (2000 if not given, -1: any, and any that wait for a node)"},
 		hideLossFlag(),
+		mtuFlag(),
 		accessLogFlag("connection"),
 		metricsFlag(),
 	}
@@ -96,6 +97,7 @@ type gatewayOptions struct {
 	proxyFrom    []netip.Prefix
 	limits       gateway.Limits
 	hideLoss     bool                   // of what it sends
+	mtu          int                    // of the tunnels; 0: the default
 	accessLog    string                 // file, - for standard output; empty: none
 	metrics      string                 // TCP address; empty: none
 	beside       []prometheus.Collector // shown at metrics, too
@@ -114,6 +116,10 @@ func parseGateway(c *cli.Context, log *slog.Logger) (gatewayOptions, error) {
 			TenantRate: c.Int("tenant-rate"), TenantConns: c.Int("tenant-conns"), TenantDials: min(c.Int("tenant-conns"), 0),
 		},
 		hideLoss: c.Bool("hide-loss"), log: log,
+	}
+	var err error
+	if o.mtu, err = parseMTU(c); err != nil {
+		return o, err
 	}
 	host, port, err := splitAddress("udp", c.String("udp"))
 	if err != nil {
@@ -301,7 +307,7 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 		return nil, err
 	}
 	d.net, err = netstack.New(netstack.Config{
-		PrivateKey: id.WireGuard, Address: id.Enrollment.Address, Port: o.udp, HideLoss: o.hideLoss, Logger: o.log,
+		PrivateKey: id.WireGuard, Address: id.Enrollment.Address, Port: o.udp, MTU: o.mtu, HideLoss: o.hideLoss, Logger: o.log,
 	})
 	if err != nil {
 		return nil, err
