@@ -422,6 +422,7 @@ type PeerStatus struct {
 	Received  uint64    `json:"received,omitempty"` // bytes
 	Sent      uint64    `json:"sent,omitempty"`     // bytes
 	Path      string    `json:"path,omitempty"`     // one of the CarrierXxx; empty: not known
+	MTU       int       `json:"mtu,omitempty"`      // longest packets to it in the tunnel, in bytes; zero: not told
 }
 
 // Carriers of a tunnel's datagrams.

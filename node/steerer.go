@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"sync"
+	"time"
 
 	"postern"
 	"postern/internal/connect"
@@ -24,6 +25,7 @@ type steerer struct {
 // A steered is one tunnel.
 type steered struct {
 	*steering
+	mtu     *pathMTU
 	gateway postern.Gateway // without what may change while it is steered
 	boot    string          // of the gateway, the last that was told
 	stop    context.CancelFunc
@@ -38,6 +40,17 @@ func (s *steerer) path(gateway postern.WireGuardPublic) string {
 		return t.Path()
 	}
 	return postern.CarrierUDP
+}
+
+// mtu returns how long packets are that pass to the gateway with that key and back; 0 if
+// that is not known.
+func (s *steerer) mtu(gateway postern.WireGuardPublic) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.steer[gateway]; t != nil {
+		return t.mtu.Found()
+	}
+	return 0
 }
 
 // want makes gateways those to which tunnels are steered, until ctx is done; stop waits
@@ -64,8 +77,10 @@ func (s *steerer) want(ctx context.Context, gateways []postern.Gateway) {
 		if s.steer[key] == nil {
 			ctx, stop := context.WithCancel(ctx)
 			t := &steered{steering: s.steering(g), gateway: g, stop: stop}
+			t.mtu = s.pathMTU(t.steering, g)
 			s.steer[key] = t
 			t.work.Go(func() { t.run(ctx) })
+			t.work.Go(func() { t.mtu.run(ctx) })
 		}
 	}
 	for key, boot := range boots {
@@ -104,7 +119,7 @@ func (s *steerer) steering(g postern.Gateway) *steering {
 	return &steering{
 		hurry: make(chan struct{}, 1),
 		probe: func(ctx context.Context) error { return answers(ctx, s.stack, g.Address) },
-		echo:  func(ctx context.Context) error { _, err := s.stack.Echo(ctx, key); return err },
+		echo:  func(ctx context.Context) error { _, err := s.stack.Echo(ctx, key, netstack.MinPathMTU); return err },
 		heard: func() uint64 { return s.received(key) },
 		busy:  func() bool { return n.server.entrance.counts().Open > 0 },
 		use:   func(relay bool) error { return s.stack.SetRelayed(key, relay) },
@@ -112,6 +127,24 @@ func (s *steerer) steering(g postern.Gateway) *steering {
 		dial:  func(ctx context.Context) (relayRun, error) { return s.open(ctx, g) },
 		told:  func() { wake(n.news) },
 		log:   n.log.With("gateway", g.Name),
+	}
+}
+
+// pathMTU returns what keeps packets of the tunnel to g, which t steers, as long as the
+// path carries.
+func (s *steerer) pathMTU(t *steering, g postern.Gateway) *pathMTU {
+	key := [32]byte(g.WireGuard)
+	return &pathMTU{
+		top: s.stack.MTU(),
+		echo: func(ctx context.Context, mtu int) (time.Duration, error) {
+			return s.stack.Echo(ctx, key, mtu)
+		},
+		use:      func(mtu int) error { return s.stack.SetPathMTU(g.Address, mtu) },
+		onUDP:    func() bool { return t.Path() == postern.CarrierUDP },
+		timeouts: s.stack.Timeouts,
+		heard:    t.heard,
+		told:     t.told,
+		log:      t.log,
 	}
 }
 

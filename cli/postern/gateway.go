@@ -79,6 +79,7 @@ func gatewayFlags() []cli.Flag {
 		&cli.IntFlag{Name: "tenant-rate", Usage: "`N`: new connections a second to one tenant (100 if not given, -1: any)"},
 		&cli.IntFlag{Name: "tenant-conns", Usage: "`N`: open connections to one tenant (2000 if not given, -1: any, and any that wait for a node)"},
 		hideLossFlag(),
+		mtuFlag(),
 		&cli.DurationFlag{Name: "drain-delay", Usage: "`TIME` that it goes on taking new connections once it is to stop; 90s lets DNS lead them to another gateway"},
 		accessLogFlag("connection"),
 		metricsFlag(),
@@ -101,6 +102,7 @@ type gatewayOptions struct {
 	limits       gateway.Limits
 	hideLoss     bool                   // of what it sends
 	drainDelay   time.Duration          // from a stop to the last new connection
+	mtu          int                    // of the tunnels; 0: the default
 	accessLog    string                 // file, - for standard output; empty: none
 	metrics      string                 // TCP address; empty: none
 	beside       []prometheus.Collector // shown at metrics, too
@@ -122,6 +124,10 @@ func parseGateway(c *cli.Context, log *slog.Logger) (gatewayOptions, error) {
 	}
 	if o.drainDelay < 0 {
 		return o, misuse("such as --drain-delay 90s", "--drain-delay %v is no time", o.drainDelay)
+	}
+	var err error
+	if o.mtu, err = parseMTU(c); err != nil {
+		return o, err
 	}
 	host, port, err := splitAddress("udp", c.String("udp"))
 	if err != nil {
@@ -317,7 +323,7 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 		return nil, err
 	}
 	d.net, err = netstack.New(netstack.Config{
-		PrivateKey: id.WireGuard, Address: id.Enrollment.Address, Port: o.udp, HideLoss: o.hideLoss, Logger: o.log,
+		PrivateKey: id.WireGuard, Address: id.Enrollment.Address, Port: o.udp, MTU: o.mtu, HideLoss: o.hideLoss, Logger: o.log,
 	})
 	if err != nil {
 		return nil, err

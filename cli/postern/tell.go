@@ -88,7 +88,7 @@ func (d *door) status() postern.Status {
 		return s
 	}
 	for _, p := range d.net.Peers() {
-		peer := postern.PeerStatus{ID: (*ids)[p.Address], Handshake: p.Handshake, Received: p.Received, Sent: p.Sent}
+		peer := postern.PeerStatus{ID: (*ids)[p.Address], Handshake: p.Handshake, Received: p.Received, Sent: p.Sent, MTU: p.MTU}
 		if p.Endpoint.IsValid() {
 			peer.Endpoint, peer.Path = p.Endpoint.String(), postern.CarrierUDP
 		}
