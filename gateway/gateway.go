@@ -14,7 +14,8 @@
 //	limiter.beginDial  too many to there?
 //	dial             a node that answers, within a few seconds: on a spare that was
 //	                 dialed before, if there is one; PROXY v2 header, then the hello's bytes
-//	splice.Conns     until both sides are done, or the route is gone
+//	splice.Paced     until both sides are done, or the route is gone; what is moved when
+//	                 the line is full is each tenant's part of it
 package gateway
 
 import (
@@ -28,6 +29,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"postern/internal/fair"
 )
 
 // Config is what a Gateway needs. The zero Config works: it knows no names.
@@ -94,9 +97,10 @@ type Gateway struct {
 	counters  counters
 	tally     tally
 
-	reportMu     sync.Mutex
-	reported     [reasons]int64 // refusals that were logged
-	reportedFull int64          // the same of counters.full
+	reportMu      sync.Mutex
+	reported      [reasons]int64 // refusals that were logged
+	reportedFull  int64          // the same of counters.full
+	reportedWaits fair.Waits     // the same of limiter.waits
 }
 
 // New returns a Gateway that knows no names yet. It starts nothing.

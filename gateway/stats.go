@@ -1,6 +1,10 @@
 package gateway
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"postern/internal/fair"
+)
 
 // Stats are a Gateway's counters since it was made.
 type Stats struct {
@@ -11,6 +15,7 @@ type Stats struct {
 	Relays    int64            `json:"relays"`     // connections at present that are relays
 	Refused   map[Reason]int64 `json:"refused"`    // connections; reasons that never occurred are absent
 	Full      int64            `json:"full"`       // times that Limits.Conns were open, so that more would have to wait
+	Waits     fair.Waits       `json:"waits"`      // for the bandwidth, of tenants that wanted more of it
 	UpBytes   int64            `json:"up_bytes"`   // from clients
 	DownBytes int64            `json:"down_bytes"` // to clients
 }
@@ -28,7 +33,7 @@ func (g *Gateway) Stats() Stats {
 	s := Stats{
 		Accepted: c.accepted.Load(), Open: c.open.Load(), Spliced: c.spliced.Load(),
 		Spares: g.spares.count(), Full: c.full.Load(), Relays: c.relays.Load(),
-		UpBytes: c.up.Load(), DownBytes: c.down.Load(),
+		UpBytes: c.up.Load(), DownBytes: c.down.Load(), Waits: g.limiter.waits(),
 		Refused: map[Reason]int64{},
 	}
 	for r := range c.refused {

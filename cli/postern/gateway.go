@@ -75,6 +75,8 @@ func gatewayFlags() []cli.Flag {
 		&cli.IntFlag{Name: "source-conns", Usage: "`N`: open connections of one address (200 if not given, -1: any)"},
 		&cli.IntFlag{Name: "tenant-rate", Usage: "`N`: new connections a second to one tenant (100 if not given, -1: any)"},
 		&cli.IntFlag{Name: "tenant-conns", Usage: "`N`: open connections to one tenant (2000 if not given, -1: any, and any that wait for a node)"},
+		&cli.StringFlag{Name: "bandwidth", Usage: "`RATE` of this gateway's line, such as 500mbit; when it is full, tenants get equal parts (any if not given)"},
+		&cli.StringFlag{Name: "tenant-bandwidth", Usage: "`RATE` that one tenant has at most, such as 100mbit (any if not given)"},
 		hideLossFlag(),
 		accessLogFlag("connection"),
 		metricsFlag(),
@@ -114,6 +116,13 @@ func parseGateway(c *cli.Context, log *slog.Logger) (gatewayOptions, error) {
 			TenantRate: c.Int("tenant-rate"), TenantConns: c.Int("tenant-conns"), TenantDials: min(c.Int("tenant-conns"), 0),
 		},
 		hideLoss: c.Bool("hide-loss"), log: log,
+	}
+	var err error
+	if o.limits.Bandwidth, err = parseRate("bandwidth", c.String("bandwidth")); err != nil {
+		return o, err
+	}
+	if o.limits.TenantBandwidth, err = parseRate("tenant-bandwidth", c.String("tenant-bandwidth")); err != nil {
+		return o, err
 	}
 	host, port, err := splitAddress("udp", c.String("udp"))
 	if err != nil {

@@ -21,7 +21,7 @@ const (
 	maxQuantum = 64 << 10
 
 	// quantumTime is what one quantum takes of the line, if it can be chosen so.
-	quantumTime = 2 * time.Millisecond
+	quantumTime = time.Millisecond
 
 	// burstTime is for how much time a line that was idle catches up. It bridges what a
 	// timer is late.
@@ -44,8 +44,8 @@ type Line struct {
 
 // Waits counts turns that were waited for.
 type Waits struct {
-	Line  int64 // because the line was full
-	Share int64 // because a share had all that it may
+	Line  int64 `json:"line"`  // because the line was full
+	Share int64 `json:"share"` // because a share had all that it may
 }
 
 // NewLine returns a line that carries rate bytes a second, of which one share may have

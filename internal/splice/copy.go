@@ -14,55 +14,56 @@ import (
 // buffer only while it keeps filling buffers.
 func (w *way) copyBytes() error {
 	wait := waitFor(w.src)
-	for much := wait != nil; ; {
+	for much := false; ; {
 		var n int
-		var filled bool
 		var err error
 		if wait == nil {
-			n, filled, err = w.moveAndPay(much)
+			n, much, err = move(w.dst, w.src, much, largeSize, w.pay)
 		} else if err = wait(); err == nil {
-			n, _, err = w.move(true)
+			n, err = w.move()
 		}
 		w.n += int64(n)
 		if err != nil {
 			return err
 		}
-		much = wait != nil || filled
 	}
 }
 
 // move moves what one Read of src, which has something to read, returns into dst,
 // when it is w's turn.
-func (w *way) move(much bool) (n int, filled bool, err error) {
+func (w *way) move() (n int, err error) {
 	pace := w.pair.pace
 	if pace == nil {
-		return move(w.dst, w.src, much, largeSize, func(int) {})
+		n, _, err = move(w.dst, w.src, true, largeSize, free)
+		return n, err
 	}
 	most := pace.Take(w.pair.done)
 	if most == 0 {
-		return 0, false, net.ErrClosed // the pair is aborted
+		return 0, net.ErrClosed // the pair is aborted
 	}
-	return move(w.dst, w.src, much, most, func(read int) { pace.Give(most - read) })
+	n, _, err = move(w.dst, w.src, true, most, func(read int) { pace.Give(most - read) })
+	return n, err
 }
 
-// moveAndPay is move for a src that may have nothing to read: the turn is taken
-// afterwards, as nobody should have one and wait.
-func (w *way) moveAndPay(much bool) (n int, filled bool, err error) {
-	n, filled, err = move(w.dst, w.src, much, largeSize, func(int) {})
+// free is what bytes cost without a Pacer.
+func free(int) {}
+
+// pay waits until n bytes may be moved that are read already: nobody should have a turn
+// and wait for bytes.
+func (w *way) pay(n int) {
 	pace := w.pair.pace
-	for left := n; pace != nil && left > 0; {
+	for pace != nil && n > 0 {
 		got := pace.Take(w.pair.done)
 		if got == 0 {
-			return n, filled, net.ErrClosed
+			return // the pair is aborted, and nothing can be written
 		}
-		pace.Give(max(0, got-left))
-		left -= got
+		pace.Give(max(0, got-n))
+		n -= got
 	}
-	return n, filled, err
 }
 
 // move moves what one Read of src returns into dst, at most so many bytes, by a large
-// buffer if that may be much. It says to read how many it read before it writes, and
+// buffer if that may be much. It tells read how many it read before it writes them, and
 // reports whether it filled the buffer.
 func move(dst io.Writer, src io.Reader, much bool, most int, read func(n int)) (n int, filled bool, err error) {
 	taken := take(much)

@@ -154,7 +154,7 @@ func (w *way) watch() bool {
 // pump copies what src has, and has itself called again when there is more.
 func (w *way) pump() {
 	for w.src.(readier).ReadReady(w.pumping) {
-		n, _, err := w.move(true)
+		n, err := w.move()
 		w.n += int64(n)
 		if err != nil {
 			w.end(err)
