@@ -180,7 +180,7 @@ func TestTenantBandwidth(t *testing.T) {
 
 // TestNoBandwidth: without limits nobody is paced.
 func TestNoBandwidth(t *testing.T) {
-	l := newLimiter(Limits{})
+	l := newLimiter(Limits{}, nil)
 	v := &visit{}
 	if err := l.beginDial(epoch, v, "acme"); err != nil {
 		t.Fatal(err)

@@ -68,6 +68,11 @@ type Config struct {
 
 	Limits Limits
 
+	// Behind reports whether this machine is behind with what came from nodes: tenants
+	// then get equal parts of what it carries, as with Limits.Bandwidth. It is asked
+	// while bytes are moved, and must be quick. If nil, it never is.
+	Behind func() bool
+
 	FirstByteTimeout time.Duration // for a client's first byte. If zero, 5 s.
 	HelloTimeout     time.Duration // for its whole hello, from the same start. If zero, 10 s.
 	DialTimeout      time.Duration // for a node to answer, while the client waits. If zero, 3 s.
@@ -122,7 +127,7 @@ func New(cfg Config) *Gateway {
 		cfg:     cfg,
 		log:     cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
 		stop:    make(chan struct{}),
-		limiter: newLimiter(cfg.Limits),
+		limiter: newLimiter(cfg.Limits, cfg.Behind),
 	}
 	g.spares = newSpares(g.dialSpare)
 	g.room = make(chan struct{}, g.limiter.limits.Conns)

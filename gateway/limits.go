@@ -122,15 +122,15 @@ type visit struct {
 // that have open connections.
 const maxSources = 1 << 16
 
-func newLimiter(l Limits) *limiter {
+func newLimiter(l Limits, behind func() bool) *limiter {
 	out := &limiter{
 		limits:   l.withDefaults(),
 		sources:  map[netip.Prefix]*source{},
 		forgetAt: maxSources,
 		tenants:  map[string]*tenant{},
 	}
-	if l := out.limits; l.Bandwidth > 0 || l.TenantBandwidth > 0 {
-		out.line = fair.NewLine(l.Bandwidth, l.TenantBandwidth)
+	if l := out.limits; l.Bandwidth > 0 || l.TenantBandwidth > 0 || behind != nil {
+		out.line = fair.NewLine(l.Bandwidth, l.TenantBandwidth, behind)
 	}
 	return out
 }

@@ -9,17 +9,18 @@ var (
 	metricAccepted = newDesc("connections_accepted_total", "Connections that were accepted.")
 	metricOpen     = newDesc("connections_open", "Connections at present.")
 	metricVerdict  = newDesc("connections_total", "Connections by what became of them: spliced to a node or the coordinator, or why not.", "verdict")
-	metricLimit    = newDesc("limit_hits_total", "How often a limit refused a connection, or, with conns, had all others wait, or, with bandwidth and tenant_bandwidth, a tenant's bytes.", "limit")
+	metricLimit    = newDesc("limit_hits_total", "How often a limit refused a connection, or, with conns, had all others wait, or, with bandwidth, processors and tenant_bandwidth, a tenant's bytes.", "limit")
 	metricBytes    = newDesc("bytes_total", "Bytes up, from clients, and down, to them.", "direction")
 	metricSpares   = newDesc("spares", "Connections to nodes that no client has yet.")
 	metricRelays   = newDesc("relays", "Connections at present that carry a node's tunnel.")
 )
 
-// These limits refuse nobody: Limits.Conns makes all wait, Limits.Bandwidth those that
-// want more than their part, and Limits.TenantBandwidth one tenant.
+// These limits refuse nobody: Limits.Conns makes all wait, Limits.Bandwidth and the
+// processors those that want more than their part, and Limits.TenantBandwidth one tenant.
 const (
 	limitConns           = "conns"
 	limitBandwidth       = "bandwidth"
+	limitProcessors      = "processors"
 	limitTenantBandwidth = "tenant_bandwidth"
 )
 
@@ -55,6 +56,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	tell(metricVerdict, prometheus.CounterValue, s.Spliced, VerdictSpliced)
 	tell(metricLimit, prometheus.CounterValue, s.Full, limitConns)
 	tell(metricLimit, prometheus.CounterValue, s.Waits.Line, limitBandwidth)
+	tell(metricLimit, prometheus.CounterValue, s.Waits.Machine, limitProcessors)
 	tell(metricLimit, prometheus.CounterValue, s.Waits.Share, limitTenantBandwidth)
 	for r := range reasons {
 		tell(metricVerdict, prometheus.CounterValue, s.Refused[r], r.String())

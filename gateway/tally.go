@@ -71,6 +71,7 @@ func (g *Gateway) logRefused(ctx context.Context) {
 		times int64
 	}{
 		{limitBandwidth, waits.Line - g.reportedWaits.Line},
+		{limitProcessors, waits.Machine - g.reportedWaits.Machine},
 		{limitTenantBandwidth, waits.Share - g.reportedWaits.Share},
 	} {
 		if l.times > 0 { // nothing is wrong: it is what the limit is for

@@ -328,6 +328,7 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 	})
 	cfg := gateway.Config{
 		Dial:            d.net.DialContext,
+		Behind:          d.net.Behind,
 		DialCoordinator: d.client.DialEdge,
 		Relay:           d.relays.Serve,
 		HTTPSPort:       o.httpsPort, ProxyFrom: o.proxyFrom, Limits: o.limits, Logger: o.log,

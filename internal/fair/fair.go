@@ -4,9 +4,9 @@
 // time, which is how much it has moved, and the one that is behind goes next. One that
 // comes back is put a quantum behind who went last: it is owed no more for its rest. So a
 // tenant alone has the whole line, those that want more than their part get equal parts,
-// in steps of a quantum, and one that wants less waits for the quantum that is under way
-// and no more. Deficit round robin (Shreedhar and Varghese, 1995) makes the same parts,
-// but has each wait until all others had their turn.
+// in steps of a quantum, and one that wants less does not wait: while it is behind it goes
+// at once, and the others make up for it. Deficit round robin (Shreedhar and Varghese,
+// 1995) makes the same parts, but has each wait until all others had their turn.
 package fair
 
 import (
@@ -36,6 +36,7 @@ type Line struct {
 
 	mu      sync.Mutex
 	bucket  bucket
+	squeeze squeeze
 	now     float64  // the virtual time of who went last
 	waiting []*Share // those that wait for their turn
 	timer   *time.Timer
@@ -44,14 +45,19 @@ type Line struct {
 
 // Waits counts turns that were waited for.
 type Waits struct {
-	Line  int64 `json:"line"`  // because the line was full
-	Share int64 `json:"share"` // because a share had all that it may
+	Line    int64 `json:"line"`    // because the line was full
+	Machine int64 `json:"machine"` // because the machine was behind
+	Share   int64 `json:"share"`   // because a share had all that it may
 }
 
 // NewLine returns a line that carries rate bytes a second, of which one share may have
-// each. A zero is no limit.
-func NewLine(rate, each int64) *Line {
-	l := &Line{each: float64(each), bucket: newBucket(float64(rate)), quantum: maxQuantum}
+// each. A zero is no limit. If behind is not nil, it reports whether this machine is
+// behind with what came: the line then carries what the machine does. It must be quick.
+func NewLine(rate, each int64, behind func() bool) *Line {
+	l := &Line{
+		each: float64(each), bucket: newBucket(float64(rate)), quantum: maxQuantum,
+		squeeze: squeeze{behind: behind, rate: float64(rate)},
+	}
 	for _, r := range []int64{rate, each} {
 		if r > 0 {
 			q := int64(quantumTime.Seconds() * float64(r))
@@ -98,7 +104,8 @@ func (s *Share) Take(done func() <-chan struct{}) int {
 	l := s.line
 	l.mu.Lock()
 	now := time.Now()
-	if len(l.waiting) == 0 && l.bucket.wait(now) == 0 && s.bucket.wait(now) == 0 {
+	l.sample(now)
+	if l.free(s, now) {
 		defer l.mu.Unlock()
 		return l.grant(s)
 	}
@@ -126,14 +133,16 @@ func (s *Share) Give(n int) {
 
 // enqueue has w wait. The lock is held.
 func (l *Line) enqueue(s *Share, w *waiter, now time.Time) {
-	if s.bucket.wait(now) > 0 {
+	switch {
+	case s.bucket.wait(now) > 0:
 		l.waits.Share++
-	} else {
+	case l.bucket.rate != l.squeeze.rate:
+		l.waits.Machine++
+	default:
 		l.waits.Line++
 	}
 	if len(s.waiters) == 0 {
 		l.waiting = append(l.waiting, s)
-		l.arrive(s)
 	}
 	s.waiters = append(s.waiters, w)
 	l.dispatch(now)
@@ -167,11 +176,26 @@ func (l *Line) settle(s *Share) {
 // arrive brings the virtual time of s, which may have rested, up to date. The lock is held.
 func (l *Line) arrive(s *Share) { s.moved = max(s.moved, l.now-float64(l.quantum)/s.weight) }
 
+// free reports whether it is the turn of s without waiting. The lock is held.
+func (l *Line) free(s *Share, now time.Time) bool {
+	l.arrive(s)
+	wait := l.bucket.wait(now)
+	switch owed := l.now - s.moved; {
+	case s.bucket.wait(now) > 0:
+		return false
+	case owed >= float64(l.quantum)/s.weight/2:
+		// All who are owed at once could be many.
+		return wait == 0 || l.bucket.tokens > -l.bucket.burst
+	}
+	return wait == 0 && len(l.waiting) == 0
+}
+
 // grant charges s for a quantum. The lock is held.
 func (l *Line) grant(s *Share) int {
 	l.arrive(s)
 	l.now = max(l.now, s.moved)
 	s.moved += float64(l.quantum) / s.weight
+	l.squeeze.moved += float64(l.quantum)
 	l.bucket.tokens -= float64(l.quantum)
 	s.bucket.tokens -= float64(l.quantum)
 	return l.quantum
@@ -180,6 +204,7 @@ func (l *Line) grant(s *Share) int {
 // refund charges s for n bytes less. The lock is held.
 func (l *Line) refund(s *Share, n int) {
 	s.moved -= float64(n) / s.weight
+	l.squeeze.moved -= float64(n)
 	l.bucket.tokens += float64(n)
 	s.bucket.tokens += float64(n)
 	if len(l.waiting) > 0 {
@@ -215,7 +240,9 @@ func (l *Line) dispatch(now time.Time) {
 func (l *Line) tick() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.dispatch(time.Now())
+	now := time.Now()
+	l.sample(now)
+	l.dispatch(now)
 }
 
 // next returns whose turn it is: of those that may have more, who moved least. If there
@@ -242,8 +269,16 @@ type bucket struct {
 }
 
 func newBucket(rate float64) bucket {
-	burst := max(rate*burstTime.Seconds(), maxQuantum)
-	return bucket{rate: rate, burst: burst, tokens: burst}
+	b := bucket{}
+	b.set(rate)
+	b.tokens = b.burst
+	return b
+}
+
+// set makes rate the rate from now on.
+func (b *bucket) set(rate float64) {
+	b.rate, b.burst = rate, max(rate*burstTime.Seconds(), maxQuantum)
+	b.tokens = min(b.tokens, b.burst)
 }
 
 // wait fills b and returns how long it will be before it lets something through.
