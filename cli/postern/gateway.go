@@ -372,6 +372,7 @@ func (d *door) run(ctx context.Context) error {
 	g.Go(func() error { return systemd.Notify(serve, d.alive) })
 	g.Go(func() error { d.tell(life); return nil })
 	g.Go(func() error { d.remember(life); return nil })
+	g.Go(func() error { d.logLimits(life); return nil })
 	g.Go(func() error { return d.access.Run(life) })
 	g.Go(func() error { return reopening(life, d.opts.accessLog, d.access.Reopen) })
 	g.Go(func() error { return monitor.Serve(life, d.local, d.localHandler(), d.log) })
