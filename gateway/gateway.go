@@ -214,6 +214,8 @@ var errDrained = errors.New("the gateway is shutting down")
 func (g *Gateway) watch(ctx context.Context, end func()) {
 	report := time.NewTicker(reportInterval)
 	defer report.Stop()
+	silent := time.NewTicker(silenceInterval)
+	defer silent.Stop()
 	defer g.logRefused(context.WithoutCancel(ctx))
 	for {
 		select {
@@ -222,6 +224,8 @@ func (g *Gateway) watch(ctx context.Context, end func()) {
 		case <-g.stop:
 			end()
 			return
+		case <-silent.C:
+			g.endSilent(ctx)
 		case <-report.C:
 			g.logRefused(ctx)
 			g.flows.cut(&g.routes, g.cfg.Now())
@@ -260,6 +264,7 @@ func (g *Gateway) accept(ctx context.Context, ln net.Listener, serve func(net.Co
 		c, err := ln.Accept()
 		if err == nil {
 			failures = 0
+			harden(c)
 			serve(c)
 			continue
 		}
