@@ -12,6 +12,9 @@ var (
 	metricLimit    = newDesc("limit_hits_total", "How often a limit refused a connection, or, with conns, had all others wait.", "limit")
 	metricBytes    = newDesc("bytes_total", "Bytes up, from clients, and down, to them.", "direction")
 	metricSpares   = newDesc("spares", "Connections to nodes that no client has yet.")
+	metricProbes   = newDesc("probes_total", "Probes of nodes through their tunnels, by whether they were answered.", "result")
+	metricRTT      = newDesc("probe_rtt_seconds", "How long nodes took to answer probes.")
+	metricNodes    = newDesc("nodes", "Nodes of the map, by whether they answer probes.", "health")
 	metricRelays   = newDesc("relays", "Connections at present that carry a node's tunnel.")
 )
 
@@ -29,7 +32,10 @@ type collector struct{ stats func() Stats }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricAccepted, metricOpen, metricVerdict, metricLimit, metricBytes, metricSpares, metricRelays} {
+	for _, d := range []*prometheus.Desc{
+		metricAccepted, metricOpen, metricVerdict, metricLimit, metricBytes, metricSpares, metricRelays,
+		metricProbes, metricRTT, metricNodes,
+	} {
 		ch <- d
 	}
 }
@@ -49,6 +55,16 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	tell(metricBytes, prometheus.CounterValue, s.DownBytes, "down")
 	tell(metricVerdict, prometheus.CounterValue, s.Spliced, VerdictSpliced)
 	tell(metricLimit, prometheus.CounterValue, s.Full, limitConns)
+	p := s.Probes
+	tell(metricProbes, prometheus.CounterValue, p.Sent-p.Missed, "answered")
+	tell(metricProbes, prometheus.CounterValue, p.Missed, "missed")
+	tell(metricNodes, prometheus.GaugeValue, int64(p.Healthy), "healthy")
+	tell(metricNodes, prometheus.GaugeValue, int64(p.Unhealthy), "unhealthy")
+	rtts := make(map[float64]uint64, len(rttBounds))
+	for i, bound := range rttBounds {
+		rtts[bound] = uint64(p.RTTs[i])
+	}
+	ch <- prometheus.MustNewConstHistogram(metricRTT, uint64(p.Sent-p.Missed), p.Took.Seconds(), rtts)
 	for r := range reasons {
 		tell(metricVerdict, prometheus.CounterValue, s.Refused[r], r.String())
 		if r.Limit() {

@@ -361,6 +361,7 @@ func (d *door) run(ctx context.Context) error {
 	g.Go(func() error { return d.client.Follow(life, d.apply) })
 	g.Go(func() error { return systemd.Notify(serve, d.alive) })
 	g.Go(func() error { d.tell(life); return nil })
+	g.Go(func() error { d.gw.Probe(life); return nil })
 	g.Go(func() error { d.remember(life); return nil })
 	g.Go(func() error { return d.access.Run(life) })
 	g.Go(func() error { return reopening(life, d.opts.accessLog, d.access.Reopen) })
