@@ -412,9 +412,9 @@ type PeerStatus struct {
 
 // A ProbeStatus is what came of a gateway's probes of a node, see ProbeAnswer.
 type ProbeStatus struct {
-	Time  time.Time `json:"time,omitzero" doc:"when the node answered last; absent: never"`
-	RTT   Duration  `json:"rtt,omitzero" doc:"how long that answer took"`
-	Error string    `json:"error,omitempty" doc:"why it counts as one that does not answer; empty: it answers"`
+	Time  time.Time `json:"time,omitzero"`   // when the node answered last; zero: never
+	RTT   Duration  `json:"rtt,omitzero"`    // how long that took
+	Error string    `json:"error,omitempty"` // why it counts as one that does not answer now; empty: it answers
 }
 
 // Carriers of a tunnel's datagrams.

@@ -188,6 +188,8 @@ type Member struct {
 	Token     postern.TokenID // that it joined with
 	Host      postern.Host
 	Services  []postern.Service // nodes: what it publishes, by name
+	Weight    int               // nodes: as postern.Node has it; zero: postern.DefaultWeight
+	Draining  bool              // nodes: the same
 	Endpoint  string            // gateways: UDP, host:port
 	Public    string            // gateways: HTTPS, host:port
 	Joined    time.Time

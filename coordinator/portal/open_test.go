@@ -175,7 +175,7 @@ func TestNotReachable(t *testing.T) {
 	d := deploy(t, nil)
 	acme := newCompany(d, "acme", "Acme AG", ledger)
 	acme.node.connect()
-	acme.wait(postern.StateNoPath)
+	acme.wait(postern.StateDegraded)
 	d.member("ada", "acme", postern.TenantAdmin)
 	b := d.signedIn("ada")
 	for _, path := range []string{"/", "/open/acme/default", "/admin/nodes"} {
@@ -197,7 +197,7 @@ func TestLimited(t *testing.T) {
 	d := deploy(t, nil)
 	acme := newCompany(d, "acme", "Acme AG", ledger)
 	acme.gateway.report(acme.node, d.clock.now())
-	acme.wait(postern.StateNoCtrl)
+	acme.wait(postern.StateDegraded)
 	d.member("ada", "acme", postern.TenantMember)
 	b := d.signedIn("ada")
 	b.get("/").want(200, "Limited", "If you are signed in there already, it works").wantNot("control channel", "since")
