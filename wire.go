@@ -267,6 +267,7 @@ type Gateway struct {
 	Endpoint  string          `json:"endpoint,omitempty"` // UDP, host:port; empty: not known yet
 	Public    string          `json:"public,omitempty"`   // HTTPS, host:port; empty: not known yet
 	Identity  IdentityPublic  `json:"identity,omitzero"`  // zero: not said, so that there is no relay
+	Draining  bool            `json:"draining,omitempty"` // by an operator; told to the gateway itself only
 }
 
 // A Route is a host name and who serves it.
@@ -310,6 +311,9 @@ type Status struct {
 	Time    time.Time    `json:"time,omitzero"`     // by the member's clock, as Handshake is; zero: the same as the coordinator's
 	Map     uint64       `json:"map,omitempty"`     // version of the map that it acts on; zero: not said
 	Peers   []PeerStatus `json:"peers,omitempty"`
+
+	// Gateways only.
+	Draining bool `json:"draining,omitempty"` // it takes no new connections, or is about to
 
 	// Nodes only.
 	Hosts     []HostStatus `json:"hosts,omitempty"`     // one a route, sorted

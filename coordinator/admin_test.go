@@ -65,8 +65,8 @@ func TestOpenAPI(t *testing.T) {
 			t.Errorf("%s is listed but not in the document", name)
 		}
 	}
-	if len(listed) != 33 {
-		t.Errorf("found %d operations in the lists, want 33", len(listed))
+	if len(listed) != 35 {
+		t.Errorf("found %d operations in the lists, want 35", len(listed))
 	}
 
 	values := strings.NewReplacer("{tenant}", "acme", "{token}", token.ID.String(), "{node}", a.ID,
@@ -81,6 +81,7 @@ func TestOpenAPI(t *testing.T) {
 		"PUT /admin/v1/users/{user}/grants/{tenant}": postern.GrantRequest{Groups: []string{"accounting"}},
 		"PUT /admin/v1/issuers/{issuer}":             request("acme"),
 		"PATCH /admin/v1/nodes/{node}":               postern.NodeChange{Weight: new(50)},
+		"PATCH /admin/v1/gateways/{gateway}":         postern.GatewayChange{},
 	}
 	// What removes comes last, what is inside of another before that, and the tenant
 	// after what it has.
@@ -287,7 +288,7 @@ func TestStates(t *testing.T) {
 		t.Errorf("tunnels: got %+v", n.Tunnels)
 	}
 	d.clock.advance(3 * time.Minute)
-	check("handshake stale", postern.StateDegraded, postern.StateReady)
+	check("handshake stale", postern.StateDegraded, postern.StateOffline) // it would have reported
 	wa.cancel()
 	wg.cancel()
 	check("neither", postern.StateOffline, postern.StateOffline)

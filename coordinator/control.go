@@ -316,8 +316,9 @@ func (c *Coordinator) postStatus(r *http.Request, m *Member) (any, error) {
 				peers[p.ID] = p
 			}
 		}
-		c.presence.report(m.ID, report{time: now, peers: peers, acts: s.Map})
+		c.presence.report(m.ID, report{time: now, peers: peers, acts: s.Map, draining: s.Draining})
 		c.tellMoved()
+		c.keepFit(r.Context())
 	} else {
 		c.keepTold(r.Context(), m, &s)
 	}

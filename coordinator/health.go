@@ -60,7 +60,7 @@ func (p *presence) health(id string, gateways []*Member, now time.Time) health {
 		case misses:
 			missing, why = append(missing, g.Name), peer.Probe.Error
 		}
-		if p.streams[g.ID] != nil {
+		if p.there(g.ID, now) {
 			doors, tunnel = true, tunnel || isFresh(peer.Handshake, now)
 		}
 	}
@@ -110,7 +110,7 @@ func (p *presence) reach(gateway, node string, peer postern.PeerStatus, now time
 	open := p.streams[node] != nil || !known
 	switch {
 	case peer.Probe != nil && peer.Probe.Error != "":
-		if p.streams[gateway] == nil {
+		if !p.there(gateway, now) {
 			return unknown // what it said last is old
 		}
 		return misses
@@ -125,6 +125,12 @@ func (p *presence) reach(gateway, node string, peer postern.PeerStatus, now time
 		}
 	}
 	return unknown
+}
+
+// there reports whether a gateway is connected, and says how its nodes do. The lock is held.
+func (p *presence) there(gateway string, now time.Time) bool {
+	said := p.reports[gateway].time
+	return p.streams[gateway] != nil && (said.IsZero() || now.Sub(said) < reportAge)
 }
 
 // tunnels returns the tunnels of the node with id, by gateway.
@@ -143,19 +149,6 @@ func (p *presence) tunnels(id string, gateways []*Member) []postern.Tunnel {
 		})
 	}
 	return all
-}
-
-// countReached returns to how many nodes the gateway with id gets through.
-func (p *presence) countReached(id string, now time.Time) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	n := 0
-	for node, peer := range p.reports[id].peers {
-		if p.reach(id, node, peer, now) == reaches {
-			n++
-		}
-	}
-	return n
 }
 
 // moved reports whether gateways get through to other nodes than the last time.

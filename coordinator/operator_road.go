@@ -96,7 +96,7 @@ func (o *Operator) removeMember(ctx context.Context, role postern.Role, id strin
 	})
 }
 
-// machine returns the node or gateway with id, if it has that role and o sees it.
+// machine returns the member of that role with id, if it is o's to operate.
 func (o *Operator) machine(ch *change, role postern.Role, id string) (Member, error) {
 	m, err := ch.Members().Get(id)
 	if err == nil && (m.Role != role || !o.sees(m.Tenant)) {
@@ -106,20 +106,4 @@ func (o *Operator) machine(ch *change, role postern.Role, id string) (Member, er
 		return Member{}, notFound(err, string(role), id, "")
 	}
 	return m, nil
-}
-
-// Gateways returns the gateways, which belong to no tenant.
-func (o *Operator) Gateways(context.Context) ([]postern.GatewayState, error) {
-	all := []postern.GatewayState{}
-	if !o.all {
-		return all, nil
-	}
-	for _, g := range o.c.snapshot.Load().gateways {
-		all = append(all, o.c.gatewayState(g))
-	}
-	return all, nil
-}
-
-func (o *Operator) RemoveGateway(ctx context.Context, id string) error {
-	return o.removeMember(ctx, postern.RoleGateway, id)
 }

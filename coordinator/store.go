@@ -149,6 +149,7 @@ type Deployment struct {
 	MapVersion  uint64       // newest one told to anybody
 	NextTenant  uint32       // number of the next tenant
 	NextGateway uint64       // number of the next gateway
+	Fit         []string     // ids of the gateways that were fit for DNS last
 	Created     time.Time
 }
 
@@ -189,9 +190,9 @@ type Member struct {
 	Host      postern.Host
 	Services  []postern.Service // nodes: what it publishes, by name
 	Weight    int               // nodes: as postern.Node has it; zero: postern.DefaultWeight
-	Draining  bool              // nodes: the same
 	Endpoint  string            // gateways: UDP, host:port
 	Public    string            // gateways: HTTPS, host:port
+	Draining  bool              // by an operator
 	Joined    time.Time
 	Seen      time.Time // control stream last seen open, as of late; zero: never
 }

@@ -26,7 +26,8 @@ const (
 // tell tells the coordinator, until ctx is done, where this gateway is reached,
 // whenever the control stream came up; and how its tunnels are, and which map it
 // acts on, whenever a tunnel came, went or moved, or its node answers or no longer
-// answers, at once when it lets in others than before, and every postern.StatusInterval.
+// answers, at once when it lets in others than before or is to stop, and every
+// postern.StatusInterval.
 //
 // It also has nodes probed that did not answer, when something comes from them.
 func (d *door) tell(ctx context.Context) {
@@ -37,6 +38,7 @@ func (d *door) tell(ctx context.Context) {
 	var last map[string]string
 	var silent map[string]uint64
 	var acting uint64 // as was told
+	parted := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -69,7 +71,7 @@ func (d *door) tell(ctx context.Context) {
 		}
 		now := time.Now()
 		paths := tunnelPaths(s, now)
-		if now.Sub(reported) < postern.StatusInterval && maps.Equal(paths, last) && d.awaited.Load() <= acting {
+		if now.Sub(reported) < postern.StatusInterval && maps.Equal(paths, last) && d.awaited.Load() <= acting && s.Draining == parted {
 			continue
 		}
 		if err := d.client.Report(ctx, s); err != nil {
@@ -77,6 +79,10 @@ func (d *door) tell(ctx context.Context) {
 			continue
 		}
 		reported, last, acting = now, paths, s.Map
+		if s.Draining && !parted {
+			close(d.parted)
+			parted = true
+		}
 	}
 }
 
@@ -105,7 +111,7 @@ func gatewayNode(id string, addr netip.Addr) gateway.Node {
 
 // status is what the coordinator hears of the tunnels.
 func (d *door) status() postern.Status {
-	s := postern.Status{Version: programVersion(), Time: time.Now(), Map: d.acting.Load()}
+	s := postern.Status{Version: programVersion(), Time: time.Now(), Map: d.acting.Load(), Draining: d.stopping.Load()}
 	ids := d.ids.Load()
 	if ids == nil {
 		return s

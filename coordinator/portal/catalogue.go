@@ -30,6 +30,7 @@ var (
 		"The node has contact with this portal, but nobody gets through to it. Why stands beside the node.",
 		"Its machine is switched on, but the way to it is interrupted. Mostly that passes within a minute; if it does not, tell whoever manages it."}
 	unproven = mark{"ui-info", "warn", "Not proven", "DNS does not show yet that the name is the company’s. Nothing is served there.", ""}
+	draining = mark{"ui-info", "warn", "Draining", "What is open goes on, and what is new is to go elsewhere.", ""}
 	offline  = mark{"ui-offline", "off", "Offline",
 		"Nothing is heard of the node: it is switched off, or has no Internet.",
 		"Its machine is switched off, or has no Internet. You can open it as soon as its node is back."}
@@ -71,6 +72,8 @@ func markOf(state string, reached bool) mark {
 		return online
 	case state == postern.StateUnproven:
 		return unproven
+	case state == postern.StateDraining:
+		return draining
 	case reached:
 		return limits
 	case state == postern.StateDegraded:

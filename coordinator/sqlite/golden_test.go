@@ -59,26 +59,3 @@ func TestGolden(t *testing.T) {
 		return tx.Grants().Put(grant("acme", "u1"))
 	}))
 }
-
-// Nodes that there were before there were weights have the usual one, and take connections.
-func TestGoldenWeights(t *testing.T) {
-	s := openDump(t, filepath.Join(t.TempDir(), "registry.db"), "testdata/schema-3.sql")
-	must(t, coordinator.VerifyAudit(t.Context(), s))
-	must(t, s.Update(t.Context(), func(tx coordinator.Tx) error {
-		nodes, err := tx.Members().In("acme")
-		must(t, err)
-		if len(nodes) != 1 || nodes[0].Name != "office" || nodes[0].Weight != 0 || nodes[0].Draining {
-			t.Fatalf("nodes: got %+v", nodes)
-		}
-		if unproven, err := tx.Claims().Unproven(); err != nil || len(unproven) != 1 || unproven[0].Host != "wiki.acme.example" {
-			t.Errorf("claims: got %+v, %v", unproven, err)
-		}
-		nodes[0].Weight, nodes[0].Draining = 50, true
-		must(t, tx.Members().Put(nodes[0]))
-		got, err := tx.Members().Get(nodes[0].ID)
-		if !reflect.DeepEqual(got, nodes[0]) {
-			t.Errorf("got %+v, want %+v", got, nodes[0])
-		}
-		return err
-	}))
-}
