@@ -26,7 +26,7 @@ const (
 	probeLost    = 5 * time.Minute  // at most, of one that does not answer: each wait is twice the last
 	probeTimeout = 2 * time.Second
 	probeMisses  = 2           // in a row, the second at once after the first: it is unhealthy until it answers
-	probeSoon    = time.Second // between two probes of a node that somebody wants to know about
+	probeSoon    = time.Second // at least, between two probes of a node that somebody wants to know about
 	probeRate    = 500         // a second, of all nodes
 	maxProbes    = 512         // at the same time
 )
@@ -166,7 +166,7 @@ func (p *prober) look(ctx context.Context, n Node) {
 	p.setHurried(k, busy || k.shared)
 	wait := p.wait(k)
 	if k.soon {
-		wait = min(wait, probeSoon)
+		wait = min(wait, k.patience())
 	}
 	k.due = now.Add(wait)
 	p.push(k)
@@ -243,6 +243,12 @@ func (p *prober) want(nodes map[Node]trait) {
 	}
 }
 
+// patience is how long after a probe of k there may be another one because somebody wants
+// to know. A node from which something comes and which does not answer is asked less often.
+func (k *probed) patience() time.Duration {
+	return min(probeSoon<<min(max(k.misses-probeMisses, 0), 10), probeBusy)
+}
+
 // ask has n probed soon: at once, unless that has just been done.
 func (p *prober) ask(n Node) {
 	p.mu.Lock()
@@ -253,7 +259,7 @@ func (p *prober) ask(n Node) {
 	case k.index < 0:
 		k.soon = true
 	default:
-		if soon := k.asked.Add(probeSoon); soon.Before(k.due) {
+		if soon := k.asked.Add(k.patience()); soon.Before(k.due) {
 			k.due = soon
 			heap.Fix(&p.queue, k.index)
 			p.wakeIfFirst(k)

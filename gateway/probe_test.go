@@ -123,9 +123,16 @@ func TestProbeOfTheDead(t *testing.T) {
 		if c := w.counts(); c.Healthy != 0 || c.Unhealthy != 1 || c.Missed < 10 || c.Sent-c.Missed != 1 {
 			t.Errorf("counts are %+v", c)
 		}
+		for range 10 * 60 { // something comes from it all the time, such as refusals
+			w.ask(n)
+			<-time.After(100 * time.Millisecond)
+		}
+		if got := len(w.times(n)); got < 8 || got > 14 {
+			t.Errorf("asked %d times in a minute in which something came from it", got)
+		}
 		w.set(n, false, false)
 		w.ask(n)
-		<-time.After(probeTimeout + probeSoon + time.Second)
+		<-time.After(probeTimeout + probeBusy + time.Second)
 		if !w.healthy(n) || w.status(n).Error != "" {
 			t.Errorf("it answers again: %+v", w.status(n))
 		}
