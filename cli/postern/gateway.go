@@ -393,6 +393,7 @@ func (d *door) run(ctx context.Context) error {
 	g.Go(func() error { return d.roam(life) })
 	g.Go(func() error { return systemd.Notify(serve, d.alive) })
 	g.Go(func() error { d.tell(life); return nil })
+	g.Go(func() error { d.gw.Probe(life); return nil })
 	g.Go(func() error { d.remember(life); return nil })
 	g.Go(func() error { d.logLimits(life); return nil })
 	g.Go(func() error { return d.access.Run(life) })

@@ -66,6 +66,8 @@ type doorTunnel struct {
 	Received  uint64    `json:"received"` // bytes
 	Sent      uint64    `json:"sent"`
 	MTU       int       `json:"mtu"` // how long packets to it may be
+
+	Probe *postern.ProbeStatus `json:"probe,omitempty"` // nil: nothing came of one yet
 }
 
 type doorAccessLog struct {
@@ -92,7 +94,7 @@ func (d *door) glance() doorStatus {
 	for _, p := range d.status().Peers {
 		s.Tunnels = append(s.Tunnels, doorTunnel{
 			Node: p.ID, Up: now.Sub(p.Handshake) < fresh, Endpoint: p.Endpoint,
-			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent, MTU: p.MTU,
+			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent, MTU: p.MTU, Probe: p.Probe,
 		})
 	}
 	slices.SortFunc(s.Tunnels, func(a, b doorTunnel) int { return cmp.Compare(a.Node, b.Node) })
@@ -240,6 +242,13 @@ func doorFields(t *table, s doorStatus) {
 		}
 	}
 	t.field("Tunnels", fmt.Sprintf("%d of %d up, UDP port %d, told as %s", up, len(s.Tunnels), s.UDPPort, s.Advertise))
+	p := s.Counts.Probes
+	t.field("Nodes", fmt.Sprintf("%d answer, %d do not; %d probes sent, %d missed", p.Healthy, p.Unhealthy, p.Sent, p.Missed))
+	for _, u := range s.Tunnels {
+		if u.Probe != nil && u.Probe.Error != "" {
+			t.field("", u.Node+": "+u.Probe.Error)
+		}
+	}
 	t.field("Connections", fmt.Sprintf("%d open, %d pre-dialed, %d accepted, %d spliced", s.Counts.Open, s.Counts.Spares, s.Counts.Accepted, s.Counts.Spliced))
 	t.field("Bytes", size(uint64(s.Counts.UpBytes))+" from browsers, "+size(uint64(s.Counts.DownBytes))+" to them")
 	for _, r := range slices.Sorted(maps.Keys(s.Counts.Refused)) {
