@@ -89,8 +89,8 @@ func (m *machine) pump(flow int, s *Share) {
 	}
 }
 
-// run has one tenant's flows send for five seconds, and returns how much of the machine's
-// rate was used in the last four and how long what came waited in the queue: mostly, and
+// run has one tenant's flows send for two seconds, and returns how much of the machine's
+// rate was used after the first half second and how long what came waited in the queue: mostly, and
 // at the 99th percentile. Beside it another tenant moves a little, unless it is alone.
 func (m *machine) run(line *Line, flows int, alone bool) (used float64, p50, p99 time.Duration) {
 	var wg sync.WaitGroup
@@ -101,23 +101,23 @@ func (m *machine) run(line *Line, flows int, alone bool) (used float64, p50, p99
 	var waits []time.Duration
 	var begun int
 	const tick = time.Millisecond
-	for i := range 5000 {
+	for i := range 2000 {
 		m.work(tick)
 		synctest.Wait()
 		if !alone && i%50 == 0 {
 			quiet.Give(quiet.Take(nil) - 100)
 		}
 		m.mu.Lock()
-		if i == 1000 {
+		if i == 500 {
 			begun = m.done
 		}
-		if i >= 1000 {
+		if i >= 500 {
 			waits = append(waits, time.Duration(float64(m.held)/float64(m.rate)*float64(time.Second)))
 		}
 		m.mu.Unlock()
 	}
 	m.mu.Lock()
-	used = float64(m.done-begun) / 4 / float64(m.rate)
+	used = float64(m.done-begun) / 1.5 / float64(m.rate)
 	m.ended = true
 	m.wake.Broadcast()
 	m.mu.Unlock()
