@@ -23,6 +23,9 @@ const (
 func (n *Node) apply(m postern.Map) {
 	n.latest.Store(&m)
 	wake(n.changed)
+	if run := n.running.Load(); run != nil {
+		run.key.Told(m)
+	}
 }
 
 // wake puts a token into a channel that holds one.

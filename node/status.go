@@ -53,6 +53,10 @@ type Membership struct {
 
 	// Identity is the node's key, which signs what it says of its certificates.
 	Identity postern.IdentityPublic `json:"identity"`
+
+	// WireGuard is the key of its tunnels, and KeySince since when it is used.
+	WireGuard postern.WireGuardPublic `json:"wireguard"`
+	KeySince  time.Time               `json:"key_since,omitzero"`
 }
 
 // A Control is the state of the stream from the coordinator.
@@ -155,7 +159,7 @@ func (n *Node) Status() Status {
 	s := Status{
 		Version:  n.cfg.Version,
 		Draining: n.server.draining.Load(),
-		Member:   membership(n.id),
+		Member:   n.membership(),
 		Tunnels:  n.tunnels(),
 		Routes:   []Route{}, Services: []ServiceState{},
 		Connections: n.server.entrance.counts(),
@@ -218,7 +222,7 @@ func (n *Node) tunnels() []Tunnel {
 		t := Tunnel{
 			ID: g.ID, Gateway: g.Name, Public: g.Public,
 			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent,
-			Path: run.steerer.path(g.WireGuard),
+			Path: run.steerer.path(g.ID),
 		}
 		if p.Endpoint.IsValid() {
 			t.Endpoint = p.Endpoint.String()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"slices"
@@ -52,6 +53,10 @@ func gatewayCommand() *cli.Command {
 				UsageText: "postern gateway status\npostern gateway status -o json",
 				Flags:     append([]cli.Flag{data}, outputFlags()...),
 			},
+			rotateKeyCommand("gateway", data, func(c *cli.Context) (string, error) {
+				s, err := askDoor(c.Context, doorSocket(c), http.MethodPost, pathDoorKey)
+				return s.WireGuard.String(), err
+			}),
 			{
 				Name: "run", Usage: "run this gateway until it is stopped", Action: runGatewayCommand,
 				Description: "When it is stopped it takes no new connections and lets open ones end, for 30 s at most; a second " +
@@ -256,6 +261,7 @@ type door struct {
 	seen   member.Endpoints // as of the last run
 	client *member.Client
 	net    *netstack.Net
+	key    *member.TunnelKey
 	gw     *gateway.Gateway
 	relays *relay.Server
 	https  net.Listener
@@ -303,12 +309,14 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 	if d.client, err = member.NewClient(dir, id, nil, o.log); err != nil {
 		return nil, err
 	}
+	key, _ := d.client.WireGuard()
 	d.net, err = netstack.New(netstack.Config{
-		PrivateKey: id.WireGuard, Address: id.Enrollment.Address, Port: o.udp, HideLoss: o.hideLoss, Logger: o.log,
+		PrivateKey: key, Address: id.Enrollment.Address, Port: o.udp, HideLoss: o.hideLoss, Logger: o.log,
 	})
 	if err != nil {
 		return nil, err
 	}
+	d.key = member.NewTunnelKey(d.client, func(key postern.WireGuardPrivate) error { return d.net.SetPrivateKey(key) }, nil)
 	// Last, as it is run that closes it.
 	if d.access, err = accesslog.Open(o.accessLog, os.Stdout, o.log); err != nil {
 		return nil, err
@@ -362,6 +370,7 @@ func (d *door) run(ctx context.Context) error {
 	defer context.AfterFunc(life, stop)() // whatever fails ends the serving too
 
 	g.Go(func() error { return d.client.Follow(life, d.apply) })
+	g.Go(func() error { return d.key.Run(life) })
 	g.Go(func() error { return d.roam(life) })
 	g.Go(func() error { return systemd.Notify(serve, d.alive) })
 	g.Go(func() error { d.tell(life); return nil })
@@ -403,6 +412,7 @@ func (d *door) alive() {
 
 // apply works a map in: tunnels first, so that no route leads into nowhere.
 func (d *door) apply(m postern.Map) {
+	d.key.Told(m)
 	peers := member.NodePeers(m)
 	for i := range peers {
 		peers[i].Endpoint = d.seen[peers[i].PublicKey]
@@ -416,9 +426,12 @@ func (d *door) apply(m postern.Map) {
 		return
 	}
 	ids, nodes := make(map[netip.Addr]string), make(map[string]postern.Node)
+	rekeyed := false
 	for _, s := range m.Sections {
 		for _, n := range s.Nodes {
 			ids[n.Address], nodes[n.ID] = n.ID, n
+			before, ok := d.node(n.ID)
+			rekeyed = rekeyed || ok && before.WireGuard != n.WireGuard
 		}
 	}
 	d.ids.Store(&ids)
@@ -428,7 +441,7 @@ func (d *door) apply(m postern.Map) {
 	before := d.acting.Swap(m.Version)
 	d.log.Debug("map applied", "map_version", m.Version)
 	for _, s := range m.Sections {
-		if s.Version > before && awaited(s) {
+		if s.Version > before && (rekeyed || awaited(s)) {
 			d.awaited.Store(m.Version)
 			select {
 			case d.news <- struct{}{}:
@@ -440,7 +453,8 @@ func (d *door) apply(m postern.Map) {
 }
 
 // awaited reports whether somebody waits to hear that a gateway acts on s: who signed in
-// at the portal, or a node that asked a certificate authority.
+// at the portal, or a node that asked a certificate authority. So does a node that has
+// another key.
 func awaited(s postern.Section) bool {
 	return s.Admission != nil || slices.ContainsFunc(s.Routes, func(r postern.Route) bool { return r.Challenge != "" })
 }

@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -26,28 +28,34 @@ import (
 // gatewaySocket is a gateway's socket in its data directory, for whoever may open it:
 //
 //	GET /v1/status     doorStatus
+//	POST /v1/key       doorStatus, with another key of the tunnels; connections go on
 //	GET /metrics       metrics, as Prometheus reads them
 //	GET /debug/pprof/  profiles, as go tool pprof reads them
 const gatewaySocket = "gateway.sock"
 
-const pathDoorStatus = "/v1/status"
+const (
+	pathDoorStatus = "/v1/status"
+	pathDoorKey    = "/v1/key"
+)
 
 // A doorStatus is a gateway at a glance.
 type doorStatus struct {
-	Gateway    string         `json:"gateway"` // name
-	ID         string         `json:"id"`
-	Address    netip.Addr     `json:"address"` // on the overlay
-	Version    string         `json:"version"` // of the program
-	Started    time.Time      `json:"started"`
-	HTTPS      string         `json:"https"`     // where it listens
-	UDPPort    uint16         `json:"udp_port"`  // of the tunnels
-	Advertise  string         `json:"advertise"` // what nodes are told
-	Public     string         `json:"public"`    // what browsers are told
-	Control    doorControl    `json:"control"`
-	MapVersion uint64         `json:"map_version"` // zero: no map was applied yet
-	Tunnels    []doorTunnel   `json:"tunnels"`     // one a node of the map
-	Counts     gateway.Stats  `json:"counts"`
-	AccessLog  *doorAccessLog `json:"access_log,omitempty"`
+	Gateway    string                  `json:"gateway"` // name
+	ID         string                  `json:"id"`
+	Address    netip.Addr              `json:"address"` // on the overlay
+	Version    string                  `json:"version"` // of the program
+	Started    time.Time               `json:"started"`
+	HTTPS      string                  `json:"https"`              // where it listens
+	UDPPort    uint16                  `json:"udp_port"`           // of the tunnels
+	Advertise  string                  `json:"advertise"`          // what nodes are told
+	Public     string                  `json:"public"`             // what browsers are told
+	WireGuard  postern.WireGuardPublic `json:"wireguard"`          // key of its tunnels
+	KeySince   time.Time               `json:"key_since,omitzero"` // that it is used
+	Control    doorControl             `json:"control"`
+	MapVersion uint64                  `json:"map_version"` // zero: no map was applied yet
+	Tunnels    []doorTunnel            `json:"tunnels"`     // one a node of the map
+	Counts     gateway.Stats           `json:"counts"`
+	AccessLog  *doorAccessLog          `json:"access_log,omitempty"`
 }
 
 type doorControl struct {
@@ -79,6 +87,8 @@ func (d *door) glance() doorStatus {
 		Control:    doorControl{Up: link.Up, Since: link.Since},
 		MapVersion: d.acting.Load(), Tunnels: []doorTunnel{}, Counts: d.gw.Stats(),
 	}
+	key, since := d.client.WireGuard()
+	s.WireGuard, s.KeySince = key.Public(), since
 	if link.Err != nil {
 		s.Control.Error = link.Err.Error()
 	}
@@ -102,6 +112,14 @@ func (d *door) localHandler() http.Handler {
 	mux.HandleFunc("GET "+pathDoorStatus, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(d.glance()) // the reader's trouble if it fails
+	})
+	mux.HandleFunc("POST "+pathDoorKey, func(w http.ResponseWriter, r *http.Request) {
+		if err := d.key.Replace(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(d.glance())
 	})
 	mux.Handle("GET "+monitor.PathMetrics, monitor.Metrics(d.collectors()...))
 	mux.Handle("GET "+monitor.PathProfiles, monitor.Profiles())
@@ -170,9 +188,14 @@ var errNoGateway = errors.New("no gateway answers")
 func queryDoor(ctx context.Context, socket string) (s doorStatus, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	return askDoor(ctx, socket, http.MethodGet, pathDoorStatus)
+}
+
+// askDoor does a request that a gateway answers with its status.
+func askDoor(ctx context.Context, socket, method, path string) (s doorStatus, err error) {
 	t := &http.Transport{DialContext: dialSocket(socket)}
 	defer t.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gateway"+pathDoorStatus, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+path, nil)
 	if err != nil {
 		return s, err
 	}
@@ -185,7 +208,8 @@ func queryDoor(ctx context.Context, socket string) (s doorStatus, err error) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return s, fmt.Errorf("status of the gateway: %s", resp.Status)
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		return s, fmt.Errorf("%s %s of the gateway: %s: %s", method, path, resp.Status, strings.TrimSpace(string(why)))
 	}
 	return s, json.NewDecoder(resp.Body).Decode(&s)
 }

@@ -64,6 +64,10 @@ func nodeCommand() *cli.Command {
 					"shows what they say.",
 				UsageText: "postern node renew acme.apps.example.com", Flags: []cli.Flag{data},
 			},
+			rotateKeyCommand("node", data, func(c *cli.Context) (string, error) {
+				m, err := node.ReplaceKey(c.Context, nodeSocket(c))
+				return m.WireGuard.String(), err
+			}),
 			nodePasskeysCommand(data),
 			nodeTokensCommand(data),
 		},
