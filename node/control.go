@@ -51,7 +51,13 @@ func (n *Node) workMap(ctx context.Context, run *running) error {
 		case <-again.C:
 		case <-n.moved:
 		}
-		if m := n.latest.Load(); m != nil {
+		m := n.latest.Load()
+		switch {
+		case m == nil:
+		case n.client.Lapsed():
+			run.steerer.stop()
+			n.setPeers(ctx, run, postern.Map{})
+		default:
 			n.setPeers(ctx, run, *m)
 			if d := m.Deployment(); d != nil && ctx.Err() == nil {
 				run.steerer.want(ctx, d.Gateways)
@@ -79,6 +85,10 @@ func (n *Node) setTable(m postern.Map, p *published) {
 	}
 	n.setPeople(t, m, d)
 	t.base = d.Base
+	if n.client.Lapsed() {
+		n.server.setTable(t) // nobody is served; certificates and sessions stay
+		return
+	}
 	for _, g := range d.Gateways {
 		t.gateways[g.Address] = g.Name
 	}

@@ -325,6 +325,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g, work := errgroup.WithContext(work)
 	g.Go(func() error { return n.awaitClose(work) })
 	g.Go(func() error { return n.client.Follow(work, n.apply) })
+	g.Go(func() error { return n.client.FollowLease(work, func() { wake(n.changed) }) })
 	g.Go(func() error { return run.key.Run(work) })
 	g.Go(func() error { return n.workMap(work, run) })
 	g.Go(func() error { return n.roam(work, run) })

@@ -64,6 +64,11 @@ type Control struct {
 	Up    bool      `json:"up"`
 	Since time.Time `json:"since,omitzero"`
 	Error string    `json:"error,omitempty"` // why it is down
+
+	// LeaseEnds is when this node stops serving if nothing comes from the coordinator
+	// until then; zero: it does not. Lapsed says that it has.
+	LeaseEnds time.Time `json:"lease_ends,omitzero"`
+	Lapsed    bool      `json:"lapsed,omitempty"`
 }
 
 // A Tunnel is the node's end of its tunnel to one gateway.
@@ -186,7 +191,10 @@ func (n *Node) Status() Status {
 		s.ConfigError = (*err).Error()
 	}
 	link := n.client.Link()
-	s.Control = Control{Up: link.Up, Since: link.Since}
+	s.Control = Control{Up: link.Up, Since: link.Since, Lapsed: n.client.Lapsed()}
+	if left, ok := n.client.Lease(); ok {
+		s.Control.LeaseEnds = time.Now().Add(left)
+	}
 	if link.Err != nil {
 		s.Control.Error = link.Err.Error()
 	}

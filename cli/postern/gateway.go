@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -274,7 +275,10 @@ type door struct {
 	started time.Time
 	boot    string // postern.Status.Boot
 
-	greeted bool                                    // owned by apply
+	applying sync.Mutex
+	latest   postern.Map // that the coordinator told; guarded by applying
+	greeted  bool        // the same
+
 	nodes   atomic.Pointer[map[string]postern.Node] // of the map, by id
 	ids     atomic.Pointer[map[netip.Addr]string]   // of the map's nodes
 	acting  atomic.Uint64                           // version of the map that is applied
@@ -370,6 +374,7 @@ func (d *door) run(ctx context.Context) error {
 	defer context.AfterFunc(life, stop)() // whatever fails ends the serving too
 
 	g.Go(func() error { return d.client.Follow(life, d.apply) })
+	g.Go(func() error { return d.client.FollowLease(life, d.lease) })
 	g.Go(func() error { return d.key.Run(life) })
 	g.Go(func() error { return d.roam(life) })
 	g.Go(func() error { return systemd.Notify(serve, d.alive) })
@@ -410,9 +415,44 @@ func (d *door) alive() {
 	}
 }
 
-// apply works a map in: tunnels first, so that no route leads into nowhere.
+// apply works a map in.
 func (d *door) apply(m postern.Map) {
 	d.key.Told(m)
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	d.latest = m
+	d.work()
+}
+
+// lease works the newest map in again when the lease has lapsed, or was renewed.
+func (d *door) lease() {
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	if d.latest.Version > 0 {
+		d.work()
+	}
+}
+
+// lapsed returns what is left of m when the lease has lapsed: the coordinator's own names,
+// by which nodes may find it again, and the others with nobody to serve them.
+func lapsed(m postern.Map) postern.Map {
+	m = m.Clone()
+	for tenant, s := range m.Sections {
+		s.Nodes, s.Routes = nil, slices.Clone(s.Routes)
+		for i := range s.Routes {
+			s.Routes[i].Nodes, s.Routes[i].Challenge = nil, ""
+		}
+		m.Sections[tenant] = s
+	}
+	return m
+}
+
+// work works the newest map in: tunnels first, so that no route leads into nowhere.
+func (d *door) work() {
+	m := d.latest
+	if d.client.Lapsed() {
+		m = lapsed(m)
+	}
 	peers := member.NodePeers(m)
 	for i := range peers {
 		peers[i].Endpoint = d.seen[peers[i].PublicKey]

@@ -62,6 +62,11 @@ type doorControl struct {
 	Up    bool      `json:"up"`
 	Since time.Time `json:"since,omitzero"`
 	Error string    `json:"error,omitempty"` // why it is down
+
+	// LeaseEnds is when this gateway stops serving if nothing comes from the coordinator
+	// until then; zero: it does not. Lapsed says that it has.
+	LeaseEnds time.Time `json:"lease_ends,omitzero"`
+	Lapsed    bool      `json:"lapsed,omitempty"`
 }
 
 type doorTunnel struct {
@@ -86,6 +91,10 @@ func (d *door) glance() doorStatus {
 		Started: d.started, HTTPS: d.https.Addr().String(), UDPPort: d.net.Port(), Advertise: d.opts.advertise, Public: d.opts.public,
 		Control:    doorControl{Up: link.Up, Since: link.Since},
 		MapVersion: d.acting.Load(), Tunnels: []doorTunnel{}, Counts: d.gw.Stats(),
+	}
+	s.Control.Lapsed = d.client.Lapsed()
+	if left, ok := d.client.Lease(); ok {
+		s.Control.LeaseEnds = time.Now().Add(left)
 	}
 	key, since := d.client.WireGuard()
 	s.WireGuard, s.KeySince = key.Public(), since
@@ -140,6 +149,7 @@ func (d *door) collectors() []prometheus.Collector {
 var (
 	metricDoorInfo    = prometheus.NewDesc("postern_gateway_info", "The gateway.", []string{"version"}, nil)
 	metricDoorControl = prometheus.NewDesc("postern_gateway_control_up", "Whether the coordinator's stream is up.", nil, nil)
+	metricDoorLease   = prometheus.NewDesc("postern_gateway_lease_left_seconds", "For how long the gateway goes on without news of the coordinator; zero: it serves nobody.", nil, nil)
 	metricDoorMap     = prometheus.NewDesc("postern_gateway_map_version", "Version of the map that it acts on.", nil, nil)
 	metricDoorTunnels = prometheus.NewDesc("postern_gateway_tunnels", "Tunnels to nodes, by whether a handshake within 3 minutes vouches for them.", []string{"state"}, nil)
 	metricDoorTraffic = prometheus.NewDesc("postern_gateway_tunnel_bytes", "Bytes of the tunnels there are, with all that WireGuard adds.", []string{"direction"}, nil)
@@ -150,7 +160,7 @@ type doorCollector struct{ status func() doorStatus }
 
 // Describe implements prometheus.Collector.
 func (doorCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricDoorInfo, metricDoorControl, metricDoorMap, metricDoorTunnels, metricDoorTraffic} {
+	for _, d := range []*prometheus.Desc{metricDoorInfo, metricDoorControl, metricDoorLease, metricDoorMap, metricDoorTunnels, metricDoorTraffic} {
 		ch <- d
 	}
 }
@@ -174,6 +184,9 @@ func (c doorCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(metricDoorInfo, 1, s.Version)
 	gauge(metricDoorControl, control)
+	if ends := s.Control.LeaseEnds; !ends.IsZero() {
+		gauge(metricDoorLease, max(time.Until(ends).Seconds(), 0))
+	}
 	gauge(metricDoorMap, float64(s.MapVersion))
 	gauge(metricDoorTunnels, float64(up), "up")
 	gauge(metricDoorTunnels, float64(len(s.Tunnels)-up), "down")
@@ -242,6 +255,7 @@ func doorFields(t *table, s doorStatus) {
 	if s.Control.Error != "" {
 		t.field("", s.Control.Error)
 	}
+	t.lease(s.Control.LeaseEnds, s.Control.Lapsed, s.Control.Up)
 	t.field("Map", strconv.FormatUint(s.MapVersion, 10))
 	t.field("Browsers", s.HTTPS+", told as "+s.Public)
 	up := 0

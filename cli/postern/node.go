@@ -237,6 +237,7 @@ func nodeStatusFields(t *table, s node.Status) {
 		t.field("Control", "down since "+t.when(s.Control.Since))
 		t.field("", dash(s.Control.Error))
 	}
+	t.lease(s.Control.LeaseEnds, s.Control.Lapsed, s.Control.Up)
 	for _, u := range s.Tunnels {
 		t.tunnel(u.Gateway, u.Path, u.Endpoint, u.Handshake, u.Received, u.Sent)
 	}

@@ -37,6 +37,8 @@ type Client struct {
 	link atomic.Pointer[Link]
 	told atomic.Pointer[reading] // nil: never
 
+	lease *lease
+
 	backoff func(failures int) time.Duration // between streams
 
 	conns conns
@@ -65,7 +67,7 @@ func NewClient(dir *datadir.Dir, id *Identity, proxy connect.Proxy, log *slog.Lo
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{dir: dir, log: log, id: *id, proxy: proxy, backoff: backoff, again: make(chan struct{}, 1)}
+	c := &Client{dir: dir, log: log, id: *id, proxy: proxy, backoff: backoff, again: make(chan struct{}, 1), lease: openLease(dir, log, time.Now())}
 	c.cert.Store(cert)
 	c.link.Store(&Link{})
 	c.tls = identity.ClientConfig(id.Root, nil)
