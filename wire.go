@@ -277,6 +277,7 @@ type Gateway struct {
 	Endpoint  string          `json:"endpoint,omitempty"` // UDP, host:port; empty: not known yet
 	Public    string          `json:"public,omitempty"`   // HTTPS, host:port; empty: not known yet
 	Identity  IdentityPublic  `json:"identity,omitzero"`  // zero: not said, so that there is no relay
+	Draining  bool            `json:"draining,omitempty"` // by an operator; told to the gateway itself only
 
 	// Boot is what the gateway's present run is called; see Status. Another than before
 	// says that it lost its sessions. Empty: not known, which says nothing. Nodes only.
@@ -325,9 +326,10 @@ type Status struct {
 	Map     uint64       `json:"map,omitempty"`     // version of the map that it acts on; zero: not said
 	Peers   []PeerStatus `json:"peers,omitempty"`
 
-	// Boot is what this run of the program is called, at random; gateways only. Empty:
-	// not said.
-	Boot string `json:"boot,omitempty"`
+	// Gateways only. Boot is what this run of the program is called, at random; empty: not
+	// said. Draining: it takes no new connections, or is about to.
+	Boot     string `json:"boot,omitempty"`
+	Draining bool   `json:"draining,omitempty"`
 
 	// Nodes only.
 	Hosts     []HostStatus `json:"hosts,omitempty"`     // one a route, sorted
@@ -424,6 +426,7 @@ type PeerStatus struct {
 	Received  uint64    `json:"received,omitempty"` // bytes
 	Sent      uint64    `json:"sent,omitempty"`     // bytes
 	Path      string    `json:"path,omitempty"`     // one of the CarrierXxx; empty: not known
+	MTU       int       `json:"mtu,omitempty"`      // longest packets to it in the tunnel, in bytes; zero: not told
 }
 
 // Carriers of a tunnel's datagrams.

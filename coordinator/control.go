@@ -312,8 +312,9 @@ func (c *Coordinator) postStatus(r *http.Request, m *Member) (any, error) {
 				peers[p.ID] = p
 			}
 		}
-		c.presence.report(m.ID, report{time: now, peers: peers, acts: s.Map})
+		c.presence.report(m.ID, report{time: now, peers: peers, acts: s.Map, draining: s.Draining})
 		c.tellRefreshed()
+		c.keepFit(r.Context())
 		if err := c.keepBoot(r, m, s.Boot); err != nil {
 			return nil, err
 		}

@@ -82,8 +82,10 @@ type Coordinator struct {
 	renewals  renewals
 	waits     challengeWaits
 	refusals  *refusals
-	full      atomic.Int64 // changes that the disk had no room for
-	tight     atomic.Bool  // there is only what was the Reserve
+	fit       atomic.Pointer[[]string]          // see fitBefore
+	lookups   atomic.Pointer[map[string]lookup] // by public name of a gateway
+	full      atomic.Int64                      // changes that the disk had no room for
+	tight     atomic.Bool                       // there is only what was the Reserve
 }
 
 // New opens the registry in cfg.Store, and makes it if the store is new. It
@@ -120,6 +122,7 @@ func New(cfg Config) (*Coordinator, error) {
 		crowd: newCrowd(defaultCrowd), passwords: newPasswords(), refusals: newRefusals(),
 		waits: challengeWaits{turn: 10 * time.Second, gateways: 5 * time.Second},
 	}
+	c.lookups.Store(&map[string]lookup{})
 	rand.Read(c.secret[:])
 	for _, name := range cfg.Names {
 		c.names[name] = true
@@ -236,6 +239,7 @@ func (c *Coordinator) open(ctx context.Context) error {
 		if err := tx.PutDeployment(d); err != nil {
 			return err
 		}
+		c.fit.Store(&d.Fit)
 		first, err = firstSnapshot(&c.cfg, tx, d)
 		return err
 	})

@@ -181,7 +181,7 @@ func (s *snapshot) buildDeployment(ch *change) error {
 	for _, g := range s.gateways {
 		d.Gateways = append(d.Gateways, postern.Gateway{
 			ID: g.ID, Name: g.Name, Address: g.Address, WireGuard: g.WireGuard, Endpoint: g.Endpoint, Public: g.Public,
-			Identity: g.Identity, Boot: s.boots[g.ID],
+			Identity: g.Identity, Boot: s.boots[g.ID], Draining: g.Draining,
 		})
 	}
 	s.deployment = &postern.Section{Version: s.version, Deployment: d}
@@ -289,7 +289,12 @@ func (s *snapshot) sections(m *Member) map[string]*postern.Section {
 		return all
 	}
 	return map[string]*postern.Section{
-		"":       s.deploymentFor(func(d *postern.Deployment) { d.Names = nil }),
+		"": s.deploymentFor(func(d *postern.Deployment) {
+			d.Names, d.Gateways = nil, slices.Clone(d.Gateways)
+			for i := range d.Gateways {
+				d.Gateways[i].Draining = false // nodes keep their tunnels
+			}
+		}),
 		m.Tenant: s.tenants[m.Tenant].sectionFor(m),
 	}
 }

@@ -90,6 +90,7 @@ func (n *Net) SetPeers(peers []Peer) error {
 	}
 	n.routes.Store(&all)
 	n.link.paths.keep(all)
+	n.link.pathMTUs.keep(all)
 	return err
 }
 

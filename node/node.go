@@ -341,7 +341,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.followFile(work) })
 	g.Go(func() error { return accesses.Run(work) })
 	g.Go(func() error { return monitor.Serve(work, local, n.localAPI(), n.log) })
-	g.Go(func() error { return monitor.ServeMetrics(work, scraped, metricsHandler(n.Status), n.log) })
+	g.Go(func() error { return monitor.ServeMetrics(work, scraped, metricsHandler(n.Status), nil, n.log) })
 	if n.taker != nil {
 		err = n.server.hand(ctx, work, ln, n.taker)
 	} else {

@@ -13,11 +13,12 @@ import (
 
 // When a tunnel goes which way: docs/decisions/relay.md has the reasons.
 const (
-	steerTick     = 500 * time.Millisecond // how often one looks whether anything was heard
-	probeTimeout  = 2 * time.Second        // of a probe in the tunnel, and of an echo beside it
-	probeBusy     = 2 * time.Second        // from one probe to the next, with connections open
-	probeIdle     = 5 * time.Second        // the same without
-	missesToLeave = 2                      // in a row, until UDP is given up
+	steerTick     = 500 * time.Millisecond  // how often one looks whether anything was heard
+	probeTimeout  = 1500 * time.Millisecond // of a probe in the tunnel, and of an echo beside it
+	probeBusy     = 2 * time.Second         // from one probe to the next, with connections open
+	probeIdle     = 2500 * time.Millisecond // the same without
+	echoAfter     = 500 * time.Millisecond  // of a probe without an answer
+	missesToLeave = 2                       // in a row, until UDP is given up
 
 	echoRound   = 30 * time.Second // from an echo that failed to the next
 	echoApart   = 5 * time.Second  // from one that was answered to the next
@@ -214,13 +215,19 @@ func (s *steering) lookNow(ctx context.Context) bool {
 	return false
 }
 
-// ask probes the tunnel and UDP at once. It does not wait for the other when the tunnel
-// has answered.
+// ask probes the tunnel, and UDP, too, if the tunnel takes long to answer: an echo is ten
+// times as long as a probe. It does not wait for the other when the tunnel has answered.
 func (s *steering) ask(ctx context.Context) (tunnel, udp bool) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	var asked sync.WaitGroup
-	asked.Go(func() { udp = s.echo(ctx) == nil })
+	asked.Go(func() {
+		select {
+		case <-time.After(echoAfter):
+			udp = s.echo(ctx) == nil
+		case <-ctx.Done():
+		}
+	})
 	tunnel = s.probe(ctx) == nil
 	if tunnel {
 		cancel()

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -26,6 +27,8 @@ type sky struct {
 	path     []string           // each change, with the seconds at which it came
 	at       []time.Duration
 	began    time.Time
+	echoes   int  // asked
+	idle     bool // no connections are open
 }
 
 var errNothing = errors.New("nothing came back")
@@ -66,9 +69,12 @@ func (s *sky) steer(t *testing.T) *steering {
 			return ok
 		})
 	}
-	st.echo = func(ctx context.Context) error { return s.answer(ctx, func() bool { return s.udp }) }
+	st.echo = func(ctx context.Context) error {
+		s.set(func() { s.echoes++ })
+		return s.answer(ctx, func() bool { return s.udp })
+	}
 	st.heard = func() uint64 { s.mu.Lock(); defer s.mu.Unlock(); return s.received }
-	st.busy = func() bool { return true }
+	st.busy = func() bool { return !s.idle }
 	st.use = func(relay bool) error { s.set(func() { s.relayed = relay }); return nil }
 	st.greet = func() error { s.set(func() { s.greeted++; s.session = true }); return nil }
 	st.dial = func(context.Context) (relayRun, error) {
@@ -117,8 +123,8 @@ func TestSteerStaysOnUDP(t *testing.T) {
 		st := s.steer(t)
 		<-time.After(time.Hour)
 		s.changes(t)
-		if st.Path() != udp || s.hangUp != nil || s.greeted > 0 {
-			t.Errorf("path %q, relay open %t, greeted %d times", st.Path(), s.hangUp != nil, s.greeted)
+		if st.Path() != udp || s.hangUp != nil || s.greeted > 0 || s.echoes > 0 {
+			t.Errorf("path %q, relay open %t, greeted %d times, %d echoes", st.Path(), s.hangUp != nil, s.greeted, s.echoes)
 		}
 	})
 }
@@ -149,24 +155,33 @@ func TestSteerGreetsByTheRelay(t *testing.T) {
 	})
 }
 
+// As soon with nothing open, and at whatever moment after a probe.
 func TestSteerOutAndBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &sky{udp: true, session: true, relays: true}
-		s.steer(t)
-		<-time.After(time.Minute)
-		s.set(func() { s.udp = false })
-		<-time.After(6 * time.Second) // R10
-		s.changes(t, tls443)
-		<-time.After(10 * time.Minute)
-		s.changes(t, tls443)
-		s.set(func() { s.udp = true })
-		<-time.After(time.Minute) // R10
-		s.changes(t, tls443, udp)
-		<-time.After(time.Second)
-		if s.hangUp != nil {
-			t.Error("the relay is still open")
+	for _, idle := range []bool{false, true} {
+		for since := range 6 {
+			t.Run(fmt.Sprintf("idle %t, %d", idle, since), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { outAndBack(t, idle, time.Duration(since)*steerTick) })
+			})
 		}
-	})
+	}
+}
+
+func outAndBack(t *testing.T, idle bool, since time.Duration) {
+	s := &sky{udp: true, session: true, relays: true, idle: idle}
+	s.steer(t)
+	<-time.After(time.Minute + since)
+	s.set(func() { s.udp = false })
+	<-time.After(6 * time.Second) // R10
+	s.changes(t, tls443)
+	<-time.After(10 * time.Minute)
+	s.changes(t, tls443)
+	s.set(func() { s.udp = true })
+	<-time.After(time.Minute) // R10
+	s.changes(t, tls443, udp)
+	<-time.After(time.Second)
+	if s.hangUp != nil {
+		t.Error("the relay is still open")
+	}
 }
 
 // UDP that comes and goes does not take the tunnel with it every time.

@@ -26,6 +26,7 @@ type steerer struct {
 // A steered is one tunnel.
 type steered struct {
 	*steering
+	mtu     *pathMTU
 	gateway postern.Gateway // without what may change while it is steered
 	key     atomic.Pointer[postern.WireGuardPublic]
 	boot    string // of the gateway, the last that was told
@@ -41,6 +42,17 @@ func (s *steerer) path(gateway string) string {
 		return t.Path()
 	}
 	return postern.CarrierUDP
+}
+
+// mtu returns how long packets are that pass to the gateway with that id and back; 0 if
+// that is not known.
+func (s *steerer) mtu(gateway string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.steer[gateway]; t != nil {
+		return t.mtu.Found()
+	}
+	return 0
 }
 
 // want makes gateways those to which tunnels are steered, until ctx is done; stop waits
@@ -70,6 +82,7 @@ func (s *steerer) want(ctx context.Context, gateways []postern.Gateway) {
 			t.stop = stop
 			s.steer[id] = t
 			t.work.Go(func() { t.run(ctx) })
+			t.work.Go(func() { t.mtu.run(ctx) })
 		}
 		key := g.WireGuard
 		if before := t.key.Swap(&key); t.runs(g.Boot) || *before != key {
@@ -115,7 +128,7 @@ func (s *steerer) steered(g postern.Gateway) *steered {
 	t.steering = &steering{
 		hurry: make(chan struct{}, 1),
 		probe: func(ctx context.Context) error { return answers(ctx, s.stack, g.Address) },
-		echo:  func(ctx context.Context) error { _, err := s.stack.Echo(ctx, key()); return err },
+		echo:  func(ctx context.Context) error { _, err := s.stack.Echo(ctx, key(), netstack.MinPathMTU); return err },
 		heard: func() uint64 { return s.received(key()) },
 		busy:  func() bool { return n.server.entrance.counts().Open > 0 },
 		use:   func(relay bool) error { return s.stack.SetRelayed(key(), relay) },
@@ -124,7 +137,25 @@ func (s *steerer) steered(g postern.Gateway) *steered {
 		told:  func() { wake(n.news) },
 		log:   n.log.With("gateway", g.Name),
 	}
+	t.mtu = s.pathMTU(t.steering, g.Address, key)
 	return t
+}
+
+// pathMTU returns what keeps packets of the tunnel to a gateway, which t steers, as long as
+// the path carries.
+func (s *steerer) pathMTU(t *steering, gateway netip.Addr, key func() [32]byte) *pathMTU {
+	return &pathMTU{
+		top: s.stack.MTU(),
+		echo: func(ctx context.Context, mtu int) (time.Duration, error) {
+			return s.stack.Echo(ctx, key(), mtu)
+		},
+		use:      func(mtu int) error { return s.stack.SetPathMTU(gateway, mtu) },
+		onUDP:    func() bool { return t.Path() == postern.CarrierUDP },
+		timeouts: s.stack.Timeouts,
+		heard:    t.heard,
+		told:     t.told,
+		log:      t.log,
+	}
 }
 
 // received returns how many bytes came from the peer with that key.

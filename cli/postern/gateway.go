@@ -60,7 +60,8 @@ func gatewayCommand() *cli.Command {
 			}),
 			{
 				Name: "run", Usage: "run this gateway until it is stopped", Action: runGatewayCommand,
-				Description: "When it is stopped it takes no new connections and lets open ones end, for 30 s at most; a second " +
+				Description: "When it is stopped it tells the coordinator, which takes it out of DNS (see `postern gateways dns`), and " +
+					"goes on for --drain-delay. Then it takes no new connections and lets open ones end, for 30 s at most. A second " +
 					"signal ends it at once. It comes up without the coordinator, with the routes that it knew last.",
 				UsageText: "postern gateway run\n" +
 					"postern gateway run --advertise gw1.example.com:51820 --public gw1.example.com:443",
@@ -84,6 +85,8 @@ func gatewayFlags() []cli.Flag {
 		&cli.IntFlag{Name: "tenant-rate", Usage: "`N`: new connections a second to one tenant (100 if not given, -1: any)"},
 		&cli.IntFlag{Name: "tenant-conns", Usage: "`N`: open connections to one tenant (2000 if not given, -1: any, and any that wait for a node)"},
 		hideLossFlag(),
+		mtuFlag(),
+		&cli.DurationFlag{Name: "drain-delay", Usage: "`TIME` that it goes on taking new connections once it is to stop; 90s lets DNS lead them to another gateway"},
 		accessLogFlag("connection"),
 		metricsFlag(),
 	}
@@ -104,6 +107,8 @@ type gatewayOptions struct {
 	proxyFrom    []netip.Prefix
 	limits       gateway.Limits
 	hideLoss     bool                   // of what it sends
+	drainDelay   time.Duration          // from a stop to the last new connection
+	mtu          int                    // of the tunnels; 0: the default
 	accessLog    string                 // file, - for standard output; empty: none
 	metrics      string                 // TCP address; empty: none
 	beside       []prometheus.Collector // shown at metrics, too
@@ -121,7 +126,14 @@ func parseGateway(c *cli.Context, log *slog.Logger) (gatewayOptions, error) {
 			SourceRate: c.Int("source-rate"), SourceBurst: 5 * c.Int("source-rate"), SourceConns: c.Int("source-conns"),
 			TenantRate: c.Int("tenant-rate"), TenantConns: c.Int("tenant-conns"), TenantDials: min(c.Int("tenant-conns"), 0),
 		},
-		hideLoss: c.Bool("hide-loss"), log: log,
+		hideLoss: c.Bool("hide-loss"), drainDelay: c.Duration("drain-delay"), log: log,
+	}
+	if o.drainDelay < 0 {
+		return o, misuse("such as --drain-delay 90s", "--drain-delay %v is no time", o.drainDelay)
+	}
+	var err error
+	if o.mtu, err = parseMTU(c); err != nil {
+		return o, err
 	}
 	host, port, err := splitAddress("udp", c.String("udp"))
 	if err != nil {
@@ -283,11 +295,18 @@ type door struct {
 	ids     atomic.Pointer[map[netip.Addr]string]   // of the map's nodes
 	acting  atomic.Uint64                           // version of the map that is applied
 	awaited atomic.Uint64                           // version that somebody waits to hear of
-	news    chan struct{}                           // awaited changed
+	news    chan struct{}                           // there is something to tell at once
+
+	stopping atomic.Bool   // it is to stop
+	drained  atomic.Bool   // an operator drains it
+	parted   chan struct{} // closed by tell when the coordinator has heard that it is to stop
 }
 
 func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door, err error) {
-	d := &door{opts: o, dir: dir, id: id, log: o.log, news: make(chan struct{}, 1), started: time.Now(), boot: rand.Text()}
+	d := &door{
+		opts: o, dir: dir, id: id, log: o.log, boot: rand.Text(), started: time.Now(),
+		news: make(chan struct{}, 1), parted: make(chan struct{}),
+	}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -315,7 +334,7 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 	}
 	key, _ := d.client.WireGuard()
 	d.net, err = netstack.New(netstack.Config{
-		PrivateKey: key, Address: id.Enrollment.Address, Port: o.udp, HideLoss: o.hideLoss, Logger: o.log,
+		PrivateKey: key, Address: id.Enrollment.Address, Port: o.udp, MTU: o.mtu, HideLoss: o.hideLoss, Logger: o.log,
 	})
 	if err != nil {
 		return nil, err
@@ -360,8 +379,8 @@ func (d *door) close() {
 	}
 }
 
-// run serves until ctx is done and what was open then has drained; until that
-// the map is followed and the tunnels stay.
+// run serves until ctx is done, and drains then; until that is over the map is
+// followed and the tunnels stay.
 func (d *door) run(ctx context.Context) error {
 	defer d.close()
 	d.log.Info("gateway up", "gateway", d.id.Enrollment.Name, "https", d.https.Addr().String(),
@@ -369,10 +388,10 @@ func (d *door) run(ctx context.Context) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g, life := errgroup.WithContext(life)
-	serve, stop := context.WithCancel(ctx)
+	serve, stop := context.WithCancel(life) // whatever fails ends the serving too
 	defer stop()
-	defer context.AfterFunc(life, stop)() // whatever fails ends the serving too
 
+	g.Go(func() error { d.drain(ctx, life); stop(); return nil })
 	g.Go(func() error { return d.client.Follow(life, d.apply) })
 	g.Go(func() error { return d.client.FollowLease(life, d.lease) })
 	g.Go(func() error { return d.key.Run(life) })
@@ -384,7 +403,7 @@ func (d *door) run(ctx context.Context) error {
 	g.Go(func() error { return reopening(life, d.opts.accessLog, d.access.Reopen) })
 	g.Go(func() error { return monitor.Serve(life, d.local, d.localHandler(), d.log) })
 	g.Go(func() error {
-		return monitor.ServeMetrics(life, d.scrape, monitor.Metrics(append(d.collectors(), d.opts.beside...)...), d.log)
+		return monitor.ServeMetrics(life, d.scrape, monitor.Metrics(append(d.collectors(), d.opts.beside...)...), d.ready, d.log)
 	})
 	if d.http != nil {
 		g.Go(func() error { return d.gw.ServeRedirect(serve, d.http) })
@@ -478,6 +497,9 @@ func (d *door) work() {
 	d.nodes.Store(&nodes)
 	d.relays.Retain()
 	d.gw.SetRoutes(gateway.NewTable(m))
+	if all := m.Deployment(); all != nil {
+		d.drained.Store(slices.ContainsFunc(all.Gateways, func(g postern.Gateway) bool { return g.ID == d.id.Enrollment.ID && g.Draining }))
+	}
 	before := d.acting.Swap(m.Version)
 	d.log.Debug("map applied", "map_version", m.Version)
 	for _, s := range m.Sections {

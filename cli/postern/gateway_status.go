@@ -42,6 +42,7 @@ const (
 type doorStatus struct {
 	Gateway    string                  `json:"gateway"` // name
 	ID         string                  `json:"id"`
+	State      string                  `json:"state"`   // postern.StateReady or StateDraining
 	Address    netip.Addr              `json:"address"` // on the overlay
 	Version    string                  `json:"version"` // of the program
 	Started    time.Time               `json:"started"`
@@ -76,6 +77,7 @@ type doorTunnel struct {
 	Handshake time.Time `json:"handshake,omitzero"`
 	Received  uint64    `json:"received"` // bytes
 	Sent      uint64    `json:"sent"`
+	MTU       int       `json:"mtu"` // how long packets to it may be
 }
 
 type doorAccessLog struct {
@@ -87,7 +89,7 @@ type doorAccessLog struct {
 func (d *door) glance() doorStatus {
 	link := d.client.Link()
 	s := doorStatus{
-		Gateway: d.id.Enrollment.Name, ID: d.id.Enrollment.ID, Address: d.id.Enrollment.Address, Version: programVersion(),
+		Gateway: d.id.Enrollment.Name, ID: d.id.Enrollment.ID, State: d.state(), Address: d.id.Enrollment.Address, Version: programVersion(),
 		Started: d.started, HTTPS: d.https.Addr().String(), UDPPort: d.net.Port(), Advertise: d.opts.advertise, Public: d.opts.public,
 		Control:    doorControl{Up: link.Up, Since: link.Since},
 		MapVersion: d.acting.Load(), Tunnels: []doorTunnel{}, Counts: d.gw.Stats(),
@@ -108,7 +110,7 @@ func (d *door) glance() doorStatus {
 	for _, p := range d.status().Peers {
 		s.Tunnels = append(s.Tunnels, doorTunnel{
 			Node: p.ID, Up: now.Sub(p.Handshake) < fresh, Endpoint: p.Endpoint,
-			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent,
+			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent, MTU: p.MTU,
 		})
 	}
 	slices.SortFunc(s.Tunnels, func(a, b doorTunnel) int { return cmp.Compare(a.Node, b.Node) })
@@ -148,6 +150,7 @@ func (d *door) collectors() []prometheus.Collector {
 // comes from a tenant.
 var (
 	metricDoorInfo    = prometheus.NewDesc("postern_gateway_info", "The gateway.", []string{"version"}, nil)
+	metricDoorDrain   = prometheus.NewDesc("postern_gateway_draining", "Whether new connections are to go elsewhere.", nil, nil)
 	metricDoorControl = prometheus.NewDesc("postern_gateway_control_up", "Whether the coordinator's stream is up.", nil, nil)
 	metricDoorLease   = prometheus.NewDesc("postern_gateway_lease_left_seconds", "For how long the gateway goes on without news of the coordinator; zero: it serves nobody.", nil, nil)
 	metricDoorMap     = prometheus.NewDesc("postern_gateway_map_version", "Version of the map that it acts on.", nil, nil)
@@ -160,7 +163,7 @@ type doorCollector struct{ status func() doorStatus }
 
 // Describe implements prometheus.Collector.
 func (doorCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricDoorInfo, metricDoorControl, metricDoorLease, metricDoorMap, metricDoorTunnels, metricDoorTraffic} {
+	for _, d := range []*prometheus.Desc{metricDoorInfo, metricDoorDrain, metricDoorControl, metricDoorLease, metricDoorMap, metricDoorTunnels, metricDoorTraffic} {
 		ch <- d
 	}
 }
@@ -171,9 +174,12 @@ func (c doorCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	s := c.status()
-	control := 0.0
+	control, draining := 0.0, 0.0
 	if s.Control.Up {
 		control = 1
+	}
+	if s.State == postern.StateDraining {
+		draining = 1
 	}
 	up, received, sent := 0, uint64(0), uint64(0)
 	for _, t := range s.Tunnels {
@@ -183,6 +189,7 @@ func (c doorCollector) Collect(ch chan<- prometheus.Metric) {
 		received, sent = received+t.Received, sent+t.Sent
 	}
 	gauge(metricDoorInfo, 1, s.Version)
+	gauge(metricDoorDrain, draining)
 	gauge(metricDoorControl, control)
 	if ends := s.Control.LeaseEnds; !ends.IsZero() {
 		gauge(metricDoorLease, max(time.Until(ends).Seconds(), 0))
@@ -246,6 +253,7 @@ func gatewayStatus(c *cli.Context) error {
 
 func doorFields(t *table, s doorStatus) {
 	t.field("Gateway", s.Gateway+", "+s.Address.String())
+	t.field("State", s.State)
 	t.field("Up since", t.when(s.Started))
 	state := "down"
 	if s.Control.Up {
