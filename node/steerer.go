@@ -197,9 +197,9 @@ func answers(ctx context.Context, stack *netstack.Net, gateway netip.Addr) error
 }
 
 const (
-	// stuckFor is how long a gateway hears us while no tunnel comes up, until that is
-	// taken for the fault of our key: two greetings went unanswered.
-	stuckFor = 8 * time.Second
+	// stuckFor is how long a gateway hears us while no tunnel comes up, after a first probe,
+	// until that is taken for the fault of our key: three greetings went unanswered.
+	stuckFor = 5 * time.Second
 
 	// setBack is how much earlier than its last handshake a clock is that was set back.
 	setBack = 10 * time.Second

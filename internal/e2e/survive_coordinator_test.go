@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"postern"
+	"postern/node"
 )
 
 const (
@@ -73,7 +75,13 @@ func TestSurviveCoordinator(t *testing.T) {
 	}
 	after := l.d.nodeStatus("office")
 	if n := strings.Count(l.office.out.String(), "control stream up") - ups; n != 1 {
-		t.Errorf("the control stream came up %d times", n)
+		var said []string
+		for line := range strings.Lines(l.office.out.String()) {
+			if strings.Contains(line, "control stream") || strings.Contains(line, "moved on the network") {
+				said = append(said, line)
+			}
+		}
+		t.Errorf("the control stream came up %d times:\n%s", n, strings.Join(said, ""))
 	}
 	if got := l.switches(l.office); got != 0 {
 		t.Errorf("the tunnel's path changed %d times", got)
@@ -101,18 +109,26 @@ func TestSurviveLease(t *testing.T) {
 	l.d.coordinator.kill()
 	argv := append(slices.Clone(l.d.coordinator.cmd.Args), "--lease", "30s")
 	l.d.coordinator = start(t, "coordinator", nil, argv...)
-	leased := func() error {
-		c := l.d.nodeStatus("office").Control
-		if left := time.Until(c.LeaseEnds); !c.Up || c.Lapsed || left <= 0 || left > 31*time.Second {
-			return fmt.Errorf("control is %+v", c)
+	control := func() (c node.Control, err error) {
+		var s node.Status
+		text, err := run(t, "", program("postern"), "node", "status", "--data", l.d.data("office"), "--json")
+		if err == nil {
+			err = json.Unmarshal([]byte(text), &s)
 		}
-		return nil
+		return s.Control, err
+	}
+	leased := func() error {
+		c, err := control()
+		if left := time.Until(c.LeaseEnds); err == nil && (!c.Up || c.Lapsed || left <= 0 || left > 31*time.Second) {
+			err = fmt.Errorf("control is %+v", c)
+		}
+		return err
 	}
 	eventually(t, time.Minute, leased)
 	l.d.coordinator.kill()
 	lapsed := func() error {
-		if c := l.d.nodeStatus("office").Control; !c.Lapsed {
-			return fmt.Errorf("the node's control is %+v", c)
+		if c, err := control(); err != nil || !c.Lapsed {
+			return fmt.Errorf("the node's control is %+v, %v", c, err)
 		}
 		if !strings.Contains(l.d.gateway.out.String(), "the lease has lapsed") {
 			return errors.New("the gateway goes on")

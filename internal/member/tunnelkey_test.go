@@ -230,6 +230,29 @@ func TestTunnelKeyOfABackup(t *testing.T) {
 	})
 }
 
+// The proof is over the connection that it is given on.
+func TestOfferKey(t *testing.T) {
+	f, dir := newFakeCoordinator(t), openDir(t)
+	id, err := join(t, f, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := NewClient(dir, id, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	key := postern.NewWireGuardPrivate()
+	if err := c.offerKey(t.Context(), key, true); err != nil {
+		t.Fatal(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if want := (postern.KeyRequest{WireGuard: key.Public(), Now: true}); f.key != want {
+		t.Errorf("offered %+v, want %+v", f.key, want)
+	}
+}
+
 // Keys of those who joined together are not replaced together.
 func TestKeyLife(t *testing.T) {
 	lives := map[time.Duration]bool{}
