@@ -53,6 +53,10 @@ type Membership struct {
 
 	// Identity is the node's key, which signs what it says of its certificates.
 	Identity postern.IdentityPublic `json:"identity"`
+
+	// WireGuard is the key of its tunnels, and KeySince since when it is used.
+	WireGuard postern.WireGuardPublic `json:"wireguard"`
+	KeySince  time.Time               `json:"key_since,omitzero"`
 }
 
 // A Control is the state of the stream from the coordinator.
@@ -60,6 +64,11 @@ type Control struct {
 	Up    bool      `json:"up"`
 	Since time.Time `json:"since,omitzero"`
 	Error string    `json:"error,omitempty"` // why it is down
+
+	// LeaseEnds is when this node stops serving if nothing comes from the coordinator
+	// until then; zero: it does not. Lapsed says that it has.
+	LeaseEnds time.Time `json:"lease_ends,omitzero"`
+	Lapsed    bool      `json:"lapsed,omitempty"`
 }
 
 // A Tunnel is the node's end of its tunnel to one gateway.
@@ -162,7 +171,7 @@ func (n *Node) Status() Status {
 	s := Status{
 		Version:  n.cfg.Version,
 		Draining: n.server.draining.Load(),
-		Member:   membership(n.id),
+		Member:   n.membership(),
 		Tunnels:  n.tunnels(),
 		Routes:   []Route{}, Services: []ServiceState{},
 		Connections: n.server.entrance.counts(),
@@ -189,7 +198,10 @@ func (n *Node) Status() Status {
 		s.ConfigError = (*err).Error()
 	}
 	link := n.client.Link()
-	s.Control = Control{Up: link.Up, Since: link.Since}
+	s.Control = Control{Up: link.Up, Since: link.Since, Lapsed: n.client.Lapsed()}
+	if left, ok := n.client.Lease(); ok {
+		s.Control.LeaseEnds = time.Now().Add(left)
+	}
 	if link.Err != nil {
 		s.Control.Error = link.Err.Error()
 	}
@@ -225,12 +237,12 @@ func (n *Node) tunnels() []Tunnel {
 		t := Tunnel{
 			ID: g.ID, Gateway: g.Name, Public: g.Public,
 			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent,
-			Path: run.steerer.path(g.WireGuard), MTU: p.MTU,
+			Path: run.steerer.path(g.ID), MTU: p.MTU,
 		}
 		if p.Endpoint.IsValid() {
 			t.Endpoint = p.Endpoint.String()
 		}
-		if mtu := run.steerer.mtu(g.WireGuard); mtu > 0 {
+		if mtu := run.steerer.mtu(g.ID); mtu > 0 {
 			t.PathMTU = mtu + netstack.Headers(p.Endpoint.Addr())
 			if mtu < n.cfg.MTU {
 				t.MTUSet = n.cfg.MTU
