@@ -150,10 +150,7 @@ func (l *lab) start(space, name string, args ...string) *process {
 func (l *lab) settle() {
 	t, d := l.t, l.d
 	t.Helper()
-	d.coordinator = l.start(l.world, "coordinator", "coordinator", "run", "--domain", natDomain,
-		"--listen", natGateway+":8443", "--control-url", "https://"+natGateway+":8443")
-	eventually(t, 20*time.Second, func() error { _, err := d.try("status", "--json"); return err })
-
+	d.coordinator = l.startCoordinator()
 	l.joinGateway(l.world, "gateway")
 	d.gateway = l.runGateway(l.world, "gateway", natGateway)
 
@@ -166,6 +163,15 @@ func (l *lab) settle() {
 	l.office = l.start(l.home, "office", append([]string{"node", "run"}, l.nodeFlags...)...)
 	d.ready("office")
 	l.request(10)
+}
+
+// startCoordinator starts the coordinator, and waits until it answers.
+func (l *lab) startCoordinator() *process {
+	l.t.Helper()
+	c := l.start(l.world, "coordinator", "coordinator", "run", "--domain", natDomain,
+		"--listen", natGateway+":8443", "--control-url", "https://"+natGateway+":8443")
+	eventually(l.t, 20*time.Second, func() error { _, err := l.d.try("status", "--json"); return err })
+	return c
 }
 
 // joinGateway makes a gateway that has yet to run.
