@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 	"postern/internal/datadir"
 	"postern/internal/member"
 	"postern/internal/monitor"
+	"postern/internal/netwatch"
 	"postern/internal/relay"
 	"postern/internal/systemd"
 	"postern/netstack"
@@ -77,6 +79,7 @@ func gatewayFlags() []cli.Flag {
 		&cli.IntFlag{Name: "tenant-rate", Usage: "`N`: new connections a second to one tenant (100 if not given, -1: any)"},
 		&cli.IntFlag{Name: "tenant-conns", Usage: "`N`: open connections to one tenant (2000 if not given, -1: any, and any that wait for a node)"},
 		hideLossFlag(),
+		mtuFlag(),
 		&cli.DurationFlag{Name: "drain-delay", Usage: "`TIME` that it goes on taking new connections once it is to stop; 90s lets DNS lead them to another gateway"},
 		accessLogFlag("connection"),
 		metricsFlag(),
@@ -99,6 +102,7 @@ type gatewayOptions struct {
 	limits       gateway.Limits
 	hideLoss     bool                   // of what it sends
 	drainDelay   time.Duration          // from a stop to the last new connection
+	mtu          int                    // of the tunnels; 0: the default
 	accessLog    string                 // file, - for standard output; empty: none
 	metrics      string                 // TCP address; empty: none
 	beside       []prometheus.Collector // shown at metrics, too
@@ -120,6 +124,10 @@ func parseGateway(c *cli.Context, log *slog.Logger) (gatewayOptions, error) {
 	}
 	if o.drainDelay < 0 {
 		return o, misuse("such as --drain-delay 90s", "--drain-delay %v is no time", o.drainDelay)
+	}
+	var err error
+	if o.mtu, err = parseMTU(c); err != nil {
+		return o, err
 	}
 	host, port, err := splitAddress("udp", c.String("udp"))
 	if err != nil {
@@ -270,6 +278,7 @@ type door struct {
 	log    *slog.Logger
 
 	started time.Time
+	boot    string // postern.Status.Boot
 
 	greeted bool                                    // owned by apply
 	nodes   atomic.Pointer[map[string]postern.Node] // of the map, by id
@@ -284,7 +293,10 @@ type door struct {
 }
 
 func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door, err error) {
-	d := &door{opts: o, dir: dir, id: id, log: o.log, news: make(chan struct{}, 1), parted: make(chan struct{}), started: time.Now()}
+	d := &door{
+		opts: o, dir: dir, id: id, log: o.log, boot: rand.Text(), started: time.Now(),
+		news: make(chan struct{}, 1), parted: make(chan struct{}),
+	}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -311,7 +323,7 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 		return nil, err
 	}
 	d.net, err = netstack.New(netstack.Config{
-		PrivateKey: id.WireGuard, Address: id.Enrollment.Address, Port: o.udp, HideLoss: o.hideLoss, Logger: o.log,
+		PrivateKey: id.WireGuard, Address: id.Enrollment.Address, Port: o.udp, MTU: o.mtu, HideLoss: o.hideLoss, Logger: o.log,
 	})
 	if err != nil {
 		return nil, err
@@ -369,6 +381,7 @@ func (d *door) run(ctx context.Context) error {
 
 	g.Go(func() error { d.drain(ctx, life); stop(); return nil })
 	g.Go(func() error { return d.client.Follow(life, d.apply) })
+	g.Go(func() error { return d.roam(life) })
 	g.Go(func() error { return systemd.Notify(serve, d.alive) })
 	g.Go(func() error { d.tell(life); return nil })
 	g.Go(func() error { d.remember(life); return nil })
@@ -388,6 +401,15 @@ func (d *door) run(ctx context.Context) error {
 	err := g.Wait()
 	d.log.Info("gateway down")
 	return err
+}
+
+// roam has the coordinator hear at once from a gateway that got another address, or slept:
+// it tells the nodes where the gateway is. Nodes then see to the tunnels.
+func (d *door) roam(ctx context.Context) error {
+	return netwatch.Run(ctx, netwatch.Config{Logger: d.log, Changed: func(_ context.Context, why string) {
+		d.log.Info("this machine moved on the network", "reason", why)
+		d.client.Reconnect()
+	}})
 }
 
 // alive returns if nothing that serves hangs.

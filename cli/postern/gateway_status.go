@@ -64,6 +64,7 @@ type doorTunnel struct {
 	Handshake time.Time `json:"handshake,omitzero"`
 	Received  uint64    `json:"received"` // bytes
 	Sent      uint64    `json:"sent"`
+	MTU       int       `json:"mtu"` // how long packets to it may be
 }
 
 type doorAccessLog struct {
@@ -90,7 +91,7 @@ func (d *door) glance() doorStatus {
 	for _, p := range d.status().Peers {
 		s.Tunnels = append(s.Tunnels, doorTunnel{
 			Node: p.ID, Up: now.Sub(p.Handshake) < fresh, Endpoint: p.Endpoint,
-			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent,
+			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent, MTU: p.MTU,
 		})
 	}
 	slices.SortFunc(s.Tunnels, func(a, b doorTunnel) int { return cmp.Compare(a.Node, b.Node) })

@@ -35,6 +35,10 @@ type Client struct {
 	told atomic.Pointer[reading] // nil: never
 
 	backoff func(failures int) time.Duration // between streams
+
+	conns conns
+	again chan struct{}                           // holds one token when a stream is wanted now
+	stop  atomic.Pointer[context.CancelCauseFunc] // ends the present stream; nil: there was none yet
 }
 
 // A Link is the state of a member's control stream.
@@ -58,7 +62,7 @@ func NewClient(dir *datadir.Dir, id *Identity, proxy connect.Proxy, log *slog.Lo
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{dir: dir, log: log, id: *id, proxy: proxy, backoff: backoff}
+	c := &Client{dir: dir, log: log, id: *id, proxy: proxy, backoff: backoff, again: make(chan struct{}, 1)}
 	c.cert.Store(cert)
 	c.link.Store(&Link{})
 	c.tls = identity.ClientConfig(id.Root, nil)
@@ -68,7 +72,7 @@ func NewClient(dir *datadir.Dir, id *Identity, proxy connect.Proxy, log *slog.Lo
 	}
 	c.hc = &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			return proxy.Dial(ctx, addr)
+			return c.conns.dial(ctx, func(ctx context.Context) (net.Conn, error) { return proxy.Dial(ctx, addr) })
 		},
 		TLSClientConfig:     c.tls.Clone(),
 		ForceAttemptHTTP2:   true,
