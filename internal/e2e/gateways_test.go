@@ -5,7 +5,6 @@ package e2e
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,12 +26,12 @@ import (
 // secondGateway is where the second one is.
 const secondGateway = "203.0.113.8"
 
-// A pair is a lab with a second gateway, in a namespace of its own, and a program of the
-// operator's that is told which addresses belong in DNS.
+// A pair is a lab with a second gateway, in a namespace of its own, and with
+// scripts/dns-hook, which puts addresses into what it takes for DNS.
 type pair struct {
 	*lab
 	second string // namespace
-	zone   string // file that the program writes
+	zone   string // file with the last update
 
 	gateways map[string]*process // by address
 }
@@ -46,11 +46,14 @@ func newPair(t *testing.T) *pair {
 	p.gateways = map[string]*process{natGateway: p.d.gateway, secondGateway: p.runGateway(p.second, "second", secondGateway)}
 
 	p.zone = filepath.Join(p.d.dir, "zone")
-	hook := filepath.Join(p.d.dir, "hook")
-	if err := os.WriteFile(hook, fmt.Appendf(nil, "#!/bin/sh\ncat >%[1]s.new && mv %[1]s.new %[1]s\n", p.zone), 0o755); err != nil {
+	bin := p.d.data("bin")
+	nsupdate := fmt.Appendf(nil, "#!/bin/sh\n[ \"$1 $2\" = '-k tsig.key' ] && cat >%[1]s.new && mv %[1]s.new %[1]s\n", p.zone)
+	if err := errors.Join(os.Mkdir(bin, 0o755), os.WriteFile(filepath.Join(bin, "nsupdate"), nsupdate, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	start(t, "hook", nil, program("postern"), "gateways", "dns", "--exec", hook, "--data", p.d.data("coordinator"))
+	env := []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "DNS_SERVER=ns1.example.com", "DNS_KEY=tsig.key"}
+	start(t, "hook", env, program("postern"), "gateways", "dns", "--exec", filepath.Join("..", "..", "scripts", "dns-hook"),
+		"--data", p.d.data("coordinator"))
 	p.wantZone(30*time.Second, natGateway, secondGateway)
 	return p
 }
@@ -60,19 +63,22 @@ func newPair(t *testing.T) *pair {
 const promisedZone = 6 * time.Second
 
 // resolve returns the addresses that are in DNS.
-func (p *pair) resolve() []string {
+func (p *pair) resolve() (addrs []string) {
 	p.t.Helper()
-	var s postern.DNSState
 	text, err := os.ReadFile(p.zone)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
+	} else if err != nil {
+		p.t.Fatal(err)
 	}
-	if err := errors.Join(err, json.Unmarshal(text, &s)); err != nil {
-		p.t.Fatalf("%v in %s", err, text)
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	if len(lines) < 5 || lines[0] != "server ns1.example.com" || lines[1] != "update delete *."+natDomain+". A" || lines[len(lines)-1] != "send" {
+		p.t.Fatalf("the update is %s", text)
 	}
-	var addrs []string
-	for _, a := range s.A {
-		addrs = append(addrs, a.String())
+	for _, line := range lines {
+		if addr, ok := strings.CutPrefix(line, "update add *."+natDomain+". 60 A "); ok {
+			addrs = append(addrs, addr)
+		}
 	}
 	return addrs
 }

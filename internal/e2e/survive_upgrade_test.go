@@ -127,6 +127,12 @@ func TestSurviveCoordinatorUpgrade(t *testing.T) {
 	if got := p.resolve(); len(got) != 2 {
 		t.Errorf("in DNS are %v", got)
 	}
+	eventually(t, survivePatience, func() error {
+		if n := v.count(natGateway) + v.count(secondGateway); n < 25 {
+			return fmt.Errorf("%d have come", n)
+		}
+		return nil
+	})
 	leave()
 	v.leave(t)
 	noteFigure(t, "survive", "R20 new connections meanwhile", float64(v.count(natGateway)+v.count(secondGateway)), "")
