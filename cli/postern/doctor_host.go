@@ -208,6 +208,9 @@ func examineDoor(ctx context.Context, dir string) examination {
 	e.grade(s.Control.Up, postern.FindingWarning, "control", map[bool]string{true: "the coordinator tells this gateway what changes", false: "the coordinator does not answer: " + s.Control.Error}[s.Control.Up],
 		"what is open goes on; changes and sign-ins wait")
 	e.grade(s.MapVersion > 0, postern.FindingError, "map", fmt.Sprintf("version %d is in force", s.MapVersion), "it has never heard from the coordinator, and knows no names")
+	if s.State == postern.StateDraining {
+		e.add("draining", postern.FindingWarning, "new connections are to go to other gateways", "`postern gateways undrain "+s.Gateway+"` ends what an operator began")
+	}
 	up := 0
 	for _, t := range s.Tunnels {
 		if t.Up {
