@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -12,8 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	_ "github.com/mattn/go-sqlite3" // driver
 
 	"postern"
 )
@@ -29,60 +26,33 @@ func age(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old, err := sql.Open("sqlite3", "file:"+path+".old")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer old.Close()
-	old.SetMaxOpenConns(1)
-	do := func(query string, args ...any) {
+	old := path + ".old"
+	do := func(script string) string {
 		t.Helper()
-		if _, err := old.Exec(query, args...); err != nil {
-			t.Fatalf("%s: %v", query, err)
-		}
-	}
-	names := func(query string, args ...any) (names []string) {
-		t.Helper()
-		rows, err := old.Query(query, args...)
+		out, err := run(t, script, "sqlite3", "-batch", "-bail", old)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var name string
-			if err := rows.Scan(&name); err != nil {
-				t.Fatal(err)
-			}
-			names = append(names, name)
-		}
-		return names
+		return out
 	}
 	do(string(dump))
-	do(`PRAGMA foreign_keys = OFF`)
 	// What keeps the audit log from being changed is put aside meanwhile.
-	triggers := names(`SELECT sql FROM sqlite_master WHERE type = 'trigger'`)
-	for _, trigger := range names(`SELECT name FROM sqlite_master WHERE type = 'trigger'`) {
-		do(`DROP TRIGGER ` + trigger)
-	}
-	do(`ATTACH ? AS live`, path)
-	for _, table := range names(`SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> 'goose_db_version'`) {
-		columns := strings.Join(names(`SELECT name FROM pragma_table_info(?)`, table), ", ")
-		do(`DELETE FROM main.` + table)
-		do(fmt.Sprintf(`INSERT INTO main.%[1]s (%[2]s) SELECT %[2]s FROM live.%[1]s`, table, columns))
-	}
-	do(`DETACH live`)
-	for _, trigger := range triggers {
-		do(trigger)
-	}
-	if err := old.Close(); err != nil {
-		t.Fatal(err)
-	}
+	triggers := do(`SELECT sql || ';' FROM sqlite_master WHERE type = 'trigger';`)
+	script := fmt.Sprintf("PRAGMA foreign_keys = OFF;\nATTACH '%s' AS live;\n", path)
+	script += do(`SELECT 'DROP TRIGGER ' || name || ';' FROM sqlite_master WHERE type = 'trigger';`)
+	script += do(`
+		SELECT 'DELETE FROM main.' || t.name || '; INSERT INTO main.' || t.name || ' (' || group_concat(c.name) || ') SELECT '
+			|| group_concat(c.name) || ' FROM live.' || t.name || ';'
+		FROM sqlite_master t, pragma_table_info(t.name) c
+		WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' AND t.name <> 'goose_db_version'
+		GROUP BY t.name;`)
+	do(script + triggers)
 	for _, suffix := range []string{"-wal", "-shm"} {
 		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Rename(path+".old", path); err != nil {
+	if err := os.Rename(old, path); err != nil {
 		t.Fatal(err)
 	}
 }
