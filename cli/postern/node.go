@@ -20,7 +20,7 @@ import (
 
 func nodeCommand() *cli.Command {
 	data := dataFlag("data `DIR`ectory (/var/lib/postern/node for root)")
-	config := &cli.StringFlag{Name: "config", Usage: "configuration `FILE` that says what is published, followed while the node runs"}
+	config := configFlag()
 	return &cli.Command{
 		Name: "node", Usage: "the machine beside the application, where TLS ends",
 		Subcommands: []*cli.Command{
@@ -64,10 +64,15 @@ func nodeCommand() *cli.Command {
 					"shows what they say.",
 				UsageText: "postern node renew acme.apps.example.com", Flags: []cli.Flag{data},
 			},
+			nodeServiceCommand(data, config, systemService),
 			nodePasskeysCommand(data),
 			nodeTokensCommand(data),
 		},
 	}
+}
+
+func configFlag() cli.Flag {
+	return &cli.StringFlag{Name: "config", Usage: "configuration `FILE` that says what is published, followed while the node runs"}
 }
 
 func joinNode(c *cli.Context) error {
