@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"slices"
@@ -60,6 +61,12 @@ type Control struct {
 	Up    bool      `json:"up"`
 	Since time.Time `json:"since,omitzero"`
 	Error string    `json:"error,omitempty"` // why it is down
+
+	// Skew is how much this machine's clock is ahead of the coordinator's, in nanoseconds;
+	// zero: not known. Proxy is by what it and gateways are reached over TCP, without the
+	// password; empty: by nothing.
+	Skew  time.Duration `json:"skew,omitempty"`
+	Proxy string        `json:"proxy,omitempty"`
 }
 
 // A Tunnel is the node's end of its tunnel to one gateway.
@@ -189,7 +196,7 @@ func (n *Node) Status() Status {
 		s.ConfigError = (*err).Error()
 	}
 	link := n.client.Link()
-	s.Control = Control{Up: link.Up, Since: link.Since}
+	s.Control = Control{Up: link.Up, Since: link.Since, Skew: n.client.Skew()}
 	if link.Err != nil {
 		s.Control.Error = link.Err.Error()
 	}
@@ -197,6 +204,9 @@ func (n *Node) Status() Status {
 		s.MapVersion = m.Version
 		if d := m.Deployment(); d != nil {
 			s.Base = d.Base
+			for _, g := range d.Gateways {
+				s.Control.Proxy = cmp.Or(s.Control.Proxy, n.proxyFor(g.Public))
+			}
 		}
 		for _, r := range n.routes(*m) {
 			s.Routes = append(s.Routes, n.route(r, m.Deployment(), time.Now()))

@@ -44,8 +44,11 @@ type doorStatus struct {
 	Advertise  string         `json:"advertise"` // what nodes are told
 	Public     string         `json:"public"`    // what browsers are told
 	Control    doorControl    `json:"control"`
-	MapVersion uint64         `json:"map_version"` // zero: no map was applied yet
-	Tunnels    []doorTunnel   `json:"tunnels"`     // one a node of the map
+	MapVersion uint64         `json:"map_version"`     // zero: no map was applied yet
+	Tunnels    []doorTunnel   `json:"tunnels"`         // one a node of the map
+	MTU        int            `json:"mtu"`             // of the tunnels
+	Room       int            `json:"room"`            // for connections
+	Files      int            `json:"files,omitempty"` // that may be open; zero: not known here
 	Counts     gateway.Stats  `json:"counts"`
 	AccessLog  *doorAccessLog `json:"access_log,omitempty"`
 }
@@ -54,12 +57,17 @@ type doorControl struct {
 	Up    bool      `json:"up"`
 	Since time.Time `json:"since,omitzero"`
 	Error string    `json:"error,omitempty"` // why it is down
+
+	// Skew is how much this machine's clock is ahead of the coordinator's, in nanoseconds;
+	// zero: not known.
+	Skew time.Duration `json:"skew,omitempty"`
 }
 
 type doorTunnel struct {
 	Node      string    `json:"node"` // id
 	Up        bool      `json:"up"`   // a handshake vouches for it
 	Endpoint  string    `json:"endpoint,omitempty"`
+	Path      string    `json:"path,omitempty"` // udp or tls-443
 	Handshake time.Time `json:"handshake,omitzero"`
 	Received  uint64    `json:"received"` // bytes
 	Sent      uint64    `json:"sent"`
@@ -77,7 +85,8 @@ func (d *door) glance() doorStatus {
 	s := doorStatus{
 		Gateway: d.id.Enrollment.Name, ID: d.id.Enrollment.ID, Address: d.id.Enrollment.Address, Version: programVersion(),
 		Started: d.started, HTTPS: d.https.Addr().String(), UDPPort: d.net.Port(), Advertise: d.opts.advertise, Public: d.opts.public,
-		Control:    doorControl{Up: link.Up, Since: link.Since},
+		Control: doorControl{Up: link.Up, Since: link.Since, Skew: d.client.Skew()},
+		MTU:     d.net.MTU(), Room: d.gw.Room(), Files: fileLimit(),
 		MapVersion: d.acting.Load(), Tunnels: []doorTunnel{}, Counts: d.gw.Stats(),
 	}
 	if link.Err != nil {
@@ -89,7 +98,7 @@ func (d *door) glance() doorStatus {
 	now := time.Now()
 	for _, p := range d.status().Peers {
 		s.Tunnels = append(s.Tunnels, doorTunnel{
-			Node: p.ID, Up: now.Sub(p.Handshake) < fresh, Endpoint: p.Endpoint,
+			Node: p.ID, Up: now.Sub(p.Handshake) < fresh, Endpoint: p.Endpoint, Path: p.Path,
 			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent, MTU: p.MTU,
 		})
 	}

@@ -130,6 +130,9 @@ func runNodeCommand(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if _, err := parseMTU(c); err != nil {
+		return err
+	}
 	dir, err := node.Open(dataDir(c, postern.RoleNode))
 	if err != nil {
 		return err
