@@ -24,7 +24,9 @@ import (
 //	GET    /admin/v1/nodes/{node}               NodeState, by id or tenant/name
 //	DELETE /admin/v1/nodes/{node}               by id
 //	GET    /admin/v1/gateways                   []GatewayState
+//	PATCH  /admin/v1/gateways/{gateway}         GatewayChange -> GatewayState, by id
 //	DELETE /admin/v1/gateways/{gateway}         by id
+//	GET    /admin/v1/dns                        DNSState
 //	GET    /admin/v1/routes?tenant=             []RouteState
 //	POST   /admin/v1/routes                     RouteRequest -> RouteState
 //	DELETE /admin/v1/routes/{host}?tenant=
@@ -112,6 +114,8 @@ const (
 	StateOffline = "offline"    // neither
 	StateNoPath  = "no-path"    // control stream open, no fresh handshake
 	StateNoCtrl  = "no-control" // the tunnel works, no control stream
+
+	StateDraining = "draining" // gateways: open connections go on, and new ones are to go elsewhere
 )
 
 // A NodeState is a node as operators see it.
@@ -146,7 +150,8 @@ type GatewayState struct {
 	ID        string          `json:"id"`
 	Name      string          `json:"name"`
 	Address   netip.Addr      `json:"address"`
-	State     string          `json:"state" enum:"ready,offline"`
+	State     string          `json:"state" enum:"ready,draining,offline"`
+	Draining  bool            `json:"draining,omitempty" doc:"by an operator, until one ends it"`
 	Endpoint  string          `json:"endpoint" doc:"UDP, as told to nodes"`
 	Public    string          `json:"public" doc:"HTTPS, as told to nodes"`
 	Host      Host            `json:"host"`
@@ -155,7 +160,43 @@ type GatewayState struct {
 	Identity  IdentityPublic  `json:"identity"`
 	WireGuard WireGuardPublic `json:"wireguard"`
 	Joined    time.Time       `json:"joined"`
+	Fitness
 }
+
+// A Fitness says whether a gateway's addresses are for DNS.
+type Fitness struct {
+	Fit       bool         `json:"fit" doc:"for DNS"`
+	Reason    string       `json:"reason,omitempty" doc:"why it is not, or what else there is to say; for a person"`
+	Addresses []netip.Addr `json:"addresses" doc:"where browsers reach it, none if that is not known"`
+}
+
+// A GatewayChange changes what operators say of a gateway. What is absent stays.
+type GatewayChange struct {
+	Draining *bool `json:"draining,omitempty" doc:"whether new connections are to go elsewhere"`
+}
+
+// A DNSState says which addresses of gateways are to be in DNS, for a program that puts
+// them there.
+type DNSState struct {
+	Base     string       `json:"base" doc:"base domain of the tenants' names"`
+	Names    []string     `json:"names" doc:"that are to have the addresses; a wildcard is for all names below it (RFC 4592)"`
+	TTL      int          `json:"ttl" doc:"of the records, in seconds"`
+	A        []netip.Addr `json:"a" doc:"sorted; these and aaaa are not both empty, once a gateway has told its address"`
+	AAAA     []netip.Addr `json:"aaaa" doc:"sorted"`
+	Kept     bool         `json:"kept,omitempty" doc:"no gateway is fit: the addresses are of those that were last"`
+	Gateways []DNSGateway `json:"gateways" doc:"all, by name"`
+}
+
+// A DNSGateway is a gateway as DNS is concerned with it.
+type DNSGateway struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	Fitness
+}
+
+// DNSTTL is that of the records of gateways, in seconds: how long browsers that look
+// names up go on coming to a gateway that is not fit any more.
+const DNSTTL = 60
 
 // StateUnproven is that of a custom route whose host is not shown yet to be the
 // tenant's. Nothing is served there.

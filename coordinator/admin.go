@@ -142,6 +142,10 @@ type (
 	gatewayPath struct {
 		Gateway string `path:"gateway" doc:"id"`
 	}
+	gatewayBody struct {
+		Gateway string `path:"gateway" doc:"id"`
+		Body    postern.GatewayChange
+	}
 	hostPath struct {
 		Host string `path:"host"`
 	}
@@ -218,6 +222,12 @@ func (c *Coordinator) registerMembers(api huma.API) {
 		answering(func(ctx context.Context, o *Operator, _ *none) ([]postern.GatewayState, error) {
 			return o.Gateways(ctx)
 		}))
+	operation(c, api, "PATCH", "/gateways/{gateway}", "change-gateway", "Drain a gateway, or end that",
+		answering(func(ctx context.Context, o *Operator, in *gatewayBody) (postern.GatewayState, error) {
+			return o.ChangeGateway(ctx, in.Gateway, in.Body)
+		}))
+	operation(c, api, "GET", "/dns", "dns", "Which addresses of gateways are to be in DNS",
+		answering(func(ctx context.Context, o *Operator, _ *none) (postern.DNSState, error) { return o.DNS(ctx) }))
 	operation(c, api, "DELETE", "/gateways/{gateway}", "remove-gateway", "Remove a gateway",
 		silent(func(ctx context.Context, o *Operator, in *gatewayPath) error { return o.RemoveGateway(ctx, in.Gateway) }))
 }

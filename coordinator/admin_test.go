@@ -40,7 +40,7 @@ func listedOperations(t *testing.T) map[string]bool {
 	for _, file := range []string{"../admin.go", "../people.go"} {
 		source, err := os.ReadFile(file)
 		must(t, err)
-		for _, m := range regexp.MustCompile(`(?m)^//\s+(GET|POST|PUT|DELETE)\s+(/admin/v1/[^\s?]+)`).FindAllStringSubmatch(string(source), -1) {
+		for _, m := range regexp.MustCompile(`(?m)^//\s+(GET|POST|PUT|PATCH|DELETE)\s+(/admin/v1/[^\s?]+)`).FindAllStringSubmatch(string(source), -1) {
 			listed[m[1]+" "+m[2]] = true
 		}
 	}
@@ -65,8 +65,8 @@ func TestOpenAPI(t *testing.T) {
 			t.Errorf("%s is listed but not in the document", name)
 		}
 	}
-	if len(listed) != 32 {
-		t.Errorf("found %d operations in the lists, want 32", len(listed))
+	if len(listed) != 34 {
+		t.Errorf("found %d operations in the lists, want 34", len(listed))
 	}
 
 	values := strings.NewReplacer("{tenant}", "acme", "{token}", token.ID.String(), "{node}", a.ID,
@@ -80,12 +80,13 @@ func TestOpenAPI(t *testing.T) {
 		"PUT /admin/v1/tenants/{tenant}/admission":   postern.AdmissionRequest{Mode: postern.AdmissionPortal},
 		"PUT /admin/v1/users/{user}/grants/{tenant}": postern.GrantRequest{Groups: []string{"accounting"}},
 		"PUT /admin/v1/issuers/{issuer}":             request("acme"),
+		"PATCH /admin/v1/gateways/{gateway}":         postern.GatewayChange{},
 	}
 	// What removes comes last, what is inside of another before that, and the tenant
 	// after what it has.
 	paths := slices.Sorted(maps.Keys(doc.Paths))
 	var last []func()
-	for _, method := range []string{"get", "post", "put", "delete"} {
+	for _, method := range []string{"get", "post", "put", "patch", "delete"} {
 		if method == "delete" {
 			slices.Reverse(paths)
 		}
@@ -286,7 +287,7 @@ func TestStates(t *testing.T) {
 		t.Errorf("tunnels: got %+v", n.Tunnels)
 	}
 	d.clock.advance(3 * time.Minute)
-	check("handshake stale", postern.StateNoPath, postern.StateReady)
+	check("handshake stale", postern.StateNoPath, postern.StateOffline) // it would have reported
 	wa.cancel()
 	wg.cancel()
 	check("neither", postern.StateOffline, postern.StateOffline)

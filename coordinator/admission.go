@@ -215,7 +215,7 @@ func (c *Coordinator) awaitGateways(ctx context.Context, tenants []*tenantMap) e
 		}
 	}
 	for {
-		ok, news := c.presence.act(c.snapshot.Load().gateways, version)
+		ok, news := c.presence.act(c.snapshot.Load().gateways, version, c.cfg.Now())
 		if ok {
 			return nil
 		}

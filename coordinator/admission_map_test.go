@@ -215,7 +215,15 @@ func TestAdmitWaits(t *testing.T) {
 	must(t, <-done)
 
 	done = admit()
+	d.clock.advance(21 * time.Second) // two and old are silent, and their streams are not found dead yet
 	acts(one, first.m.Version)
+	must(t, <-done)
+
+	acts(two, 1)
+	acts(old, 0)
+	done = admit()
+	acts(one, first.m.Version)
+	waits(done, "two speaks again")
 	must(t, d.operate("DELETE", "/gateways/"+two.ID, nil, nil))
 	must(t, <-done)
 }

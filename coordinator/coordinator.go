@@ -71,8 +71,10 @@ type Coordinator struct {
 	renewals  renewals
 	waits     challengeWaits
 	refusals  *refusals
-	full      atomic.Int64 // changes that the disk had no room for
-	tight     atomic.Bool  // there is only what was the Reserve
+	fit       atomic.Pointer[[]string]          // see fitBefore
+	lookups   atomic.Pointer[map[string]lookup] // by public name of a gateway
+	full      atomic.Int64                      // changes that the disk had no room for
+	tight     atomic.Bool                       // there is only what was the Reserve
 }
 
 // New opens the registry in cfg.Store, and makes it if the store is new. It
@@ -106,6 +108,7 @@ func New(cfg Config) (*Coordinator, error) {
 		crowd: newCrowd(defaultCrowd), passwords: newPasswords(), refusals: newRefusals(),
 		waits: challengeWaits{turn: 10 * time.Second, gateways: 5 * time.Second},
 	}
+	c.lookups.Store(&map[string]lookup{})
 	rand.Read(c.secret[:])
 	for _, name := range cfg.Names {
 		c.names[name] = true
@@ -219,6 +222,7 @@ func (c *Coordinator) open(ctx context.Context) error {
 		if err := tx.PutDeployment(d); err != nil {
 			return err
 		}
+		c.fit.Store(&d.Fit)
 		first, err = firstSnapshot(&c.cfg, tx, d)
 		return err
 	})
@@ -300,6 +304,7 @@ type change struct {
 
 	challenges map[string]map[string]challenge // by tenant and host; those that change
 	keys       map[string]shownKeys            // by tenant; of nodes that tell anew
+	boots      map[string]string               // by gateway id; of those that run anew
 }
 
 // Actors of audit entries; tokens, members and users are KIND:ID, issuers KIND:NAME.

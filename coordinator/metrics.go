@@ -21,6 +21,7 @@ var (
 	metricTenants  = newDesc("tenants", "Customers.")
 	metricNodes    = newDesc("nodes", "Nodes by state.", "state")
 	metricGateways = newDesc("gateways", "Gateways by state.", "state")
+	metricFit      = newDesc("gateways_fit", "Gateways that are fit for DNS.")
 	metricRoutes   = newDesc("routes", "Routes by state.", "state")
 	metricMap      = newDesc("map_version", "Version of the newest map.")
 	metricStreams  = newDesc("streams_open", "Members that are told of changes.")
@@ -76,7 +77,7 @@ type collector struct{ c *Coordinator }
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		metricInfo, metricTenants, metricNodes, metricGateways, metricRoutes, metricMap, metricStreams,
+		metricInfo, metricTenants, metricNodes, metricGateways, metricFit, metricRoutes, metricMap, metricStreams,
 		metricAudit, metricRefused, metricAlarms, metricFull, metricPortal,
 	} {
 		ch <- d
@@ -101,7 +102,8 @@ func (col collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(metricMap, float64(snap.version))
 	gauge(metricStreams, float64(c.presence.countStreams()))
 	gauge(metricAlarms, float64(c.presence.countAlarms()))
-	nodes, gateways, routes := c.countStates(snap)
+	nodes, gateways, routes, fit := c.countStates(snap)
+	gauge(metricFit, float64(fit))
 	for d, states := range map[*prometheus.Desc]map[string]int{metricNodes: nodes, metricGateways: gateways, metricRoutes: routes} {
 		for state, n := range states {
 			gauge(d, float64(n), state)
@@ -129,15 +131,18 @@ func (col collector) Collect(ch chan<- prometheus.Metric) {
 }
 
 // countStates counts nodes, gateways and routes by state; states that are nobody's are
-// zero and not absent.
-func (c *Coordinator) countStates(snap *snapshot) (nodes, gateways, routes map[string]int) {
+// zero and not absent. It counts the gateways that are fit besides.
+func (c *Coordinator) countStates(snap *snapshot) (nodes, gateways, routes map[string]int, fit int) {
 	nodes, gateways, routes = make(map[string]int), make(map[string]int), make(map[string]int)
 	for _, s := range []string{postern.StateReady, postern.StateNoCtrl, postern.StateNoPath, postern.StateOffline} {
 		nodes[s], routes[s] = 0, 0
 	}
-	gateways[postern.StateReady], gateways[postern.StateOffline] = 0, 0
-	for _, g := range snap.gateways {
-		gateways[c.gatewayState(g).State]++
+	gateways[postern.StateReady], gateways[postern.StateDraining], gateways[postern.StateOffline] = 0, 0, 0
+	for _, v := range c.judge(snap) {
+		gateways[v.state]++
+		if v.Fit {
+			fit++
+		}
 	}
 	for _, t := range snap.tenants {
 		states := make(map[string]string, len(t.nodes))
@@ -153,7 +158,7 @@ func (c *Coordinator) countStates(snap *snapshot) (nodes, gateways, routes map[s
 			routes[best]++
 		}
 	}
-	return nodes, gateways, routes
+	return nodes, gateways, routes, fit
 }
 
 func (p *presence) countStreams() int {

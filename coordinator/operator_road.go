@@ -41,29 +41,22 @@ func (o *Operator) RemoveNode(ctx context.Context, id string) error {
 
 func (o *Operator) removeMember(ctx context.Context, role postern.Role, id string) error {
 	return o.update(ctx, id, func(ch *change) error {
-		m, err := ch.Members().Get(id)
-		if err == nil && (m.Role != role || !o.sees(m.Tenant)) {
-			err = ErrNotFound
-		}
+		m, err := o.machine(ch, role, id)
 		if err != nil {
-			return notFound(err, string(role), id, "")
+			return err
 		}
 		return ch.removeMember(m)
 	})
 }
 
-// Gateways returns the gateways, which belong to no tenant.
-func (o *Operator) Gateways(context.Context) ([]postern.GatewayState, error) {
-	all := []postern.GatewayState{}
-	if !o.all {
-		return all, nil
+// machine returns the member of that role with id, if it is o's to operate.
+func (o *Operator) machine(ch *change, role postern.Role, id string) (Member, error) {
+	m, err := ch.Members().Get(id)
+	if err == nil && (m.Role != role || !o.sees(m.Tenant)) {
+		err = ErrNotFound
 	}
-	for _, g := range o.c.snapshot.Load().gateways {
-		all = append(all, o.c.gatewayState(g))
+	if err != nil {
+		return Member{}, notFound(err, string(role), id, "")
 	}
-	return all, nil
-}
-
-func (o *Operator) RemoveGateway(ctx context.Context, id string) error {
-	return o.removeMember(ctx, postern.RoleGateway, id)
+	return m, nil
 }

@@ -57,21 +57,24 @@ type report struct {
 	time  time.Time
 	peers map[string]postern.PeerStatus // by node id
 	acts  uint64                        // version of the map that it acts on; zero: it does not say
+
+	draining bool
 }
 
 // A mapStream is one member's open stream.
 type mapStream struct {
-	ended chan struct{} // closed when another stream took its place, or the coordinator stops
+	opened time.Time
+	ended  chan struct{} // closed when another stream took its place, or the coordinator stops
 }
 
 // open registers a stream for the member with id and ends the one it had.
-func (p *presence) open(id string) *mapStream {
+func (p *presence) open(id string, now time.Time) *mapStream {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if old := p.streams[id]; old != nil {
 		close(old.ended)
 	}
-	s := &mapStream{ended: make(chan struct{})}
+	s := &mapStream{opened: now, ended: make(chan struct{})}
 	p.streams[id] = s
 	delete(p.acting, id)
 	p.tell()
@@ -127,13 +130,17 @@ func (p *presence) report(id string, r report) {
 
 // act reports whether all of gateways that are connected act on that version of the
 // map, or on a newer one, as far as they say. If they do not, news is closed when
-// that may have changed.
-func (p *presence) act(gateways []*Member, version uint64) (ok bool, news <-chan struct{}) {
+// that may have changed. One that has said nothing for long is not waited for: its
+// stream is still to be found dead.
+func (p *presence) act(gateways []*Member, version uint64, now time.Time) (ok bool, news <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, g := range gateways {
-		acts, said := p.acting[g.ID]
-		if p.streams[g.ID] != nil && (!said || acts != 0 && acts < version) {
+		stream := p.streams[g.ID]
+		if stream == nil || now.Sub(stream.opened) >= reportAge && now.Sub(p.reports[g.ID].time) >= reportAge {
+			continue
+		}
+		if acts, said := p.acting[g.ID]; !said || acts != 0 && acts < version {
 			return false, p.news
 		}
 	}
@@ -230,19 +237,6 @@ func (p *presence) tunnels(id string, gateways []*Member, now time.Time) (all []
 	return all, fresh
 }
 
-// freshTunnels returns how many tunnels of the gateway with id work.
-func (p *presence) freshTunnels(id string, now time.Time) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	n := 0
-	for node, peer := range p.reports[id].peers {
-		if p.works(id, node, peer, now) {
-			n++
-		}
-	}
-	return n
-}
-
 // refreshed reports whether other nodes have a tunnel that works than the last time.
 func (p *presence) refreshed(now time.Time) bool {
 	p.mu.Lock()
@@ -309,6 +303,7 @@ func (c *Coordinator) keepSeen(ctx context.Context) error {
 			c.tellRefreshed()
 			c.sweepSources(ctx)
 			c.sweepChallenges(ctx)
+			c.keepFit(ctx)
 		case <-ctx.Done():
 			return nil
 		}

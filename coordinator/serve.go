@@ -55,7 +55,7 @@ func (c *Coordinator) Serve(ctx context.Context, ln net.Listener, site Site) err
 	}
 	srv.http.ConnContext = withVisitor
 	direct := tls.NewListener(crowdListener{ln, c.crowd}, d.tlsConfig("h2", "http/1.1", postern.EdgeProtocol))
-	beside := []func(context.Context) error{c.checkAudit, c.keepSeen, c.proveClaims}
+	beside := []func(context.Context) error{c.checkAudit, c.keepSeen, c.proveClaims, c.keepLookups}
 	err := srv.run(ctx, beside, direct, e)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 	defer cancel()

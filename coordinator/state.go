@@ -42,17 +42,13 @@ func (c *Coordinator) nodeState(snap *snapshot, n *Member) postern.NodeState {
 	}
 }
 
-func (c *Coordinator) gatewayState(g *Member) postern.GatewayState {
-	now := c.cfg.Now()
-	open, seen := c.presence.control(g, now)
-	state := postern.StateOffline
-	if open {
-		state = postern.StateReady
-	}
+// gatewayState returns g as operators see it, whom v is about.
+func (c *Coordinator) gatewayState(g *Member, v verdict) postern.GatewayState {
+	_, seen := c.presence.control(g, c.cfg.Now())
 	return postern.GatewayState{
-		ID: g.ID, Name: g.Name, Address: g.Address, State: state, Endpoint: g.Endpoint, Public: g.Public,
-		Host: g.Host, Tunnels: c.presence.freshTunnels(g.ID, now), Control: seen,
-		Identity: g.Identity, WireGuard: g.WireGuard, Joined: g.Joined,
+		ID: g.ID, Name: g.Name, Address: g.Address, State: v.state, Draining: g.Draining, Endpoint: g.Endpoint, Public: g.Public,
+		Host: g.Host, Tunnels: v.live, Control: seen,
+		Identity: g.Identity, WireGuard: g.WireGuard, Joined: g.Joined, Fitness: v.Fitness,
 	}
 }
 

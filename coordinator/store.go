@@ -149,6 +149,7 @@ type Deployment struct {
 	MapVersion  uint64       // newest one told to anybody
 	NextTenant  uint32       // number of the next tenant
 	NextGateway uint64       // number of the next gateway
+	Fit         []string     // ids of the gateways that were fit for DNS last
 	Created     time.Time
 }
 
@@ -190,6 +191,7 @@ type Member struct {
 	Services  []postern.Service // nodes: what it publishes, by name
 	Endpoint  string            // gateways: UDP, host:port
 	Public    string            // gateways: HTTPS, host:port
+	Draining  bool              // gateways: by an operator
 	Joined    time.Time
 	Seen      time.Time // control stream last seen open, as of late; zero: never
 }

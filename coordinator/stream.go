@@ -30,7 +30,7 @@ type mapWriter struct {
 // that reads slowly misses what came and went, and has no backlog. It returns
 // when m goes away, opens another stream, or is no member any more.
 func (c *Coordinator) serveMap(w http.ResponseWriter, r *http.Request, m *Member) {
-	stream := c.presence.open(m.ID)
+	stream := c.presence.open(m.ID, c.cfg.Now())
 	c.changed.ring()
 	defer func() {
 		c.presence.close(m.ID, stream, c.cfg.Now())

@@ -109,6 +109,15 @@ func (c *carriers) end(peer Key) *relayEnd {
 	return e
 }
 
+// inherit makes the relay of a peer that of the same peer with another key.
+func (c *carriers) inherit(peer, heir Key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.ends[peer]; e != nil {
+		c.ends[heir] = e
+	}
+}
+
 // forget drops what is kept for a peer that is none any more.
 func (c *carriers) forget(peer Key) {
 	c.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/blake2s"
@@ -38,9 +39,10 @@ const (
 const echoRate = 1000
 
 type echo struct {
+	key atomic.Pointer[[32]byte] // of the MACs of what we are asked
+
 	// Static after newEcho.
-	key     [32]byte // of the MACs of what we are asked
-	answers bool     // to be given; else questions are ours to ask
+	answers bool // to be given; else questions are ours to ask
 	limit   *rate.Limiter
 
 	mu      sync.Mutex
@@ -54,10 +56,18 @@ type question struct {
 }
 
 func newEcho(own Key, answers bool) *echo {
-	return &echo{
-		key: echoKey(own), answers: answers,
-		limit: rate.NewLimiter(echoRate, echoRate/10), waiting: map[[echoNonce]byte]*question{},
+	e := &echo{
+		answers: answers,
+		limit:   rate.NewLimiter(echoRate, echoRate/10), waiting: map[[echoNonce]byte]*question{},
 	}
+	e.setKey(own)
+	return e
+}
+
+// setKey has what we are asked under another public key answered from now on.
+func (e *echo) setKey(own Key) {
+	key := echoKey(own)
+	e.key.Store(&key)
 }
 
 func echoKey(k Key) [32]byte {
@@ -99,9 +109,9 @@ func (e *echo) receiver(udp conn.Bind, receive conn.ReceiveFunc) conn.ReceiveFun
 // take sees to an echo.
 func (e *echo) take(b []byte, udp conn.Bind, from conn.Endpoint) {
 	if b[0] == echoAsk {
-		if e.answers && sealedEcho(b, e.key) && e.limit.Allow() {
+		if key := *e.key.Load(); e.answers && sealedEcho(b, key) && e.limit.Allow() {
 			b[0] = echoAnswer
-			sealEcho(b, e.key)
+			sealEcho(b, key)
 			_ = udp.Send([][]byte{b}, from) // as good as lost, which any may be
 		}
 		return

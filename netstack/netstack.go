@@ -106,7 +106,6 @@ func (c Config) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(c)) }
 // A Net is a running host. All its methods may be called concurrently.
 type Net struct {
 	// Static after New.
-	key      Key // our own, public
 	address  netip.Addr
 	anyPort  bool
 	fixed    bool // Config.FixedEndpoints
@@ -122,6 +121,7 @@ type Net struct {
 
 	// configuring is held while the device is being changed.
 	configuring sync.Mutex
+	key         Key          // our own, public
 	peers       map[Key]Peer // as last applied to the device
 	relayed     map[Key]bool // peers that SetRelayed said are
 

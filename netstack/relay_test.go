@@ -296,7 +296,7 @@ func FuzzUDPEcho(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e := newEcho(key, true)
 		out := new(sends)
-		good := len(b) >= echoHeader && b[0] == echoAsk && sealedEcho(b, e.key)
+		good := len(b) >= echoHeader && b[0] == echoAsk && sealedEcho(b, *e.key.Load())
 		receive := e.receiver(out, func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 			sizes[0] = copy(bufs[0], b)
 			return 1, nil

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"postern"
 	"postern/internal/member"
+	"postern/netstack"
 )
 
 const (
@@ -33,25 +35,52 @@ func wake(c chan<- struct{}) {
 	}
 }
 
-// workMap works the newest map in, whenever there is one, and looks names of
-// gateways up again every resolveInterval.
+// workMap works the newest map in, whenever there is one.
 func (n *Node) workMap(ctx context.Context, run *running) error {
-	again := time.NewTicker(resolveInterval)
-	defer again.Stop()
-	defer run.steerer.stop()
+	tunnels := make(chan struct{}, 1)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { n.workTunnels(ctx, run, tunnels) })
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-n.changed:
 			n.retable()
-		case <-again.C:
+			wake(tunnels)
 		}
-		if m := n.latest.Load(); m != nil {
-			n.setPeers(ctx, run, *m)
-			if d := m.Deployment(); d != nil && ctx.Err() == nil {
-				run.steerer.want(ctx, d.Gateways)
-			}
+	}
+}
+
+// workTunnels brings the tunnels in line with the newest map, whenever it changed, and
+// looks names of gateways up again every resolveInterval. It is apart from workMap because
+// DNS takes its time, and who was revoked would have it, too.
+func (n *Node) workTunnels(ctx context.Context, run *running, changed <-chan struct{}) {
+	again := time.NewTicker(resolveInterval)
+	defer again.Stop()
+	defer run.steerer.stop()
+	var at member.Lookups
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-again.C:
+		case <-n.moved:
+		}
+		m := n.latest.Load()
+		if m == nil {
+			continue
+		}
+		_ = n.setPeers(ctx, run, *m, at) // those that need no lookup do not wait for one
+		found, err := member.LookUp(ctx, *m)
+		if ctx.Err() != nil {
+			return
+		}
+		at = found
+		err = errors.Join(err, n.setPeers(ctx, run, *m, at))
+		if was := run.peers.Swap(&err); err != nil && (was == nil || *was == nil || (*was).Error() != err.Error()) {
+			n.log.Warn("set up tunnels to gateways", "err", err)
 		}
 	}
 }
@@ -138,17 +167,20 @@ func (n *Node) routes(m postern.Map) []postern.Route {
 	return mine
 }
 
-// setPeers brings the tunnels in line with m. A name that cannot be looked up
-// leaves that tunnel where it was, or waiting.
-func (n *Node) setPeers(ctx context.Context, run *running, m postern.Map) {
-	peers, lookup := member.GatewayPeers(ctx, m, time.Duration(n.keepalive.Load()))
-	if ctx.Err() != nil {
-		return
+// setPeers brings the tunnels in line with m, as far as it is known where they lead.
+func (n *Node) setPeers(ctx context.Context, run *running, m postern.Map, at member.Lookups) error {
+	peers := member.GatewayPeers(m, at, time.Duration(n.keepalive.Load()))
+	err := run.net.SetPeers(peers)
+	var gateways []postern.Gateway
+	if d := m.Deployment(); d != nil {
+		for _, g := range d.Gateways {
+			if slices.ContainsFunc(peers, func(p netstack.Peer) bool { return p.PublicKey == g.WireGuard }) {
+				gateways = append(gateways, g)
+			}
+		}
 	}
-	err := errors.Join(lookup, run.net.SetPeers(peers))
-	if was := run.peers.Swap(&err); err != nil && (was == nil || *was == nil || (*was).Error() != err.Error()) {
-		n.log.Warn("set up tunnels to gateways", "err", err)
-	}
+	run.steerer.want(ctx, gateways)
+	return err
 }
 
 // publish tells the coordinator what the node publishes, each time that it

@@ -196,11 +196,14 @@ var errNoGateway = errors.New("no gateway has said yet where browsers reach it")
 // or else the best view.
 func through(ctx context.Context, proxy connect.Proxy, gateways []postern.Gateway, host string, o ours) view {
 	best := view{state: RouteWaiting, at: time.Now(), err: errNoGateway}
-	for _, g := range gateways {
-		if g.Public == "" {
-			continue
-		}
-		v := compare(ctx, proxy, g, host, o)
+	gateways = slices.DeleteFunc(slices.Clone(gateways), func(g postern.Gateway) bool { return g.Public == "" })
+	views := make([]view, len(gateways))
+	var wg sync.WaitGroup
+	for i, g := range gateways {
+		wg.Go(func() { views[i] = compare(ctx, proxy, g, host, o) }) // one that is dead takes its time
+	}
+	wg.Wait()
+	for _, v := range views {
 		if v.state == RouteAlarm {
 			return v
 		}

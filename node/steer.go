@@ -26,6 +26,10 @@ const (
 	flapping    = 60 * time.Second // UDP that is lost again so soon is not trusted for as long
 	lingerRelay = 200 * time.Millisecond
 
+	// hurriedProbe is how long a probe may take once something happened that may have
+	// cost the session. It is cheap to be wrong: the session is made anew.
+	hurriedProbe = 500 * time.Millisecond
+
 	minRedial = time.Second
 	maxRedial = 30 * time.Second
 )
@@ -51,7 +55,8 @@ type steering struct {
 	told  func()       // the path changed
 	log   *slog.Logger // with the gateway
 
-	path atomic.Pointer[string] // one of postern.CarrierXxx; nil: not run yet
+	path  atomic.Pointer[string] // one of postern.CarrierXxx; nil: not run yet
+	hurry chan struct{}          // holds one token when something happened; see lookNow
 
 	// Owned by run.
 	relay    *openRelay
@@ -159,9 +164,30 @@ func (s *steering) onUDP(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-s.hurry:
+			if s.lookNow(ctx) {
+				alive(time.Now(), probeBusy)
+			} else {
+				greeted, next = time.Now(), time.Now()
+			}
 		case <-tick.C:
 		}
 	}
+}
+
+// lookNow reports whether the tunnel answers, after something happened that may have cost
+// the session: the gateway was started anew, or this machine is elsewhere, or slept. If
+// it does not answer at once the session is made anew, whatever else is wrong.
+func (s *steering) lookNow(ctx context.Context) bool {
+	probing, cancel := context.WithTimeout(ctx, hurriedProbe)
+	defer cancel()
+	if s.probe(probing) == nil {
+		return true
+	}
+	if ctx.Err() == nil {
+		s.log.Debug("greeting the gateway anew", "err", s.greet())
+	}
+	return false
 }
 
 // ask probes the tunnel, and UDP, too, if the tunnel takes long to answer: an echo is ten
@@ -203,6 +229,13 @@ func (s *steering) onRelay(ctx context.Context) {
 				return
 			}
 			s.waken(ctx)
+			continue
+		case <-s.hurry:
+			// Elsewhere UDP may pass, and the way to the relay be gone.
+			if !s.lookNow(ctx) && within(ctx, s.probe) != nil && !s.reopen(ctx) {
+				return
+			}
+			next = time.Now()
 			continue
 		case <-time.After(time.Until(next)):
 		}

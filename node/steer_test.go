@@ -58,7 +58,7 @@ func (s *sky) set(f func()) {
 
 // steer runs a steering under s until the test is over.
 func (s *sky) steer(t *testing.T) *steering {
-	st := &steering{log: slog.New(slog.DiscardHandler)}
+	st := &steering{hurry: make(chan struct{}, 1), log: slog.New(slog.DiscardHandler)}
 	s.began = time.Now()
 	st.probe = func(ctx context.Context) error {
 		return s.answer(ctx, func() bool {
@@ -251,4 +251,59 @@ func TestSteerReopensRelay(t *testing.T) {
 		<-time.After(time.Minute)
 		s.changes(t, tls443, udp, tls443)
 	})
+}
+
+// What may have cost the session is looked into at once, and a session that is there is
+// left alone.
+func TestSteerHurries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sky{udp: true, session: true, relays: true}
+		st := s.steer(t)
+		<-time.After(time.Minute)
+		wake(st.hurry)
+		<-time.After(2 * time.Second)
+		if s.greeted != 0 {
+			t.Errorf("greeted %d times, with a session", s.greeted)
+		}
+		s.set(func() { s.session = false })
+		wake(st.hurry)
+		<-time.After(hurriedProbe + 100*time.Millisecond)
+		if s.greeted != 1 || !s.session {
+			t.Errorf("greeted %d times", s.greeted)
+		}
+		s.changes(t)
+	})
+}
+
+// The same on the relay: a way that still leads there stays, and else UDP has its turn.
+func TestSteerHurriesOnTheRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sky{session: true, relays: true}
+		st := s.steer(t)
+		<-time.After(time.Minute)
+		s.changes(t, tls443)
+		wake(st.hurry)
+		<-time.After(5 * time.Second)
+		s.changes(t, tls443)
+
+		s.set(func() { s.relays, s.session, s.udp = false, false, true })
+		s.set(func() { s.hangUp() })
+		wake(st.hurry)
+		<-time.After(5 * time.Second)
+		if s.changes(t, tls443, udp); !s.session {
+			t.Error("no session")
+		}
+	})
+}
+
+func TestSteeredRuns(t *testing.T) {
+	var s steered
+	for i, step := range []struct {
+		boot string
+		want bool
+	}{{"", false}, {"one", false}, {"one", false}, {"", false}, {"one", false}, {"two", true}, {"", false}, {"two", false}} {
+		if got := s.runs(step.boot); got != step.want {
+			t.Errorf("step %d, %q: got %t, want %t", i, step.boot, got, step.want)
+		}
+	}
 }

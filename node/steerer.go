@@ -27,6 +27,7 @@ type steered struct {
 	*steering
 	mtu     *pathMTU
 	gateway postern.Gateway // without what may change while it is steered
+	boot    string          // of the gateway, the last that was told
 	stop    context.CancelFunc
 	work    sync.WaitGroup
 }
@@ -57,10 +58,11 @@ func (s *steerer) mtu(gateway postern.WireGuardPublic) int {
 func (s *steerer) want(ctx context.Context, gateways []postern.Gateway) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wanted := map[postern.WireGuardPublic]postern.Gateway{}
+	wanted, boots := map[postern.WireGuardPublic]postern.Gateway{}, map[postern.WireGuardPublic]string{}
 	for _, g := range gateways {
 		if g.Endpoint != "" { // else it is no peer yet
-			g.Endpoint = ""
+			boots[g.WireGuard] = g.Boot
+			g.Endpoint, g.Boot = "", ""
 			wanted[g.WireGuard] = g
 		}
 	}
@@ -81,6 +83,31 @@ func (s *steerer) want(ctx context.Context, gateways []postern.Gateway) {
 			t.work.Go(func() { t.mtu.run(ctx) })
 		}
 	}
+	for key, boot := range boots {
+		if s.steer[key].runs(boot) {
+			wake(s.steer[key].hurry)
+		}
+	}
+}
+
+// runs notes what the gateway's present run is called, and reports whether it is another
+// than before. A coordinator that does not know yet says nothing.
+func (t *steered) runs(boot string) (anew bool) {
+	if boot == "" {
+		return false
+	}
+	anew = t.boot != "" && t.boot != boot
+	t.boot = boot
+	return anew
+}
+
+// hurry has all tunnels looked at now.
+func (s *steerer) hurry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.steer {
+		wake(t.hurry)
+	}
 }
 
 // stop ends all and waits for them.
@@ -90,6 +117,7 @@ func (s *steerer) stop() { s.want(context.Background(), nil) }
 func (s *steerer) steering(g postern.Gateway) *steering {
 	n, key := s.node, [32]byte(g.WireGuard)
 	return &steering{
+		hurry: make(chan struct{}, 1),
 		probe: func(ctx context.Context) error { return answers(ctx, s.stack, g.Address) },
 		echo:  func(ctx context.Context) error { _, err := s.stack.Echo(ctx, key, netstack.MinPathMTU); return err },
 		heard: func() uint64 { return s.received(key) },

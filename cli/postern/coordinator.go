@@ -220,7 +220,7 @@ func (s *seat) run(ctx context.Context) error {
 	g.Go(func() error { return s.Serve(ctx, s.control, s.portal) })
 	g.Go(func() error { return s.ServeAdmin(ctx, s.admin, s.localHandler()) })
 	g.Go(func() error {
-		return monitor.ServeMetrics(ctx, s.scrape, monitor.Metrics(s.collectors()...), s.log)
+		return monitor.ServeMetrics(ctx, s.scrape, monitor.Metrics(s.collectors()...), nil, s.log)
 	})
 	g.Go(func() error { return s.store.KeepBackups(ctx, s.log) })
 	if s.public != nil {

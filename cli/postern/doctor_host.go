@@ -224,8 +224,12 @@ func (e *examination) members(ctx context.Context, a *admin, o postern.Overview)
 		e.add("gateway", postern.FindingMissing, "there is none", "`postern tokens create --gateway` makes a token for one, or run `postern up`")
 	}
 	for _, g := range gateways {
-		if g.State != postern.StateReady {
-			e.add("gateway", postern.FindingError, g.Name+" is "+g.State+": it has no stream to this coordinator", "`postern doctor` on its machine says more; traffic through it may go on")
+		switch {
+		case g.State == postern.StateDraining:
+			e.add("gateway", postern.FindingWarning, g.Name+" is draining: "+g.Reason, "`postern gateways undrain` ends what an operator began")
+			continue
+		case g.State != postern.StateReady:
+			e.add("gateway", postern.FindingError, g.Name+" is "+g.State+": "+g.Reason, "`postern doctor` on its machine says more; traffic through it may go on")
 			continue
 		}
 		e.grade(g.Tunnels > 0 || o.Nodes == 0, postern.FindingWarning, "gateway", fmt.Sprintf("%s is ready, with %d tunnels to %d nodes", g.Name, g.Tunnels, o.Nodes),

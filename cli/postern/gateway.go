@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 	"postern/internal/datadir"
 	"postern/internal/member"
 	"postern/internal/monitor"
+	"postern/internal/netwatch"
 	"postern/internal/relay"
 	"postern/internal/systemd"
 	"postern/netstack"
@@ -52,7 +54,8 @@ func gatewayCommand() *cli.Command {
 			},
 			{
 				Name: "run", Usage: "run this gateway until it is stopped", Action: runGatewayCommand,
-				Description: "When it is stopped it takes no new connections and lets open ones end, for 30 s at most; a second " +
+				Description: "When it is stopped it tells the coordinator, which takes it out of DNS (see `postern gateways dns`), and " +
+					"goes on for --drain-delay. Then it takes no new connections and lets open ones end, for 30 s at most. A second " +
 					"signal ends it at once. It comes up without the coordinator, with the routes that it knew last.",
 				UsageText: "postern gateway run\n" +
 					"postern gateway run --advertise gw1.example.com:51820 --public gw1.example.com:443",
@@ -77,6 +80,7 @@ func gatewayFlags() []cli.Flag {
 		&cli.IntFlag{Name: "tenant-conns", Usage: "`N`: open connections to one tenant (2000 if not given, -1: any, and any that wait for a node)"},
 		hideLossFlag(),
 		mtuFlag(),
+		&cli.DurationFlag{Name: "drain-delay", Usage: "`TIME` that it goes on taking new connections once it is to stop; 90s lets DNS lead them to another gateway"},
 		accessLogFlag("connection"),
 		metricsFlag(),
 	}
@@ -97,6 +101,7 @@ type gatewayOptions struct {
 	proxyFrom    []netip.Prefix
 	limits       gateway.Limits
 	hideLoss     bool                   // of what it sends
+	drainDelay   time.Duration          // from a stop to the last new connection
 	mtu          int                    // of the tunnels; 0: the default
 	accessLog    string                 // file, - for standard output; empty: none
 	metrics      string                 // TCP address; empty: none
@@ -115,7 +120,10 @@ func parseGateway(c *cli.Context, log *slog.Logger) (gatewayOptions, error) {
 			SourceRate: c.Int("source-rate"), SourceBurst: 5 * c.Int("source-rate"), SourceConns: c.Int("source-conns"),
 			TenantRate: c.Int("tenant-rate"), TenantConns: c.Int("tenant-conns"), TenantDials: min(c.Int("tenant-conns"), 0),
 		},
-		hideLoss: c.Bool("hide-loss"), log: log,
+		hideLoss: c.Bool("hide-loss"), drainDelay: c.Duration("drain-delay"), log: log,
+	}
+	if o.drainDelay < 0 {
+		return o, misuse("such as --drain-delay 90s", "--drain-delay %v is no time", o.drainDelay)
 	}
 	var err error
 	if o.mtu, err = parseMTU(c); err != nil {
@@ -270,17 +278,25 @@ type door struct {
 	log    *slog.Logger
 
 	started time.Time
+	boot    string // postern.Status.Boot
 
 	greeted bool                                    // owned by apply
 	nodes   atomic.Pointer[map[string]postern.Node] // of the map, by id
 	ids     atomic.Pointer[map[netip.Addr]string]   // of the map's nodes
 	acting  atomic.Uint64                           // version of the map that is applied
 	awaited atomic.Uint64                           // version that somebody waits to hear of
-	news    chan struct{}                           // awaited changed
+	news    chan struct{}                           // there is something to tell at once
+
+	stopping atomic.Bool   // it is to stop
+	drained  atomic.Bool   // an operator drains it
+	parted   chan struct{} // closed by tell when the coordinator has heard that it is to stop
 }
 
 func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door, err error) {
-	d := &door{opts: o, dir: dir, id: id, log: o.log, news: make(chan struct{}, 1), started: time.Now()}
+	d := &door{
+		opts: o, dir: dir, id: id, log: o.log, boot: rand.Text(), started: time.Now(),
+		news: make(chan struct{}, 1), parted: make(chan struct{}),
+	}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -351,8 +367,8 @@ func (d *door) close() {
 	}
 }
 
-// run serves until ctx is done and what was open then has drained; until that
-// the map is followed and the tunnels stay.
+// run serves until ctx is done, and drains then; until that is over the map is
+// followed and the tunnels stay.
 func (d *door) run(ctx context.Context) error {
 	defer d.close()
 	d.log.Info("gateway up", "gateway", d.id.Enrollment.Name, "https", d.https.Addr().String(),
@@ -360,11 +376,12 @@ func (d *door) run(ctx context.Context) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g, life := errgroup.WithContext(life)
-	serve, stop := context.WithCancel(ctx)
+	serve, stop := context.WithCancel(life) // whatever fails ends the serving too
 	defer stop()
-	defer context.AfterFunc(life, stop)() // whatever fails ends the serving too
 
+	g.Go(func() error { d.drain(ctx, life); stop(); return nil })
 	g.Go(func() error { return d.client.Follow(life, d.apply) })
+	g.Go(func() error { return d.roam(life) })
 	g.Go(func() error { return systemd.Notify(serve, d.alive) })
 	g.Go(func() error { d.tell(life); return nil })
 	g.Go(func() error { d.remember(life); return nil })
@@ -372,7 +389,7 @@ func (d *door) run(ctx context.Context) error {
 	g.Go(func() error { return reopening(life, d.opts.accessLog, d.access.Reopen) })
 	g.Go(func() error { return monitor.Serve(life, d.local, d.localHandler(), d.log) })
 	g.Go(func() error {
-		return monitor.ServeMetrics(life, d.scrape, monitor.Metrics(append(d.collectors(), d.opts.beside...)...), d.log)
+		return monitor.ServeMetrics(life, d.scrape, monitor.Metrics(append(d.collectors(), d.opts.beside...)...), d.ready, d.log)
 	})
 	if d.http != nil {
 		g.Go(func() error { return d.gw.ServeRedirect(serve, d.http) })
@@ -384,6 +401,15 @@ func (d *door) run(ctx context.Context) error {
 	err := g.Wait()
 	d.log.Info("gateway down")
 	return err
+}
+
+// roam has the coordinator hear at once from a gateway that got another address, or slept:
+// it tells the nodes where the gateway is. Nodes then see to the tunnels.
+func (d *door) roam(ctx context.Context) error {
+	return netwatch.Run(ctx, netwatch.Config{Logger: d.log, Changed: func(_ context.Context, why string) {
+		d.log.Info("this machine moved on the network", "reason", why)
+		d.client.Reconnect()
+	}})
 }
 
 // alive returns if nothing that serves hangs.
@@ -418,6 +444,9 @@ func (d *door) apply(m postern.Map) {
 	d.nodes.Store(&nodes)
 	d.relays.Retain()
 	d.gw.SetRoutes(gateway.NewTable(m))
+	if all := m.Deployment(); all != nil {
+		d.drained.Store(slices.ContainsFunc(all.Gateways, func(g postern.Gateway) bool { return g.ID == d.id.Enrollment.ID && g.Draining }))
+	}
 	before := d.acting.Swap(m.Version)
 	d.log.Debug("map applied", "map_version", m.Version)
 	for _, s := range m.Sections {

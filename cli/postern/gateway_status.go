@@ -36,6 +36,7 @@ const pathDoorStatus = "/v1/status"
 type doorStatus struct {
 	Gateway    string         `json:"gateway"` // name
 	ID         string         `json:"id"`
+	State      string         `json:"state"`   // postern.StateReady or StateDraining
 	Address    netip.Addr     `json:"address"` // on the overlay
 	Version    string         `json:"version"` // of the program
 	Started    time.Time      `json:"started"`
@@ -83,7 +84,7 @@ type doorAccessLog struct {
 func (d *door) glance() doorStatus {
 	link := d.client.Link()
 	s := doorStatus{
-		Gateway: d.id.Enrollment.Name, ID: d.id.Enrollment.ID, Address: d.id.Enrollment.Address, Version: programVersion(),
+		Gateway: d.id.Enrollment.Name, ID: d.id.Enrollment.ID, State: d.state(), Address: d.id.Enrollment.Address, Version: programVersion(),
 		Started: d.started, HTTPS: d.https.Addr().String(), UDPPort: d.net.Port(), Advertise: d.opts.advertise, Public: d.opts.public,
 		Control: doorControl{Up: link.Up, Since: link.Since, Skew: d.client.Skew()},
 		MTU:     d.net.MTU(), Room: d.gw.Room(), Files: fileLimit(),
@@ -131,6 +132,7 @@ func (d *door) collectors() []prometheus.Collector {
 // comes from a tenant.
 var (
 	metricDoorInfo    = prometheus.NewDesc("postern_gateway_info", "The gateway.", []string{"version"}, nil)
+	metricDoorDrain   = prometheus.NewDesc("postern_gateway_draining", "Whether new connections are to go elsewhere.", nil, nil)
 	metricDoorControl = prometheus.NewDesc("postern_gateway_control_up", "Whether the coordinator's stream is up.", nil, nil)
 	metricDoorMap     = prometheus.NewDesc("postern_gateway_map_version", "Version of the map that it acts on.", nil, nil)
 	metricDoorTunnels = prometheus.NewDesc("postern_gateway_tunnels", "Tunnels to nodes, by whether a handshake within 3 minutes vouches for them.", []string{"state"}, nil)
@@ -142,7 +144,7 @@ type doorCollector struct{ status func() doorStatus }
 
 // Describe implements prometheus.Collector.
 func (doorCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricDoorInfo, metricDoorControl, metricDoorMap, metricDoorTunnels, metricDoorTraffic} {
+	for _, d := range []*prometheus.Desc{metricDoorInfo, metricDoorDrain, metricDoorControl, metricDoorMap, metricDoorTunnels, metricDoorTraffic} {
 		ch <- d
 	}
 }
@@ -153,9 +155,12 @@ func (c doorCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	s := c.status()
-	control := 0.0
+	control, draining := 0.0, 0.0
 	if s.Control.Up {
 		control = 1
+	}
+	if s.State == postern.StateDraining {
+		draining = 1
 	}
 	up, received, sent := 0, uint64(0), uint64(0)
 	for _, t := range s.Tunnels {
@@ -165,6 +170,7 @@ func (c doorCollector) Collect(ch chan<- prometheus.Metric) {
 		received, sent = received+t.Received, sent+t.Sent
 	}
 	gauge(metricDoorInfo, 1, s.Version)
+	gauge(metricDoorDrain, draining)
 	gauge(metricDoorControl, control)
 	gauge(metricDoorMap, float64(s.MapVersion))
 	gauge(metricDoorTunnels, float64(up), "up")
@@ -219,6 +225,7 @@ func gatewayStatus(c *cli.Context) error {
 
 func doorFields(t *table, s doorStatus) {
 	t.field("Gateway", s.Gateway+", "+s.Address.String())
+	t.field("State", s.State)
 	t.field("Up since", t.when(s.Started))
 	state := "down"
 	if s.Control.Up {

@@ -24,7 +24,7 @@ const (
 // tell tells the coordinator, until ctx is done, where this gateway is reached,
 // whenever the control stream came up; and how its tunnels are, and which map it
 // acts on, whenever a tunnel came, went or moved, at once when it lets in others
-// than before, and every postern.StatusInterval.
+// than before or is to stop, and every postern.StatusInterval.
 func (d *door) tell(ctx context.Context) {
 	tick := time.NewTicker(tellInterval)
 	defer tick.Stop()
@@ -32,6 +32,7 @@ func (d *door) tell(ctx context.Context) {
 	var why string // it was refused
 	var last map[string]string
 	var acting uint64 // as was told
+	parted := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -62,7 +63,7 @@ func (d *door) tell(ctx context.Context) {
 		}
 		now, s := time.Now(), d.status()
 		paths := tunnelPaths(s, now)
-		if now.Sub(reported) < postern.StatusInterval && maps.Equal(paths, last) && d.awaited.Load() <= acting {
+		if now.Sub(reported) < postern.StatusInterval && maps.Equal(paths, last) && d.awaited.Load() <= acting && s.Draining == parted {
 			continue
 		}
 		if err := d.client.Report(ctx, s); err != nil {
@@ -70,12 +71,18 @@ func (d *door) tell(ctx context.Context) {
 			continue
 		}
 		reported, last, acting = now, paths, s.Map
+		if s.Draining && !parted {
+			close(d.parted)
+			parted = true
+		}
 	}
 }
 
 // status is what the coordinator hears of the tunnels.
 func (d *door) status() postern.Status {
-	s := postern.Status{Version: programVersion(), Time: time.Now(), Map: d.acting.Load()}
+	s := postern.Status{
+		Version: programVersion(), Time: time.Now(), Map: d.acting.Load(), Boot: d.boot, Draining: d.stopping.Load(),
+	}
 	ids := d.ids.Load()
 	if ids == nil {
 		return s

@@ -45,21 +45,21 @@ var members = schema[string, coordinator.Member]{
 	table: "members",
 	columns: []string{
 		"id", "role", "tenant", "name", "address", "identity", "wireguard", "token",
-		"host", "services", "endpoint", "public", "joined", "seen",
+		"host", "services", "endpoint", "public", "draining", "joined", "seen",
 	},
 	key: plain,
 	fields: func(m *coordinator.Member) []any {
 		return []any{
 			&m.ID, &m.Role, emptyField{&m.Tenant}, &m.Name, textField{&m.Address}, textField{&m.Identity},
 			textField{&m.WireGuard}, textField{&m.Token}, jsonField{&m.Host}, jsonField{&m.Services},
-			&m.Endpoint, &m.Public, timeField{&m.Joined}, timeField{&m.Seen},
+			&m.Endpoint, &m.Public, &m.Draining, timeField{&m.Joined}, timeField{&m.Seen},
 		}
 	},
 	values: func(m *coordinator.Member) []any {
 		return []any{
 			m.ID, string(m.Role), orNull(m.Tenant), m.Name, text(m.Address), text(m.Identity),
 			text(m.WireGuard), text(m.Token), jsonText(m.Host), jsonText(m.Services),
-			m.Endpoint, m.Public, nanos(m.Joined), nanos(m.Seen),
+			m.Endpoint, m.Public, m.Draining, nanos(m.Joined), nanos(m.Seen),
 		}
 	},
 }.prepared()
@@ -221,8 +221,8 @@ func (t tx) LastAudit() (coordinator.AuditRecord, error) {
 
 func (t tx) Deployment() (coordinator.Deployment, error) {
 	var d coordinator.Deployment
-	err := t.QueryRowContext(t.ctx, `SELECT id, prefix, map_version, next_tenant, next_gateway, created FROM deployment`).
-		Scan(&d.ID, textField{&d.Prefix}, &d.MapVersion, &d.NextTenant, &d.NextGateway, timeField{&d.Created})
+	err := t.QueryRowContext(t.ctx, `SELECT id, prefix, map_version, next_tenant, next_gateway, fit, created FROM deployment`).
+		Scan(&d.ID, textField{&d.Prefix}, &d.MapVersion, &d.NextTenant, &d.NextGateway, jsonField{&d.Fit}, timeField{&d.Created})
 	if errors.Is(err, sql.ErrNoRows) {
 		err = coordinator.ErrNotFound
 	}
@@ -234,10 +234,10 @@ func (t tx) Deployment() (coordinator.Deployment, error) {
 
 func (t tx) PutDeployment(d coordinator.Deployment) error {
 	_, err := t.ExecContext(t.ctx,
-		`INSERT INTO deployment (one, id, prefix, map_version, next_tenant, next_gateway, created) VALUES (1, ?, ?, ?, ?, ?, ?)
+		`INSERT INTO deployment (one, id, prefix, map_version, next_tenant, next_gateway, fit, created) VALUES (1, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (one) DO UPDATE SET id = excluded.id, prefix = excluded.prefix, map_version = excluded.map_version,
-			next_tenant = excluded.next_tenant, next_gateway = excluded.next_gateway, created = excluded.created`,
-		d.ID, text(d.Prefix), int64(d.MapVersion), d.NextTenant, int64(d.NextGateway), nanos(d.Created))
+			next_tenant = excluded.next_tenant, next_gateway = excluded.next_gateway, fit = excluded.fit, created = excluded.created`,
+		d.ID, text(d.Prefix), int64(d.MapVersion), d.NextTenant, int64(d.NextGateway), jsonText(d.Fit), nanos(d.Created))
 	if err != nil {
 		return fmt.Errorf("put the deployment: %w", err)
 	}

@@ -628,12 +628,20 @@ func TestPeers(t *testing.T) {
 			{Name: "gw1", Address: netip.MustParseAddr("fd00::1"), WireGuard: postern.WireGuardPublic{1}, Endpoint: "gw1.localhost:51820"},
 			{Name: "gw2", Address: netip.MustParseAddr("fd00::2"), WireGuard: postern.WireGuardPublic{2}},
 			{Name: "gw3", Address: netip.MustParseAddr("fd00::3"), WireGuard: postern.WireGuardPublic{3}, Endpoint: "127.0.0.1:x"},
+			{Name: "gw4", Address: netip.MustParseAddr("fd00::4"), WireGuard: postern.WireGuardPublic{4}, Endpoint: "192.0.2.4:51820"},
 		}}},
 		"acme": {Tenant: "acme", Nodes: []postern.Node{{Address: netip.MustParseAddr("fd00::9"), WireGuard: postern.WireGuardPublic{9}}}},
 	}}
-	peers, err := GatewayPeers(t.Context(), m, 25*time.Second)
-	if len(peers) != 2 || err == nil || !strings.Contains(err.Error(), `"gw3"`) {
-		t.Fatalf("got %+v, %v", peers, err)
+	if peers := GatewayPeers(m, nil, 25*time.Second); len(peers) != 1 || peers[0].Endpoint != netip.MustParseAddrPort("192.0.2.4:51820") {
+		t.Errorf("before anything was looked up: got %+v", peers)
+	}
+	at, err := LookUp(t.Context(), m)
+	if err == nil || !strings.Contains(err.Error(), `"gw3"`) {
+		t.Errorf("got %v", err)
+	}
+	peers := GatewayPeers(m, at, 25*time.Second)
+	if len(peers) != 3 {
+		t.Fatalf("got %+v", peers)
 	}
 	if got, want := peers[0].Endpoint, netip.MustParseAddrPort("127.0.0.1:51820"); got != want {
 		t.Errorf("endpoint %v, want %v", got, want)

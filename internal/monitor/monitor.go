@@ -23,6 +23,7 @@ import (
 const (
 	PathMetrics  = "/metrics"
 	PathProfiles = "/debug/pprof/"
+	PathReady    = "/readyz"
 )
 
 // Metrics answers with what all collect, and with what the Go runtime and the system say
@@ -84,14 +85,24 @@ func Listen(addr string) (net.Listener, error) {
 	return ln, nil
 }
 
-// ServeMetrics answers at PathMetrics with h, and nothing else, until ctx is done, and
-// closes ln. A nil ln is none.
-func ServeMetrics(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger) error {
+// ServeMetrics answers at PathMetrics with h, until ctx is done, and closes ln. A nil ln is
+// none. At PathReady it answers 200 while ready returns nil, and 503 and the reason while it
+// does not: for load balancers. If ready is nil, there is nothing.
+func ServeMetrics(ctx context.Context, ln net.Listener, h http.Handler, ready func() error, log *slog.Logger) error {
 	if ln == nil {
 		return nil
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET "+PathMetrics, h)
+	if ready != nil {
+		mux.HandleFunc("GET "+PathReady, func(w http.ResponseWriter, _ *http.Request) {
+			if err := ready(); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+			fmt.Fprintln(w, "ready")
+		})
+	}
 	return Serve(ctx, ln, mux, log)
 }
 

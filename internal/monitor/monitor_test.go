@@ -2,12 +2,14 @@ package monitor
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -48,15 +50,33 @@ func get(t *testing.T, url string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
+// Who asks whether it is ready is told, and why not.
+func TestReady(t *testing.T) {
+	var why atomic.Pointer[error]
+	none := error(nil)
+	why.Store(&none)
+	url := serve(t, func(ctx context.Context, ln net.Listener) error {
+		return ServeMetrics(ctx, ln, Metrics(), func() error { return *why.Load() }, slog.New(slog.DiscardHandler))
+	})
+	if code, body := get(t, url+PathReady); code != http.StatusOK || body != "ready\n" {
+		t.Errorf("got %d, %q", code, body)
+	}
+	stopping := errors.New("it is stopping")
+	why.Store(&stopping)
+	if code, body := get(t, url+PathReady); code != http.StatusServiceUnavailable || body != "it is stopping\n" {
+		t.Errorf("got %d, %q", code, body)
+	}
+}
+
 // Over TCP there are metrics and no profiles.
 func TestServeMetrics(t *testing.T) {
 	url := serve(t, func(ctx context.Context, ln net.Listener) error {
-		return ServeMetrics(ctx, ln, Metrics(), slog.New(slog.DiscardHandler))
+		return ServeMetrics(ctx, ln, Metrics(), nil, slog.New(slog.DiscardHandler))
 	})
 	if code, body := get(t, url+PathMetrics); code != http.StatusOK || !strings.Contains(body, "go_goroutines ") {
 		t.Errorf("metrics: %d\n%s", code, body)
 	}
-	for _, path := range []string{"/", PathProfiles, PathProfiles + "heap", PathProfiles + "cmdline"} {
+	for _, path := range []string{"/", PathReady, PathProfiles, PathProfiles + "heap", PathProfiles + "cmdline"} {
 		if code, _ := get(t, url+path); code != http.StatusNotFound {
 			t.Errorf("%s: got %d, want 404", path, code)
 		}
@@ -90,7 +110,7 @@ func TestListenNowhere(t *testing.T) {
 	if ln != nil || err != nil {
 		t.Fatalf("got %v, %v", ln, err)
 	}
-	if err := ServeMetrics(t.Context(), ln, nil, nil); err != nil {
+	if err := ServeMetrics(t.Context(), ln, nil, nil, nil); err != nil {
 		t.Error(err)
 	}
 }
