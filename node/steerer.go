@@ -107,6 +107,7 @@ func (s *steerer) hurry() {
 	defer s.mu.Unlock()
 	for _, t := range s.steer {
 		wake(t.hurry)
+		wake(t.mtu.again)
 	}
 }
 
@@ -135,7 +136,7 @@ func (s *steerer) steering(g postern.Gateway) *steering {
 func (s *steerer) pathMTU(t *steering, g postern.Gateway) *pathMTU {
 	key := [32]byte(g.WireGuard)
 	return &pathMTU{
-		top: s.stack.MTU(),
+		top: s.stack.MTU(), again: make(chan struct{}, 1),
 		echo: func(ctx context.Context, mtu int) (time.Duration, error) {
 			return s.stack.Echo(ctx, key, mtu)
 		},
