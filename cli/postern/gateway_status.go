@@ -50,6 +50,7 @@ type doorStatus struct {
 	MTU        int            `json:"mtu"`             // of the tunnels
 	Room       int            `json:"room"`            // for connections
 	Files      int            `json:"files,omitempty"` // that may be open; zero: not known here
+	Limits     doorLimits     `json:"limits"`
 	Counts     gateway.Stats  `json:"counts"`
 	AccessLog  *doorAccessLog `json:"access_log,omitempty"`
 }
@@ -88,7 +89,7 @@ func (d *door) glance() doorStatus {
 		Started: d.started, HTTPS: d.https.Addr().String(), UDPPort: d.net.Port(), Advertise: d.opts.advertise, Public: d.opts.public,
 		Control: doorControl{Up: link.Up, Since: link.Since, Skew: d.client.Skew()},
 		MTU:     d.net.MTU(), Room: d.gw.Room(), Files: fileLimit(),
-		MapVersion: d.acting.Load(), Tunnels: []doorTunnel{}, Counts: d.gw.Stats(),
+		MapVersion: d.acting.Load(), Tunnels: []doorTunnel{}, Limits: d.limits(), Counts: d.gw.Stats(),
 	}
 	if link.Err != nil {
 		s.Control.Error = link.Err.Error()
@@ -136,6 +137,7 @@ var (
 	metricDoorControl = prometheus.NewDesc("postern_gateway_control_up", "Whether the coordinator's stream is up.", nil, nil)
 	metricDoorMap     = prometheus.NewDesc("postern_gateway_map_version", "Version of the map that it acts on.", nil, nil)
 	metricDoorTunnels = prometheus.NewDesc("postern_gateway_tunnels", "Tunnels to nodes, by whether a handshake within 3 minutes vouches for them.", []string{"state"}, nil)
+	metricDoorLimits  = prometheus.NewDesc("postern_gateway_tunnel_limit_hits_total", "How often a limit on what is to become a tunnel was reached: handshakes that were answered with a cookie, relays that were turned away.", []string{"limit"}, nil)
 	metricDoorTraffic = prometheus.NewDesc("postern_gateway_tunnel_bytes", "Bytes of the tunnels there are, with all that WireGuard adds.", []string{"direction"}, nil)
 )
 
@@ -144,7 +146,7 @@ type doorCollector struct{ status func() doorStatus }
 
 // Describe implements prometheus.Collector.
 func (doorCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricDoorInfo, metricDoorDrain, metricDoorControl, metricDoorMap, metricDoorTunnels, metricDoorTraffic} {
+	for _, d := range []*prometheus.Desc{metricDoorInfo, metricDoorDrain, metricDoorControl, metricDoorMap, metricDoorTunnels, metricDoorLimits, metricDoorTraffic} {
 		ch <- d
 	}
 }
@@ -155,6 +157,9 @@ func (c doorCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	s := c.status()
+	for name, n := range s.Limits.byName() {
+		ch <- prometheus.MustNewConstMetric(metricDoorLimits, prometheus.CounterValue, float64(n), name)
+	}
 	control, draining := 0.0, 0.0
 	if s.Control.Up {
 		control = 1
