@@ -53,8 +53,11 @@ type doorStatus struct {
 	WireGuard  postern.WireGuardPublic `json:"wireguard"`          // key of its tunnels
 	KeySince   time.Time               `json:"key_since,omitzero"` // that it is used
 	Control    doorControl             `json:"control"`
-	MapVersion uint64                  `json:"map_version"` // zero: no map was applied yet
-	Tunnels    []doorTunnel            `json:"tunnels"`     // one a node of the map
+	MapVersion uint64                  `json:"map_version"`     // zero: no map was applied yet
+	Tunnels    []doorTunnel            `json:"tunnels"`         // one a node of the map
+	MTU        int                     `json:"mtu"`             // of the tunnels
+	Room       int                     `json:"room"`            // for connections
+	Files      int                     `json:"files,omitempty"` // that may be open; zero: not known here
 	Limits     doorLimits              `json:"limits"`
 	Counts     gateway.Stats           `json:"counts"`
 	AccessLog  *doorAccessLog          `json:"access_log,omitempty"`
@@ -69,12 +72,17 @@ type doorControl struct {
 	// until then; zero: it does not. Lapsed says that it has.
 	LeaseEnds time.Time `json:"lease_ends,omitzero"`
 	Lapsed    bool      `json:"lapsed,omitempty"`
+
+	// Skew is how much this machine's clock is ahead of the coordinator's, in nanoseconds;
+	// zero: not known.
+	Skew time.Duration `json:"skew,omitempty"`
 }
 
 type doorTunnel struct {
 	Node      string    `json:"node"` // id
 	Up        bool      `json:"up"`   // a handshake vouches for it
 	Endpoint  string    `json:"endpoint,omitempty"`
+	Path      string    `json:"path,omitempty"` // udp or tls-443
 	Handshake time.Time `json:"handshake,omitzero"`
 	Received  uint64    `json:"received"` // bytes
 	Sent      uint64    `json:"sent"`
@@ -94,7 +102,8 @@ func (d *door) glance() doorStatus {
 	s := doorStatus{
 		Gateway: d.id.Enrollment.Name, ID: d.id.Enrollment.ID, State: d.state(), Address: d.id.Enrollment.Address, Version: programVersion(),
 		Started: d.started, HTTPS: d.https.Addr().String(), UDPPort: d.net.Port(), Advertise: d.opts.advertise, Public: d.opts.public,
-		Control:    doorControl{Up: link.Up, Since: link.Since},
+		Control: doorControl{Up: link.Up, Since: link.Since, Skew: d.client.Skew()},
+		MTU:     d.net.MTU(), Room: d.gw.Room(), Files: fileLimit(),
 		MapVersion: d.acting.Load(), Tunnels: []doorTunnel{}, Limits: d.limits(), Counts: d.gw.Stats(),
 	}
 	s.Control.Lapsed = d.client.Lapsed()
@@ -112,7 +121,7 @@ func (d *door) glance() doorStatus {
 	now := time.Now()
 	for _, p := range d.status().Peers {
 		s.Tunnels = append(s.Tunnels, doorTunnel{
-			Node: p.ID, Up: now.Sub(p.Handshake) < fresh, Endpoint: p.Endpoint,
+			Node: p.ID, Up: now.Sub(p.Handshake) < fresh, Endpoint: p.Endpoint, Path: p.Path,
 			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent, MTU: p.MTU, Probe: p.Probe,
 		})
 	}

@@ -94,6 +94,15 @@ func (c *Client) Now() time.Time {
 	return r.theirs.Add(time.Since(r.ours))
 }
 
+// Skew returns how much this machine's clock is ahead of the coordinator's; zero if that
+// has not told its own.
+func (c *Client) Skew() time.Duration {
+	if c.told.Load() == nil {
+		return 0
+	}
+	return time.Now().Round(0).Sub(c.Now().Round(0))
+}
+
 // Link returns the state of the control stream.
 func (c *Client) Link() Link { return *c.link.Load() }
 
