@@ -25,7 +25,7 @@ type Client struct {
 	dir *datadir.Dir
 	log *slog.Logger
 	tls *tls.Config
-	hc  *http.Client
+	hc  atomic.Pointer[http.Client] // another after each Reconnect
 
 	proxy connect.Proxy
 
@@ -75,9 +75,15 @@ func NewClient(dir *datadir.Dir, id *Identity, proxy connect.Proxy, log *slog.Lo
 	c.tls.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		return c.cert.Load(), nil
 	}
-	c.hc = &http.Client{Transport: &http.Transport{
+	c.hc.Store(c.newHTTP())
+	return c, nil
+}
+
+// newHTTP returns an HTTP client without connections.
+func (c *Client) newHTTP() *http.Client {
+	return &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			return c.conns.dial(ctx, func(ctx context.Context) (net.Conn, error) { return proxy.Dial(ctx, addr) })
+			return c.conns.dial(ctx, func(ctx context.Context) (net.Conn, error) { return c.proxy.Dial(ctx, addr) })
 		},
 		TLSClientConfig:     c.tls.Clone(),
 		ForceAttemptHTTP2:   true,
@@ -85,11 +91,10 @@ func NewClient(dir *datadir.Dir, id *Identity, proxy connect.Proxy, log *slog.Lo
 		IdleConnTimeout:     90 * time.Second,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
 	}}
-	return c, nil
 }
 
 // Close drops idle connections.
-func (c *Client) Close() { c.hc.CloseIdleConnections() }
+func (c *Client) Close() { c.hc.Load().CloseIdleConnections() }
 
 // A reading is the coordinator's clock at a moment of this machine's.
 type reading struct{ theirs, ours time.Time }
@@ -194,7 +199,7 @@ func (c *Client) base() string {
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return call(ctx, c.hc, method, c.base()+path, nil, in, out)
+	return call(ctx, c.hc.Load(), method, c.base()+path, nil, in, out)
 }
 
 // renew asks for a new certificate when less than a third of the present one's

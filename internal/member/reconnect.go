@@ -13,18 +13,18 @@ var errMoved = errors.New("this machine is elsewhere on the network, or slept")
 // Reconnect has Follow open a new control stream now, over a new connection, and not when
 // the one that there is has been silent for too long, or the wait after a failure is over.
 func (c *Client) Reconnect() {
-	select {
-	case c.again <- struct{}{}:
-	default:
-	}
+	c.hc.Swap(c.newHTTP()).CloseIdleConnections() // HTTP would use a connection again that is dead
 	if stop := c.stop.Load(); stop != nil {
 		(*stop)(errMoved)
 	}
 	c.conns.closeAll()
+	select { // last: whatever ended by this is tried again
+	case c.again <- struct{}{}:
+	default:
+	}
 }
 
-// conns are the connections of a client to the coordinator. HTTP would use one again that
-// is dead, as long as it does not know.
+// conns are the connections of a client to the coordinator.
 type conns struct {
 	mu  sync.Mutex
 	all map[*tracked]bool
