@@ -24,6 +24,8 @@ import (
 //	POST /v1/enroll        EnrollRequest -> Enrollment      signed, see EnrollMessage
 //	GET  /v1/map           MapMessage, one a line, for ever
 //	POST /v1/renew         nothing -> Enrollment            a new certificate, same identity
+//	GET  /v1/key           Challenge
+//	POST /v1/key           KeyRequest -> nothing            another WireGuard key, see KeyMessage
 //	PUT  /v1/services      Publication -> Published         nodes
 //	POST /v1/certificates  CertificateRequest -> Certificate nodes, private CA
 //	POST /v1/challenges    ChallengeRequest -> nothing      nodes, ACME
@@ -43,6 +45,7 @@ const (
 	PathEnroll       = "/v1/enroll"
 	PathMap          = "/v1/map"
 	PathRenew        = "/v1/renew"
+	PathKey          = "/v1/key"
 	PathServices     = "/v1/services"
 	PathCertificates = "/v1/certificates"
 	PathChallenges   = "/v1/challenges"
@@ -145,6 +148,23 @@ const (
 // string, the connection's ChannelBinding and the request's body.
 func EnrollMessage(binding, body []byte) []byte {
 	return slices.Concat([]byte("postern enroll v1\x00"), binding, body)
+}
+
+// A KeyRequest has a member's WireGuard key replaced by another. Its proof travels as
+// HeaderWireGuardProof, over the exact bytes of the body. The answer comes once every
+// gateway that is there has the key, after some seconds in any case; the same request again
+// gets the same answer. The member's own map says which key counts.
+type KeyRequest struct {
+	WireGuard WireGuardPublic `json:"wireguard"`
+
+	// Now says that the tunnels are of no use with the old key. Otherwise the request is
+	// CodeUnavailable while a gateway is away, which would not learn of the new one.
+	Now bool `json:"now,omitempty"`
+}
+
+// KeyMessage returns what the proof of a KeyRequest is made over, as EnrollMessage does.
+func KeyMessage(binding, body []byte) []byte {
+	return slices.Concat([]byte("postern key v1\x00"), binding, body)
 }
 
 // An Enrollment is a member's identity as the coordinator sees it.
@@ -268,6 +288,10 @@ type Gateway struct {
 	Public    string          `json:"public,omitempty"`   // HTTPS, host:port; empty: not known yet
 	Identity  IdentityPublic  `json:"identity,omitzero"`  // zero: not said, so that there is no relay
 	Draining  bool            `json:"draining,omitempty"` // by an operator; told to the gateway itself only
+
+	// Boot is what the gateway's present run is called; see Status. Another than before
+	// says that it lost its sessions. Empty: not known, which says nothing. Nodes only.
+	Boot string `json:"boot,omitempty"`
 }
 
 // A Route is a host name and who serves it.
@@ -312,8 +336,10 @@ type Status struct {
 	Map     uint64       `json:"map,omitempty"`     // version of the map that it acts on; zero: not said
 	Peers   []PeerStatus `json:"peers,omitempty"`
 
-	// Gateways only.
-	Draining bool `json:"draining,omitempty"` // it takes no new connections, or is about to
+	// Gateways only. Boot is what this run of the program is called, at random; empty: not
+	// said. Draining: it takes no new connections, or is about to.
+	Boot     string `json:"boot,omitempty"`
+	Draining bool   `json:"draining,omitempty"`
 
 	// Nodes only.
 	Hosts     []HostStatus `json:"hosts,omitempty"`     // one a route, sorted
@@ -410,6 +436,7 @@ type PeerStatus struct {
 	Received  uint64    `json:"received,omitempty"` // bytes
 	Sent      uint64    `json:"sent,omitempty"`     // bytes
 	Path      string    `json:"path,omitempty"`     // one of the CarrierXxx; empty: not known
+	MTU       int       `json:"mtu,omitempty"`      // longest packets to it in the tunnel, in bytes; zero: not told
 
 	Probe *ProbeStatus `json:"probe,omitempty"` // gateways; nil: it probes none, or has yet to
 }

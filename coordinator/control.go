@@ -27,6 +27,8 @@ func (c *Coordinator) controlHandler(site Site) http.Handler {
 	mux.HandleFunc("POST "+postern.PathEnroll, c.answer(c.postEnroll))
 	mux.HandleFunc("GET "+postern.PathMap, c.getMap)
 	mux.HandleFunc("POST "+postern.PathRenew, c.answer(c.member("", c.postRenew)))
+	mux.HandleFunc("GET "+postern.PathKey, c.answer(c.member("", c.getKey)))
+	mux.HandleFunc("POST "+postern.PathKey, c.answer(c.member("", c.postKey)))
 	mux.HandleFunc("PUT "+postern.PathServices, c.answer(c.member(postern.RoleNode, c.putServices)))
 	mux.HandleFunc("POST "+postern.PathCertificates, c.answer(c.member(postern.RoleNode, c.postCertificates)))
 	mux.HandleFunc("POST "+postern.PathChallenges, c.answer(c.member(postern.RoleNode, c.postChallenges)))
@@ -287,7 +289,7 @@ func (c *Coordinator) postStatus(r *http.Request, m *Member) (any, error) {
 	if err := decode(r, &s); err != nil {
 		return nil, err
 	}
-	if err := checkText("version", s.Version); err != nil {
+	if err := errors.Join(checkText("version", s.Version), checkText("boot", s.Boot)); err != nil {
 		return nil, invalid(err, "")
 	}
 	if m.Role == postern.RoleGateway {
@@ -319,6 +321,9 @@ func (c *Coordinator) postStatus(r *http.Request, m *Member) (any, error) {
 		c.presence.report(m.ID, report{time: now, peers: peers, acts: s.Map, draining: s.Draining})
 		c.tellMoved()
 		c.keepFit(r.Context())
+		if err := c.keepBoot(r, m, s.Boot); err != nil {
+			return nil, err
+		}
 	} else {
 		c.keepTold(r.Context(), m, &s)
 	}

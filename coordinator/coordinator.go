@@ -304,6 +304,7 @@ type change struct {
 
 	challenges map[string]map[string]challenge // by tenant and host; those that change
 	keys       map[string]shownKeys            // by tenant; of nodes that tell anew
+	boots      map[string]string               // by gateway id; of those that run anew
 }
 
 // Actors of audit entries; tokens, members and users are KIND:ID, issuers KIND:NAME.

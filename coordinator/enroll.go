@@ -150,26 +150,34 @@ func (e *enrollment) parse(h http.Header) error {
 // prove checks e's proofs. Both keys must be the asker's own: who could register
 // another's WireGuard key would take over its tunnel.
 func (e *enrollment) prove(token postern.IdentityPublic, challenge postern.WireGuardPrivate) error {
-	wrong := func(detail, hint string) error {
-		return postern.NewProblem(http.StatusUnauthorized, postern.CodeProof, detail, hint)
-	}
-	const fresh = "get the challenge and join over one and the same connection"
 	if !ed25519.Verify(token.Key(), e.message, e.token) {
-		return wrong("the token's signature is wrong", "check that the token is the one that was issued, or ask for a new one")
+		return wrongProof("the token's signature is wrong", "check that the token is the one that was issued, or ask for a new one")
 	}
 	if !ed25519.Verify(e.Identity.Key(), e.message, e.identity) {
-		return wrong("the identity's signature is wrong", fresh)
+		return wrongProof("the identity's signature is wrong", freshProof)
 	}
-	shared, err := challenge.Shared(e.WireGuard)
+	return proveWireGuard(e.WireGuard, challenge, e.message, e.wireguard)
+}
+
+// proveWireGuard checks the proof over message that its sender has the private half of
+// key; challenge is the connection's.
+func proveWireGuard(key postern.WireGuardPublic, challenge postern.WireGuardPrivate, message, proof []byte) error {
+	shared, err := challenge.Shared(key)
 	if err != nil {
-		return wrong("the WireGuard key is not usable: "+err.Error(), "make a new key")
+		return wrongProof("the WireGuard key is not usable: "+err.Error(), "make a new key")
 	}
 	mac := hmac.New(sha256.New, shared)
-	mac.Write(e.message)
-	if !hmac.Equal(mac.Sum(nil), e.wireguard) {
-		return wrong("the proof of the WireGuard key is wrong", fresh)
+	mac.Write(message)
+	if !hmac.Equal(mac.Sum(nil), proof) {
+		return wrongProof("the proof of the WireGuard key is wrong", freshProof)
 	}
 	return nil
+}
+
+const freshProof = "get the challenge and give the proof over one and the same connection"
+
+func wrongProof(detail, hint string) error {
+	return postern.NewProblem(http.StatusUnauthorized, postern.CodeProof, detail, hint)
 }
 
 // enroll makes e's sender a member. The same identity with the same token is

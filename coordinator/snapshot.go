@@ -17,8 +17,9 @@ import (
 type snapshot struct {
 	version    uint64
 	row        Deployment
-	deployment *postern.Section // with own names and all gateways
-	gateways   []*Member        // by name
+	deployment *postern.Section  // with own names and all gateways
+	gateways   []*Member         // by name
+	boots      map[string]string // by gateway id; see postern.Gateway
 	tenants    map[string]*tenantMap
 	members    map[postern.IdentityPublic]*Member // all
 	byID       map[string]*Member                 // all
@@ -132,7 +133,7 @@ func jsonSize(v any) int {
 func (ch *change) build(prev *snapshot, d Deployment) (*snapshot, error) {
 	next := &snapshot{
 		version: d.MapVersion, row: d,
-		deployment: prev.deployment, gateways: prev.gateways,
+		deployment: prev.deployment, gateways: prev.gateways, boots: prev.boots,
 		tenants: maps.Clone(prev.tenants), members: maps.Clone(prev.members), byID: maps.Clone(prev.byID),
 		superseded: make(chan struct{}),
 	}
@@ -171,6 +172,7 @@ func (s *snapshot) buildDeployment(ch *change) error {
 	if s.gateways, err = s.take(ch, ""); err != nil {
 		return err
 	}
+	s.settleBoots(ch)
 	d := &postern.Deployment{
 		ID: s.row.ID, Base: ch.cfg.Base, Port: ch.cfg.Port, Names: ch.cfg.Names, CA: ch.cfg.Authority.CA(),
 		Portal: ch.cfg.portal(), ACME: ch.cfg.ACME,
@@ -178,7 +180,7 @@ func (s *snapshot) buildDeployment(ch *change) error {
 	for _, g := range s.gateways {
 		d.Gateways = append(d.Gateways, postern.Gateway{
 			ID: g.ID, Name: g.Name, Address: g.Address, WireGuard: g.WireGuard, Endpoint: g.Endpoint, Public: g.Public,
-			Identity: g.Identity, Draining: g.Draining,
+			Identity: g.Identity, Boot: s.boots[g.ID], Draining: g.Draining,
 		})
 	}
 	s.deployment = &postern.Section{Version: s.version, Deployment: d}
@@ -280,6 +282,9 @@ func (s *snapshot) sections(m *Member) map[string]*postern.Section {
 		all[""] = s.deploymentFor(func(d *postern.Deployment) {
 			d.Portal, d.ACME = nil, nil
 			d.Gateways = slices.DeleteFunc(slices.Clone(d.Gateways), func(g postern.Gateway) bool { return g.ID != m.ID })
+			for i := range d.Gateways {
+				d.Gateways[i].Boot = ""
+			}
 		})
 		return all
 	}

@@ -3,8 +3,10 @@ package gateway
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -110,6 +112,21 @@ func (fs *flows) cut(routes *atomic.Pointer[Table], now time.Time) {
 			f.cancel(err)
 		}
 	}
+}
+
+// endIf ends the flows that ended reports, with cause, and returns how many.
+func (fs *flows) endIf(cause error, ended func(*flow) bool) (n int) {
+	fs.mu.Lock()
+	open := slices.Collect(maps.Keys(fs.open))
+	fs.mu.Unlock()
+	for _, f := range open { // unlocked: it may take a while
+		if ended(f) {
+			noLinger(f.client)
+			f.cancel(cause)
+			n++
+		}
+	}
+	return n
 }
 
 // endPipes ends the flows to the coordinator, those included that are yet to

@@ -3,6 +3,8 @@ package gateway
 import (
 	"sync/atomic"
 	"time"
+
+	"postern/internal/fair"
 )
 
 // Stats are a Gateway's counters since it was made.
@@ -13,7 +15,9 @@ type Stats struct {
 	Spares    int64            `json:"spares"`     // connections to nodes at present that no client has yet
 	Relays    int64            `json:"relays"`     // connections at present that are relays
 	Refused   map[Reason]int64 `json:"refused"`    // connections; reasons that never occurred are absent
+	Silent    int64            `json:"silent"`     // connections that were ended because the client was gone
 	Full      int64            `json:"full"`       // times that Limits.Conns were open, so that more would have to wait
+	Waits     fair.Waits       `json:"waits"`      // for the bandwidth, of tenants that wanted more of it
 	UpBytes   int64            `json:"up_bytes"`   // from clients
 	DownBytes int64            `json:"down_bytes"` // to clients
 	Probes    ProbeStats       `json:"probes"`
@@ -52,6 +56,7 @@ func (s *ProbeStats) count(rtt time.Duration, err error) {
 type counters struct {
 	accepted, open, spliced, relays atomic.Int64
 	refused                         [reasons]atomic.Int64
+	silent                          atomic.Int64 // ended because the client was gone
 	full                            atomic.Int64 // times that there was no room for the next
 	up, down                        atomic.Int64 // bytes
 }
@@ -61,8 +66,8 @@ func (g *Gateway) Stats() Stats {
 	c := &g.counters
 	s := Stats{
 		Accepted: c.accepted.Load(), Open: c.open.Load(), Spliced: c.spliced.Load(),
-		Spares: g.spares.count(), Full: c.full.Load(), Relays: c.relays.Load(),
-		UpBytes: c.up.Load(), DownBytes: c.down.Load(),
+		Spares: g.spares.count(), Full: c.full.Load(), Silent: c.silent.Load(), Relays: c.relays.Load(),
+		UpBytes: c.up.Load(), DownBytes: c.down.Load(), Waits: g.limiter.waits(),
 		Refused: map[Reason]int64{}, Probes: g.prober.counts(),
 	}
 	for r := range c.refused {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/blake2s"
@@ -15,9 +16,8 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 )
 
-// An echo tells whether UDP passes to a peer and back while its tunnel goes by a relay,
-// and leaves the tunnel alone. It is as long as the tunnel's longest datagram, so that a
-// path that loses those does not pass for a good one:
+// An echo tells whether datagrams of its length pass to a peer and back over UDP, and
+// leaves the tunnel alone:
 //
 //	kind(1) 0(3) nonce(16) mac(16) padding
 //
@@ -39,10 +39,10 @@ const (
 const echoRate = 1000
 
 type echo struct {
+	key atomic.Pointer[[32]byte] // of the MACs of what we are asked
+
 	// Static after newEcho.
-	key     [32]byte // of the MACs of what we are asked
-	answers bool     // to be given; else questions are ours to ask
-	size    int      // of questions, in bytes
+	answers bool // to be given; else questions are ours to ask
 	limit   *rate.Limiter
 
 	mu      sync.Mutex
@@ -55,12 +55,19 @@ type question struct {
 	done chan struct{} // closed by the answer
 }
 
-func newEcho(own Key, answers bool, mtu int) *echo {
-	const overhead, padding = 32, 16 // of a transport message (whitepaper, section 5.4.6)
-	return &echo{
-		key: echoKey(own), answers: answers, size: (mtu+padding-1)/padding*padding + overhead,
-		limit: rate.NewLimiter(echoRate, echoRate/10), waiting: map[[echoNonce]byte]*question{},
+func newEcho(own Key, answers bool) *echo {
+	e := &echo{
+		answers: answers,
+		limit:   rate.NewLimiter(echoRate, echoRate/10), waiting: map[[echoNonce]byte]*question{},
 	}
+	e.setKey(own)
+	return e
+}
+
+// setKey has what we are asked under another public key answered from now on.
+func (e *echo) setKey(own Key) {
+	key := echoKey(own)
+	e.key.Store(&key)
 }
 
 func echoKey(k Key) [32]byte {
@@ -102,9 +109,9 @@ func (e *echo) receiver(udp conn.Bind, receive conn.ReceiveFunc) conn.ReceiveFun
 // take sees to an echo.
 func (e *echo) take(b []byte, udp conn.Bind, from conn.Endpoint) {
 	if b[0] == echoAsk {
-		if e.answers && sealedEcho(b, e.key) && e.limit.Allow() {
+		if key := *e.key.Load(); e.answers && sealedEcho(b, key) && e.limit.Allow() {
 			b[0] = echoAnswer
-			sealEcho(b, e.key)
+			sealEcho(b, key)
 			_ = udp.Send([][]byte{b}, from) // as good as lost, which any may be
 		}
 		return
@@ -118,11 +125,11 @@ func (e *echo) take(b []byte, udp conn.Bind, from conn.Endpoint) {
 	}
 }
 
-// ask sends a question to the peer with that key at to, and waits for the answer until
-// ctx is done.
-func (e *echo) ask(ctx context.Context, peer Key, udp conn.Bind, to conn.Endpoint) error {
+// ask sends a question of size bytes to the peer with that key at to, and waits for the
+// answer until ctx is done.
+func (e *echo) ask(ctx context.Context, peer Key, size int, udp conn.Bind, to conn.Endpoint) error {
 	q := &question{key: echoKey(peer), done: make(chan struct{})}
-	b := make([]byte, e.size)
+	b := make([]byte, max(size, echoHeader))
 	b[0] = echoAsk
 	rand.Read(b[4:echoMACAt])
 	nonce := [echoNonce]byte(b[4:])
@@ -146,9 +153,11 @@ func (e *echo) ask(ctx context.Context, peer Key, udp conn.Bind, to conn.Endpoin
 	}
 }
 
-// Echo asks peer over UDP, beside the tunnel, and returns how long the answer took. It
-// fails when ctx is done. Who is asked is a Net without Config.FixedEndpoints.
-func (n *Net) Echo(ctx context.Context, peer [32]byte) (time.Duration, error) {
+// Echo asks peer over UDP, beside the tunnel, and returns how long the answer took.
+// Question and answer are as long as the datagram of a packet of mtu bytes in the tunnel.
+// It fails when ctx is done, or at once if no interface of this machine carries that. Who
+// is asked is a Net without Config.FixedEndpoints.
+func (n *Net) Echo(ctx context.Context, peer [32]byte, mtu int) (time.Duration, error) {
 	n.configuring.Lock()
 	p, ok := n.peers[peer]
 	n.configuring.Unlock()
@@ -163,7 +172,7 @@ func (n *Net) Echo(ctx context.Context, peer [32]byte) (time.Duration, error) {
 		return 0, err
 	}
 	start := time.Now()
-	if err := n.carriers.echo.ask(ctx, peer, n.carriers.Bind, to); err != nil {
+	if err := n.carriers.echo.ask(ctx, peer, mtu+Overhead, n.carriers.Bind, to); err != nil {
 		return 0, fmt.Errorf("echo of %v: %w", p.Endpoint, err)
 	}
 	return time.Since(start), nil

@@ -31,8 +31,9 @@ type link struct {
 	// device starts and after it has stopped.
 	dispatcher stack.NetworkDispatcher
 
-	credits credits
-	paths   paths
+	credits  credits
+	paths    paths
+	pathMTUs pathMTUs
 
 	// Owned by tunDevice.Read: what was taken from the ring and not sent yet.
 	batch   [8]piece
@@ -95,7 +96,7 @@ func (t tunDevice) fill(wait bool) bool {
 	for {
 		n := t.ring.pop(t.packets[:])
 		for i, p := range t.packets[:n] {
-			t.batch[i], t.packets[i] = whole(p, t.mtu), nil
+			t.batch[i], t.packets[i] = whole(p, t.mtuTo(p)), nil
 		}
 		if n == 0 {
 			n = t.paths.take(t.batch[:])
@@ -143,7 +144,7 @@ func (t tunDevice) Write(bufs [][]byte, offset int) (int, error) {
 	for batch := range slices.Chunk(bufs, batchSize) {
 		for _, b := range batch {
 			p := b[offset:]
-			if !t.admits(p) {
+			if t.heed(p) || !t.admits(p) {
 				continue
 			}
 			if peer := [16]byte(p[8:24]); !t.paths.off && (from == nil || from.peer != peer) {
@@ -232,7 +233,7 @@ var _ stack.QueueingDiscipline = queue{}
 
 // WritePacket queues p for WireGuard. The stack keeps its own reference.
 func (q queue) WritePacket(p *stack.PacketBuffer) tcpip.Error {
-	if !q.paths.add(p, q.mtu) && !q.ring.push(p) {
+	if !q.paths.add(p, q.mtuTo(p)) && !q.ring.push(p) {
 		return &tcpip.ErrClosedForSend{}
 	}
 	return nil

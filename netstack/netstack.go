@@ -19,7 +19,7 @@
 //	queue             a segment of up to 64 KiB by reference into the ring; waits while it is full
 //	path              in the ring's place, if Config.HideLoss and the peer is far: paced, and sent again if it is lost
 //	tunDevice.Read    takes credits, of which there are 256: that many packets are inside WireGuard
-//	cutter            cuts segments to the MTU, into WireGuard's buffers
+//	cutter            cuts segments to what the path to the peer carries, into WireGuard's buffers
 //	wireguard-go      peer by destination address, encrypt
 //	creditedBind      gives the credits back
 //	carriers          to a relay, if the peer is at one, else
@@ -30,7 +30,7 @@
 //	bind              the kernel's large datagrams, each into as many of WireGuard's buffers
 //	carriers          without echoes; or Relay.Receive, what came by a relay
 //	wireguard-go      decrypt, check the source address against the peer
-//	tunDevice.Write   drop what link.admits does not admit
+//	tunDevice.Write   drop what link.admits does not admit; heed how long packets may be
 //	path              learns what arrived there, and hides from TCP what was lost
 //	coalescer         joins a flow's consecutive segments to one of up to 64 KiB
 //	gVisor            DeliverNetworkPacket, to the TCP endpoint of the 4-tuple or a listener's queue
@@ -54,10 +54,10 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
-const (
-	defaultMTU = 1420
-	minMTU     = 1280 // RFC 8200, section 5
-)
+// MinMTU is the least MTU of a tunnel: a link of IPv6 has that (RFC 8200, section 5).
+const MinMTU = 1280
+
+const defaultMTU = 1420
 
 // A Key is a peer's X25519 public key. Its String is base64, as in wg(8).
 type Key [32]byte
@@ -74,7 +74,8 @@ type Config struct {
 	Port uint16
 
 	// MTU is the largest packet inside the tunnel, in bytes, at least 1280. If
-	// zero, 1420, which fits a path of 1500 over IPv6.
+	// zero, 1420, which fits a path of 1500 over IPv6. Packets to a peer are shorter
+	// where SetPathMTU, here or there, has said that its path carries less.
 	MTU int
 
 	// HideLoss sends again what is lost on a long way before TCP hears of it, and paces
@@ -105,7 +106,6 @@ func (c Config) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(c)) }
 // A Net is a running host. All its methods may be called concurrently.
 type Net struct {
 	// Static after New.
-	key      Key // our own, public
 	address  netip.Addr
 	anyPort  bool
 	fixed    bool // Config.FixedEndpoints
@@ -121,6 +121,7 @@ type Net struct {
 
 	// configuring is held while the device is being changed.
 	configuring sync.Mutex
+	key         Key          // our own, public
 	peers       map[Key]Peer // as last applied to the device
 	relayed     map[Key]bool // peers that SetRelayed said are
 
@@ -156,7 +157,7 @@ func New(cfg Config) (*Net, error) {
 	if err != nil {
 		return nil, err
 	}
-	carriers := newCarriers(newBind(cfg.Logger), newEcho(key, !cfg.FixedEndpoints, cfg.MTU))
+	carriers := newCarriers(newBind(cfg.Logger), newEcho(key, !cfg.FixedEndpoints))
 	n := &Net{
 		key:      key,
 		address:  cfg.Address,
@@ -184,8 +185,8 @@ func (c Config) check() error {
 	if c.PrivateKey == [32]byte{} {
 		return errors.New("no private key")
 	}
-	if c.MTU < minMTU || c.MTU > device.MaxContentSize {
-		return fmt.Errorf("mtu %d is not within %d to %d", c.MTU, minMTU, device.MaxContentSize)
+	if c.MTU < MinMTU || c.MTU > device.MaxContentSize {
+		return fmt.Errorf("mtu %d is not within %d to %d", c.MTU, MinMTU, device.MaxContentSize)
 	}
 	return checkAddress(c.Address)
 }
@@ -255,6 +256,14 @@ func (n *Net) Rebind() error {
 	}
 	n.device.SendKeepalivesToPeersWithCurrentKeypair()
 	return n.learnPort()
+}
+
+// Behind reports whether more datagrams have come than were read lately: the processors
+// are full, and what comes waits behind what came. On systems that do not say, it is
+// false. It takes a microsecond.
+func (n *Net) Behind() bool {
+	b, ok := n.carriers.Bind.(interface{ behind() bool })
+	return ok && b.behind()
 }
 
 func (n *Net) isClosed() bool {

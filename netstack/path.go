@@ -37,6 +37,7 @@ type path struct {
 	model  model
 	flows  map[uint32]*flow // by ports
 	ready  deque[*flow]     // with something to send; each at most once
+	mtu    int              // when TCP sent last
 
 	nextSend      instant // by the model's pacing rate
 	reorderWindow instant // how late something may be after what was sent later
@@ -93,6 +94,7 @@ func (p *path) add(packet *stack.PacketBuffer, mtu int) bool {
 	key := ports(tcp.SourcePort(), tcp.DestinationPort())
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.mtu = mtu
 	f := p.flows[key]
 	if f != nil {
 		f.ack, f.window = tcp.AckNumber(), tcp.WindowSize()
@@ -278,8 +280,12 @@ func (p *path) send(now instant, f *flow, room int) (piece, int) {
 		f.send(now, id+uint64(i), &p.model)
 	}
 	first, last := f.unit(id), f.unit(id+uint64(n)-1)
+	size := int(first.mss)
+	if now := cuts(first.packet, p.mtu); now > 0 { // the path may carry less than when it was new
+		size = min(size, now)
+	}
 	return piece{
-		packet: first.packet.IncRef(), size: int(first.mss),
+		packet: first.packet.IncRef(), size: size,
 		from: int(first.from), to: int(last.from + last.size),
 		ack: f.ack, window: f.window,
 	}, p.model.inFlight - was

@@ -21,6 +21,10 @@ type Peer struct {
 	PublicKey [32]byte   // X25519
 	Address   netip.Addr // its virtual IPv6 address, the only source it may use
 
+	// ID is who the peer is, whatever its key: with another key, but the same ID and
+	// address, it is the same peer still. If empty, the key alone says who it is.
+	ID string
+
 	// Endpoint is where to reach it at first; WireGuard then follows it as it
 	// roams. If zero, it will come to us.
 	Endpoint netip.AddrPort
@@ -45,35 +49,40 @@ func (p Peer) check() error {
 
 // SetPeers makes peers the whole set of peers. What is already so is left alone,
 // so sessions, connections and endpoints that roamed survive; a peer whose
-// Endpoint is not the one last set is sent there. Connections to a peer that is
-// gone, or to an address that is now another peer's, are aborted before SetPeers
-// returns, and not one more byte of theirs is read or written.
+// Endpoint is not the one last set is sent there. A peer with another key than before, see
+// Peer.ID, keeps its connections and its relay, and gets a new session. Connections to a
+// peer that is gone, or to an address that is now another peer's, are aborted before
+// SetPeers returns, and not one more byte of theirs is read or written.
 //
 // Keys and addresses must be unique in the set, and not the host's own. If
 // peers is not valid, nothing is changed. After any other error the set is partly
 // applied; SetPeers may be called again.
 func (n *Net) SetPeers(peers []Peer) error {
+	n.configuring.Lock()
+	defer n.configuring.Unlock()
 	want, err := n.index(peers)
 	if err != nil {
 		return fmt.Errorf("set peers: %w", err)
 	}
-	n.configuring.Lock()
-	defer n.configuring.Unlock()
 	if n.isClosed() {
 		return net.ErrClosed
 	}
+	heirs := n.heirs(want)
 	// In this order: nobody dials an address any more, its packets stop, then
 	// the connections that were there are aborted.
 	kept := maps.Clone(*n.routes.Load())
 	gone := map[netip.Addr]bool{}
 	for key, have := range n.peers {
+		if _, ok := heirs[key]; ok {
+			continue
+		}
 		if now, ok := want[key]; !ok || now.Address != have.Address {
 			gone[have.Address] = true
 			delete(kept, have.Address)
 		}
 	}
 	n.routes.Store(&kept)
-	err = n.apply(want)
+	err = n.apply(want, heirs)
 	n.abort(gone)
 	all := make(map[netip.Addr]bool, len(n.peers))
 	for _, p := range n.peers {
@@ -81,7 +90,28 @@ func (n *Net) SetPeers(peers []Peer) error {
 	}
 	n.routes.Store(&all)
 	n.link.paths.keep(all)
+	n.link.pathMTUs.keep(all)
 	return err
+}
+
+// heirs returns the keys that peers have by now, by those that they had before.
+func (n *Net) heirs(want map[Key]Peer) map[Key]Key {
+	heirs := map[Key]Key{}
+	byAddress := map[netip.Addr]Key{} // made when it is needed, which is seldom
+	for key, have := range n.peers {
+		if _, ok := want[key]; ok || have.ID == "" {
+			continue
+		}
+		if len(byAddress) == 0 {
+			for key, p := range want {
+				byAddress[p.Address] = key
+			}
+		}
+		if heir, ok := byAddress[have.Address]; ok && want[heir].ID == have.ID {
+			heirs[key] = heir
+		}
+	}
+	return heirs
 }
 
 // index checks peers and returns them by key, endpoints in one form.
@@ -113,10 +143,16 @@ func (n *Net) index(peers []Peer) (map[Key]Peer, error) {
 
 // apply brings the device from n.peers to want, one peer at a time: n.peers
 // stays what the device has, come what may.
-func (n *Net) apply(want map[Key]Peer) error {
+func (n *Net) apply(want map[Key]Peer, heirs map[Key]Key) error {
 	for key := range n.peers {
 		if _, ok := want[key]; ok {
 			continue
+		}
+		if heir, ok := heirs[key]; ok {
+			if n.relayed[key] {
+				n.relayed[heir] = true
+			}
+			n.carriers.inherit(key, heir)
 		}
 		if err := n.device.IpcSet(fmt.Sprintf("public_key=%s\nremove=true\n", hex.EncodeToString(key[:]))); err != nil {
 			return fmt.Errorf("remove peer %v: %w", key, err)

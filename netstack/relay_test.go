@@ -244,7 +244,7 @@ func TestEchoBesideTheTunnel(t *testing.T) {
 	ask := func(key [32]byte, limit time.Duration) error {
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
-		_, err := node.Echo(ctx, key)
+		_, err := node.Echo(ctx, key, defaultMTU)
 		return err
 	}
 	if err := ask(gateway.key, patience); err != nil {
@@ -294,9 +294,9 @@ func FuzzUDPEcho(f *testing.F) {
 	f.Add([]byte{echoAnswer})
 	f.Add([]byte{echoAsk, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		e := newEcho(key, true, 1420)
+		e := newEcho(key, true)
 		out := new(sends)
-		good := len(b) >= echoHeader && b[0] == echoAsk && sealedEcho(b, e.key)
+		good := len(b) >= echoHeader && b[0] == echoAsk && sealedEcho(b, *e.key.Load())
 		receive := e.receiver(out, func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 			sizes[0] = copy(bufs[0], b)
 			return 1, nil

@@ -63,15 +63,22 @@ func listen(network string, port uint16, k kernel, logger *slog.Logger) (*socket
 
 // prepare sets what the socket must have and asks for what it had better have.
 func (s *socket) prepare(network string, fd int) error {
-	required := []struct{ level, option int }{{unix.IPPROTO_IP, unix.IP_PKTINFO}}
+	// Nobody is to cut datagrams in pieces, on the way or here: that costs twice the
+	// packets where it works, and where it does not nobody tells. What passes is found
+	// out by echoes, and not from what ICMP says, which anybody may (RFC 8899, section 4.1).
+	required := []struct{ level, option, value int }{
+		{unix.IPPROTO_IP, unix.IP_PKTINFO, 1},
+		{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE},
+	}
 	if network == "udp6" {
-		required = []struct{ level, option int }{
-			{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY},
-			{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO},
+		required = []struct{ level, option, value int }{
+			{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1},
+			{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1},
+			{unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE},
 		}
 	}
 	for _, o := range required {
-		if err := s.kernel.setOption(fd, o.level, o.option, 1); err != nil {
+		if err := s.kernel.setOption(fd, o.level, o.option, o.value); err != nil {
 			return fmt.Errorf("set option %d of a %s socket: %w", o.option, network, err)
 		}
 	}

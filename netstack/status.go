@@ -19,6 +19,7 @@ type PeerStatus struct {
 	Handshake time.Time      // when the last handshake was done; zero: never
 	Received  uint64         // bytes of datagrams, all told
 	Sent      uint64         // bytes of datagrams, all told
+	MTU       int            // how long packets to it may be
 }
 
 // Peers returns the peers' state, in no order. It costs some microseconds a
@@ -27,6 +28,9 @@ func (n *Net) Peers() []PeerStatus {
 	status, err := n.status()
 	if err != nil {
 		panic("netstack: read wireguard's status: " + err.Error())
+	}
+	for i, p := range status.peers {
+		status.peers[i].MTU = n.link.pathMTUs.to(p.Address.As16(), n.link.mtu)
 	}
 	return status.peers
 }

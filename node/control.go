@@ -66,6 +66,7 @@ func (n *Node) workTunnels(ctx context.Context, run *running, changed <-chan str
 			return
 		case <-changed:
 		case <-again.C:
+		case <-n.moved:
 		}
 		m := n.latest.Load()
 		if m == nil {
@@ -242,7 +243,7 @@ func (n *Node) report(ctx context.Context) error {
 		}
 		for _, t := range n.tunnels() {
 			s.Peers = append(s.Peers, postern.PeerStatus{
-				ID: t.ID, Endpoint: t.Endpoint, Handshake: t.Handshake, Received: t.Received, Sent: t.Sent, Path: t.Path,
+				ID: t.ID, Endpoint: t.Endpoint, Handshake: t.Handshake, Received: t.Received, Sent: t.Sent, Path: t.Path, MTU: t.MTU,
 			})
 		}
 		return s

@@ -18,6 +18,7 @@ var (
 	metricFailing = newDesc("postern_node_certificate_failing", "Whether the last attempt to get or load a certificate failed.", "host", "source")
 	metricEnd     = newDesc("postern_node_certificate_not_after_seconds", "When the host's certificate ends.", "host", "source")
 	metricOpen    = newDesc("postern_node_connections_open", "Connections of browsers.")
+	metricMTU     = newDesc("postern_node_tunnel_mtu_bytes", "Longest packets in the tunnel to the gateway.", "gateway")
 	metricLost    = newDesc("postern_node_access_log_lost_total", "Lines of the access log that its disk did not take.")
 )
 
@@ -30,7 +31,7 @@ type collector struct{ status func() Status }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricInfo, metricControl, metricReady, metricAlarm, metricFailing, metricEnd, metricOpen, metricLost} {
+	for _, d := range []*prometheus.Desc{metricInfo, metricControl, metricReady, metricAlarm, metricFailing, metricEnd, metricOpen, metricMTU, metricLost} {
 		ch <- d
 	}
 }
@@ -45,6 +46,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(metricControl, oneIf(s.Control.Up))
 	gauge(metricOpen, float64(s.Connections.Open))
 	ch <- prometheus.MustNewConstMetric(metricLost, prometheus.CounterValue, float64(s.AccessLogLost))
+	for _, t := range s.Tunnels {
+		gauge(metricMTU, float64(t.MTU), t.Gateway)
+	}
 	for _, r := range s.Routes {
 		gauge(metricReady, oneIf(r.State == RouteReady), r.Host, r.Service)
 		gauge(metricAlarm, oneIf(r.State == RouteAlarm), r.Host)

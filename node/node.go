@@ -156,6 +156,7 @@ type Node struct {
 	running atomic.Pointer[running] // nil before Run
 	latest  atomic.Pointer[postern.Map]
 	changed chan struct{} // holds one token while latest is not worked in
+	moved   chan struct{} // holds one token while gateways are to be looked up anew
 	closed  chan struct{}
 	close   sync.Once
 }
@@ -190,6 +191,7 @@ func New(cfg Config) (*Node, error) {
 		probed:  make(chan struct{}, 1),
 		news:    make(chan struct{}, 1),
 		changed: make(chan struct{}, 1),
+		moved:   make(chan struct{}, 1),
 		closed:  make(chan struct{}),
 	}
 	if err := n.configure(); err != nil {
@@ -321,6 +323,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.awaitClose(work) })
 	g.Go(func() error { return n.client.Follow(work, n.apply) })
 	g.Go(func() error { return n.workMap(work, run) })
+	g.Go(func() error { return n.roam(work, run) })
 	g.Go(func() error { return n.publish(work) })
 	g.Go(func() error { return n.report(work) })
 	g.Go(func() error { return n.issuer.run(work) })

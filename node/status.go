@@ -72,6 +72,13 @@ type Tunnel struct {
 	Received  uint64    `json:"received"`           // bytes
 	Sent      uint64    `json:"sent"`               // bytes
 	Path      string    `json:"path"`               // what carries its datagrams: udp or tls-443
+
+	// MTU is how long packets in it are at most, in bytes, and PathMTU how long its
+	// datagrams then are, with the headers of UDP and IP: that much the path carries, by
+	// UDP. MTUSet says that the tunnel's MTU was set, and is more than that.
+	MTU     int `json:"mtu"`
+	PathMTU int `json:"path_mtu,omitempty"` // 0: not measured yet
+	MTUSet  int `json:"mtu_set,omitempty"`  // 0: it was not, or passes
 }
 
 // States of a route at its node.
@@ -218,10 +225,16 @@ func (n *Node) tunnels() []Tunnel {
 		t := Tunnel{
 			ID: g.ID, Gateway: g.Name, Public: g.Public,
 			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent,
-			Path: run.steerer.path(g.WireGuard),
+			Path: run.steerer.path(g.WireGuard), MTU: p.MTU,
 		}
 		if p.Endpoint.IsValid() {
 			t.Endpoint = p.Endpoint.String()
+		}
+		if mtu := run.steerer.mtu(g.WireGuard); mtu > 0 {
+			t.PathMTU = mtu + netstack.Headers(p.Endpoint.Addr())
+			if mtu < n.cfg.MTU {
+				t.MTUSet = n.cfg.MTU
+			}
 		}
 		tunnels = append(tunnels, t)
 	}

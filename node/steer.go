@@ -13,17 +13,22 @@ import (
 
 // When a tunnel goes which way: docs/decisions/relay.md has the reasons.
 const (
-	steerTick     = 500 * time.Millisecond // how often one looks whether anything was heard
-	probeTimeout  = 2 * time.Second        // of a probe in the tunnel, and of an echo beside it
-	probeBusy     = 2 * time.Second        // from one probe to the next, with connections open
-	probeIdle     = 5 * time.Second        // the same without
-	missesToLeave = 2                      // in a row, until UDP is given up
+	steerTick     = 500 * time.Millisecond  // how often one looks whether anything was heard
+	probeTimeout  = 1500 * time.Millisecond // of a probe in the tunnel, and of an echo beside it
+	probeBusy     = 2 * time.Second         // from one probe to the next, with connections open
+	probeIdle     = 2500 * time.Millisecond // the same without
+	echoAfter     = 500 * time.Millisecond  // of a probe without an answer
+	missesToLeave = 2                       // in a row, until UDP is given up
 
 	echoRound   = 30 * time.Second // from an echo that failed to the next
 	echoApart   = 5 * time.Second  // from one that was answered to the next
 	echoesBack  = 3                // in a row, until UDP is taken back
 	flapping    = 60 * time.Second // UDP that is lost again so soon is not trusted for as long
 	lingerRelay = 200 * time.Millisecond
+
+	// hurriedProbe is how long a probe may take once something happened that may have
+	// cost the session. It is cheap to be wrong: the session is made anew.
+	hurriedProbe = 500 * time.Millisecond
 
 	minRedial = time.Second
 	maxRedial = 30 * time.Second
@@ -50,7 +55,8 @@ type steering struct {
 	told  func()       // the path changed
 	log   *slog.Logger // with the gateway
 
-	path atomic.Pointer[string] // one of postern.CarrierXxx; nil: not run yet
+	path  atomic.Pointer[string] // one of postern.CarrierXxx; nil: not run yet
+	hurry chan struct{}          // holds one token when something happened; see lookNow
 
 	// Owned by run.
 	relay    *openRelay
@@ -158,18 +164,45 @@ func (s *steering) onUDP(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-s.hurry:
+			if s.lookNow(ctx) {
+				alive(time.Now(), probeBusy)
+			} else {
+				greeted, next = time.Now(), time.Now()
+			}
 		case <-tick.C:
 		}
 	}
 }
 
-// ask probes the tunnel and UDP at once. It does not wait for the other when the tunnel
-// has answered.
+// lookNow reports whether the tunnel answers, after something happened that may have cost
+// the session: the gateway was started anew, or this machine is elsewhere, or slept. If
+// it does not answer at once the session is made anew, whatever else is wrong.
+func (s *steering) lookNow(ctx context.Context) bool {
+	probing, cancel := context.WithTimeout(ctx, hurriedProbe)
+	defer cancel()
+	if s.probe(probing) == nil {
+		return true
+	}
+	if ctx.Err() == nil {
+		s.log.Debug("greeting the gateway anew", "err", s.greet())
+	}
+	return false
+}
+
+// ask probes the tunnel, and UDP, too, if the tunnel takes long to answer: an echo is ten
+// times as long as a probe. It does not wait for the other when the tunnel has answered.
 func (s *steering) ask(ctx context.Context) (tunnel, udp bool) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	var asked sync.WaitGroup
-	asked.Go(func() { udp = s.echo(ctx) == nil })
+	asked.Go(func() {
+		select {
+		case <-time.After(echoAfter):
+			udp = s.echo(ctx) == nil
+		case <-ctx.Done():
+		}
+	})
 	tunnel = s.probe(ctx) == nil
 	if tunnel {
 		cancel()
@@ -196,6 +229,13 @@ func (s *steering) onRelay(ctx context.Context) {
 				return
 			}
 			s.waken(ctx)
+			continue
+		case <-s.hurry:
+			// Elsewhere UDP may pass, and the way to the relay be gone.
+			if !s.lookNow(ctx) && within(ctx, s.probe) != nil && !s.reopen(ctx) {
+				return
+			}
+			next = time.Now()
 			continue
 		case <-time.After(time.Until(next)):
 		}

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -26,6 +27,8 @@ type sky struct {
 	path     []string           // each change, with the seconds at which it came
 	at       []time.Duration
 	began    time.Time
+	echoes   int  // asked
+	idle     bool // no connections are open
 }
 
 var errNothing = errors.New("nothing came back")
@@ -55,7 +58,7 @@ func (s *sky) set(f func()) {
 
 // steer runs a steering under s until the test is over.
 func (s *sky) steer(t *testing.T) *steering {
-	st := &steering{log: slog.New(slog.DiscardHandler)}
+	st := &steering{hurry: make(chan struct{}, 1), log: slog.New(slog.DiscardHandler)}
 	s.began = time.Now()
 	st.probe = func(ctx context.Context) error {
 		return s.answer(ctx, func() bool {
@@ -66,9 +69,12 @@ func (s *sky) steer(t *testing.T) *steering {
 			return ok
 		})
 	}
-	st.echo = func(ctx context.Context) error { return s.answer(ctx, func() bool { return s.udp }) }
+	st.echo = func(ctx context.Context) error {
+		s.set(func() { s.echoes++ })
+		return s.answer(ctx, func() bool { return s.udp })
+	}
 	st.heard = func() uint64 { s.mu.Lock(); defer s.mu.Unlock(); return s.received }
-	st.busy = func() bool { return true }
+	st.busy = func() bool { return !s.idle }
 	st.use = func(relay bool) error { s.set(func() { s.relayed = relay }); return nil }
 	st.greet = func() error { s.set(func() { s.greeted++; s.session = true }); return nil }
 	st.dial = func(context.Context) (relayRun, error) {
@@ -117,8 +123,8 @@ func TestSteerStaysOnUDP(t *testing.T) {
 		st := s.steer(t)
 		<-time.After(time.Hour)
 		s.changes(t)
-		if st.Path() != udp || s.hangUp != nil || s.greeted > 0 {
-			t.Errorf("path %q, relay open %t, greeted %d times", st.Path(), s.hangUp != nil, s.greeted)
+		if st.Path() != udp || s.hangUp != nil || s.greeted > 0 || s.echoes > 0 {
+			t.Errorf("path %q, relay open %t, greeted %d times, %d echoes", st.Path(), s.hangUp != nil, s.greeted, s.echoes)
 		}
 	})
 }
@@ -149,24 +155,33 @@ func TestSteerGreetsByTheRelay(t *testing.T) {
 	})
 }
 
+// As soon with nothing open, and at whatever moment after a probe.
 func TestSteerOutAndBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &sky{udp: true, session: true, relays: true}
-		s.steer(t)
-		<-time.After(time.Minute)
-		s.set(func() { s.udp = false })
-		<-time.After(6 * time.Second) // R10
-		s.changes(t, tls443)
-		<-time.After(10 * time.Minute)
-		s.changes(t, tls443)
-		s.set(func() { s.udp = true })
-		<-time.After(time.Minute) // R10
-		s.changes(t, tls443, udp)
-		<-time.After(time.Second)
-		if s.hangUp != nil {
-			t.Error("the relay is still open")
+	for _, idle := range []bool{false, true} {
+		for since := range 6 {
+			t.Run(fmt.Sprintf("idle %t, %d", idle, since), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { outAndBack(t, idle, time.Duration(since)*steerTick) })
+			})
 		}
-	})
+	}
+}
+
+func outAndBack(t *testing.T, idle bool, since time.Duration) {
+	s := &sky{udp: true, session: true, relays: true, idle: idle}
+	s.steer(t)
+	<-time.After(time.Minute + since)
+	s.set(func() { s.udp = false })
+	<-time.After(6 * time.Second) // R10
+	s.changes(t, tls443)
+	<-time.After(10 * time.Minute)
+	s.changes(t, tls443)
+	s.set(func() { s.udp = true })
+	<-time.After(time.Minute) // R10
+	s.changes(t, tls443, udp)
+	<-time.After(time.Second)
+	if s.hangUp != nil {
+		t.Error("the relay is still open")
+	}
 }
 
 // UDP that comes and goes does not take the tunnel with it every time.
@@ -236,4 +251,59 @@ func TestSteerReopensRelay(t *testing.T) {
 		<-time.After(time.Minute)
 		s.changes(t, tls443, udp, tls443)
 	})
+}
+
+// What may have cost the session is looked into at once, and a session that is there is
+// left alone.
+func TestSteerHurries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sky{udp: true, session: true, relays: true}
+		st := s.steer(t)
+		<-time.After(time.Minute)
+		wake(st.hurry)
+		<-time.After(2 * time.Second)
+		if s.greeted != 0 {
+			t.Errorf("greeted %d times, with a session", s.greeted)
+		}
+		s.set(func() { s.session = false })
+		wake(st.hurry)
+		<-time.After(hurriedProbe + 100*time.Millisecond)
+		if s.greeted != 1 || !s.session {
+			t.Errorf("greeted %d times", s.greeted)
+		}
+		s.changes(t)
+	})
+}
+
+// The same on the relay: a way that still leads there stays, and else UDP has its turn.
+func TestSteerHurriesOnTheRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sky{session: true, relays: true}
+		st := s.steer(t)
+		<-time.After(time.Minute)
+		s.changes(t, tls443)
+		wake(st.hurry)
+		<-time.After(5 * time.Second)
+		s.changes(t, tls443)
+
+		s.set(func() { s.relays, s.session, s.udp = false, false, true })
+		s.set(func() { s.hangUp() })
+		wake(st.hurry)
+		<-time.After(5 * time.Second)
+		if s.changes(t, tls443, udp); !s.session {
+			t.Error("no session")
+		}
+	})
+}
+
+func TestSteeredRuns(t *testing.T) {
+	var s steered
+	for i, step := range []struct {
+		boot string
+		want bool
+	}{{"", false}, {"one", false}, {"one", false}, {"", false}, {"one", false}, {"two", true}, {"", false}, {"two", false}} {
+		if got := s.runs(step.boot); got != step.want {
+			t.Errorf("step %d, %q: got %t, want %t", i, step.boot, got, step.want)
+		}
+	}
 }

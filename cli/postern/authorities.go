@@ -18,6 +18,7 @@ func nodeFlags() []cli.Flag {
 		&cli.StringFlag{Name: "acme-eab-key-id", Usage: "`ID` of an account at the authority (external account binding)"},
 		&cli.StringFlag{Name: "acme-eab-hmac-file", Usage: "`FILE` with the account's HMAC key, base64url"},
 		hideLossFlag(),
+		mtuFlag(),
 		&cli.StringFlag{Name: "proxy", EnvVars: []string{"POSTERN_PROXY"},
 			Usage: "`URL` of the HTTP proxy to the Internet, such as http://USER:PASSWORD@HOST:3128, or direct (HTTPS_PROXY if not given)"},
 		accessLogFlag("request"),

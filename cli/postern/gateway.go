@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 	"postern/internal/datadir"
 	"postern/internal/member"
 	"postern/internal/monitor"
+	"postern/internal/netwatch"
 	"postern/internal/relay"
 	"postern/internal/systemd"
 	"postern/netstack"
@@ -76,7 +78,10 @@ func gatewayFlags() []cli.Flag {
 		&cli.IntFlag{Name: "source-conns", Usage: "`N`: open connections of one address (200 if not given, -1: any)"},
 		&cli.IntFlag{Name: "tenant-rate", Usage: "`N`: new connections a second to one tenant (100 if not given, -1: any)"},
 		&cli.IntFlag{Name: "tenant-conns", Usage: "`N`: open connections to one tenant (2000 if not given, -1: any, and any that wait for a node)"},
+		&cli.StringFlag{Name: "bandwidth", Usage: "`RATE` of this gateway's line, such as 500mbit; when it is full, tenants get equal parts (any if not given)"},
+		&cli.StringFlag{Name: "tenant-bandwidth", Usage: "`RATE` that one tenant has at most, such as 100mbit (any if not given)"},
 		hideLossFlag(),
+		mtuFlag(),
 		&cli.DurationFlag{Name: "drain-delay", Usage: "`TIME` that it goes on taking new connections once it is to stop; 90s lets DNS lead them to another gateway"},
 		accessLogFlag("connection"),
 		metricsFlag(),
@@ -99,6 +104,7 @@ type gatewayOptions struct {
 	limits       gateway.Limits
 	hideLoss     bool                   // of what it sends
 	drainDelay   time.Duration          // from a stop to the last new connection
+	mtu          int                    // of the tunnels; 0: the default
 	accessLog    string                 // file, - for standard output; empty: none
 	metrics      string                 // TCP address; empty: none
 	beside       []prometheus.Collector // shown at metrics, too
@@ -120,6 +126,16 @@ func parseGateway(c *cli.Context, log *slog.Logger) (gatewayOptions, error) {
 	}
 	if o.drainDelay < 0 {
 		return o, misuse("such as --drain-delay 90s", "--drain-delay %v is no time", o.drainDelay)
+	}
+	var err error
+	if o.mtu, err = parseMTU(c); err != nil {
+		return o, err
+	}
+	if o.limits.Bandwidth, err = parseRate("bandwidth", c.String("bandwidth")); err != nil {
+		return o, err
+	}
+	if o.limits.TenantBandwidth, err = parseRate("tenant-bandwidth", c.String("tenant-bandwidth")); err != nil {
+		return o, err
 	}
 	host, port, err := splitAddress("udp", c.String("udp"))
 	if err != nil {
@@ -270,6 +286,7 @@ type door struct {
 	log    *slog.Logger
 
 	started time.Time
+	boot    string // postern.Status.Boot
 
 	greeted bool                                    // owned by apply
 	nodes   atomic.Pointer[map[string]postern.Node] // of the map, by id
@@ -284,7 +301,10 @@ type door struct {
 }
 
 func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door, err error) {
-	d := &door{opts: o, dir: dir, id: id, log: o.log, news: make(chan struct{}, 1), parted: make(chan struct{}), started: time.Now()}
+	d := &door{
+		opts: o, dir: dir, id: id, log: o.log, boot: rand.Text(), started: time.Now(),
+		news: make(chan struct{}, 1), parted: make(chan struct{}),
+	}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -311,7 +331,7 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 		return nil, err
 	}
 	d.net, err = netstack.New(netstack.Config{
-		PrivateKey: id.WireGuard, Address: id.Enrollment.Address, Port: o.udp, HideLoss: o.hideLoss, Logger: o.log,
+		PrivateKey: id.WireGuard, Address: id.Enrollment.Address, Port: o.udp, MTU: o.mtu, HideLoss: o.hideLoss, Logger: o.log,
 	})
 	if err != nil {
 		return nil, err
@@ -329,6 +349,7 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 	})
 	cfg := gateway.Config{
 		Dial:            d.net.DialContext,
+		Behind:          d.net.Behind,
 		DialCoordinator: d.client.DialEdge,
 		Relay:           d.relays.Serve,
 		HTTPSPort:       o.httpsPort, ProxyFrom: o.proxyFrom, Limits: o.limits, Logger: o.log,
@@ -369,10 +390,12 @@ func (d *door) run(ctx context.Context) error {
 
 	g.Go(func() error { d.drain(ctx, life); stop(); return nil })
 	g.Go(func() error { return d.client.Follow(life, d.apply) })
+	g.Go(func() error { return d.roam(life) })
 	g.Go(func() error { return systemd.Notify(serve, d.alive) })
 	g.Go(func() error { d.tell(life); return nil })
 	g.Go(func() error { d.gw.Probe(life); return nil })
 	g.Go(func() error { d.remember(life); return nil })
+	g.Go(func() error { d.logLimits(life); return nil })
 	g.Go(func() error { return d.access.Run(life) })
 	g.Go(func() error { return reopening(life, d.opts.accessLog, d.access.Reopen) })
 	g.Go(func() error { return monitor.Serve(life, d.local, d.localHandler(), d.log) })
@@ -389,6 +412,15 @@ func (d *door) run(ctx context.Context) error {
 	err := g.Wait()
 	d.log.Info("gateway down")
 	return err
+}
+
+// roam has the coordinator hear at once from a gateway that got another address, or slept:
+// it tells the nodes where the gateway is. Nodes then see to the tunnels.
+func (d *door) roam(ctx context.Context) error {
+	return netwatch.Run(ctx, netwatch.Config{Logger: d.log, Changed: func(_ context.Context, why string) {
+		d.log.Info("this machine moved on the network", "reason", why)
+		d.client.Reconnect()
+	}})
 }
 
 // alive returns if nothing that serves hangs.

@@ -47,6 +47,7 @@ type doorStatus struct {
 	Control    doorControl    `json:"control"`
 	MapVersion uint64         `json:"map_version"` // zero: no map was applied yet
 	Tunnels    []doorTunnel   `json:"tunnels"`     // one a node of the map
+	Limits     doorLimits     `json:"limits"`
 	Counts     gateway.Stats  `json:"counts"`
 	AccessLog  *doorAccessLog `json:"access_log,omitempty"`
 }
@@ -64,6 +65,7 @@ type doorTunnel struct {
 	Handshake time.Time `json:"handshake,omitzero"`
 	Received  uint64    `json:"received"` // bytes
 	Sent      uint64    `json:"sent"`
+	MTU       int       `json:"mtu"` // how long packets to it may be
 
 	Probe *postern.ProbeStatus `json:"probe,omitempty"` // nil: nothing came of one yet
 }
@@ -80,7 +82,7 @@ func (d *door) glance() doorStatus {
 		Gateway: d.id.Enrollment.Name, ID: d.id.Enrollment.ID, State: d.state(), Address: d.id.Enrollment.Address, Version: programVersion(),
 		Started: d.started, HTTPS: d.https.Addr().String(), UDPPort: d.net.Port(), Advertise: d.opts.advertise, Public: d.opts.public,
 		Control:    doorControl{Up: link.Up, Since: link.Since},
-		MapVersion: d.acting.Load(), Tunnels: []doorTunnel{}, Counts: d.gw.Stats(),
+		MapVersion: d.acting.Load(), Tunnels: []doorTunnel{}, Limits: d.limits(), Counts: d.gw.Stats(),
 	}
 	if link.Err != nil {
 		s.Control.Error = link.Err.Error()
@@ -92,7 +94,7 @@ func (d *door) glance() doorStatus {
 	for _, p := range d.status().Peers {
 		s.Tunnels = append(s.Tunnels, doorTunnel{
 			Node: p.ID, Up: now.Sub(p.Handshake) < fresh, Endpoint: p.Endpoint,
-			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent, Probe: p.Probe,
+			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent, MTU: p.MTU, Probe: p.Probe,
 		})
 	}
 	slices.SortFunc(s.Tunnels, func(a, b doorTunnel) int { return cmp.Compare(a.Node, b.Node) })
@@ -128,6 +130,7 @@ var (
 	metricDoorControl = prometheus.NewDesc("postern_gateway_control_up", "Whether the coordinator's stream is up.", nil, nil)
 	metricDoorMap     = prometheus.NewDesc("postern_gateway_map_version", "Version of the map that it acts on.", nil, nil)
 	metricDoorTunnels = prometheus.NewDesc("postern_gateway_tunnels", "Tunnels to nodes, by whether a handshake within 3 minutes vouches for them.", []string{"state"}, nil)
+	metricDoorLimits  = prometheus.NewDesc("postern_gateway_tunnel_limit_hits_total", "How often a limit on what is to become a tunnel was reached: handshakes that were answered with a cookie, relays that were turned away.", []string{"limit"}, nil)
 	metricDoorTraffic = prometheus.NewDesc("postern_gateway_tunnel_bytes", "Bytes of the tunnels there are, with all that WireGuard adds.", []string{"direction"}, nil)
 )
 
@@ -136,7 +139,7 @@ type doorCollector struct{ status func() doorStatus }
 
 // Describe implements prometheus.Collector.
 func (doorCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricDoorInfo, metricDoorDrain, metricDoorControl, metricDoorMap, metricDoorTunnels, metricDoorTraffic} {
+	for _, d := range []*prometheus.Desc{metricDoorInfo, metricDoorDrain, metricDoorControl, metricDoorMap, metricDoorTunnels, metricDoorLimits, metricDoorTraffic} {
 		ch <- d
 	}
 }
@@ -147,6 +150,9 @@ func (c doorCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	s := c.status()
+	for name, n := range s.Limits.byName() {
+		ch <- prometheus.MustNewConstMetric(metricDoorLimits, prometheus.CounterValue, float64(n), name)
+	}
 	control, draining := 0.0, 0.0
 	if s.Control.Up {
 		control = 1

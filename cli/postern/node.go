@@ -83,6 +83,9 @@ func joinNode(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if _, err := parseMTU(c); err != nil {
+		return err
+	}
 	token, err := joinToken(c)
 	if err != nil {
 		return err
@@ -140,9 +143,13 @@ func runNodeCommand(c *cli.Context) error {
 // runNode serves as the node that joined in dir until ctx is done and what was
 // under way has ended. It tells out of every address that can be used.
 func runNode(c *cli.Context, dir *node.Dir, what publication, log *slog.Logger) error {
+	mtu, err := parseMTU(c)
+	if err != nil {
+		return err
+	}
 	n, err := node.New(node.Config{
 		Dir: dir, Services: what.services, Authorities: what.authorities, Remember: true, File: what.file,
-		HideLoss: c.Bool("hide-loss"), Proxy: c.String("proxy"), Metrics: c.String("metrics"), AccessLog: c.String("access-log"),
+		HideLoss: c.Bool("hide-loss"), MTU: mtu, Proxy: c.String("proxy"), Metrics: c.String("metrics"), AccessLog: c.String("access-log"),
 		Version: programVersion(), Logger: log,
 	})
 	if err != nil {
@@ -235,6 +242,7 @@ func nodeStatusFields(t *table, s node.Status) {
 	}
 	for _, u := range s.Tunnels {
 		t.tunnel(u.Gateway, u.Path, u.Endpoint, u.Handshake, u.Received, u.Sent)
+		t.field("", mtuText(u))
 	}
 	if s.ConfigFile != "" {
 		t.field("File", s.ConfigFile)

@@ -22,6 +22,9 @@ func (d *door) remember(ctx context.Context) {
 		case <-ctx.Done():
 		case <-tick.C:
 		}
+		if d.acting.Load() == 0 {
+			continue // without a map there are no nodes yet, and that is no news
+		}
 		seen := d.endpoints()
 		if maps.Equal(seen, kept) {
 			continue

@@ -111,13 +111,15 @@ func gatewayNode(id string, addr netip.Addr) gateway.Node {
 
 // status is what the coordinator hears of the tunnels.
 func (d *door) status() postern.Status {
-	s := postern.Status{Version: programVersion(), Time: time.Now(), Map: d.acting.Load(), Draining: d.stopping.Load()}
+	s := postern.Status{
+		Version: programVersion(), Time: time.Now(), Map: d.acting.Load(), Boot: d.boot, Draining: d.stopping.Load(),
+	}
 	ids := d.ids.Load()
 	if ids == nil {
 		return s
 	}
 	for _, p := range d.net.Peers() {
-		peer := postern.PeerStatus{ID: (*ids)[p.Address], Handshake: p.Handshake, Received: p.Received, Sent: p.Sent}
+		peer := postern.PeerStatus{ID: (*ids)[p.Address], Handshake: p.Handshake, Received: p.Received, Sent: p.Sent, MTU: p.MTU}
 		if p.Endpoint.IsValid() {
 			peer.Endpoint, peer.Path = p.Endpoint.String(), postern.CarrierUDP
 		}

@@ -24,7 +24,6 @@ type Client struct {
 	dir *datadir.Dir
 	log *slog.Logger
 	tls *tls.Config
-	hc  *http.Client
 
 	proxy connect.Proxy
 
@@ -35,6 +34,10 @@ type Client struct {
 	told atomic.Pointer[reading] // nil: never
 
 	backoff func(failures int) time.Duration // between streams
+
+	http  atomic.Pointer[connections]             // to the coordinator
+	again chan struct{}                           // holds one token when a stream is wanted now
+	stop  atomic.Pointer[context.CancelCauseFunc] // ends the present stream; nil: there was none yet
 }
 
 // A Link is the state of a member's control stream.
@@ -58,7 +61,7 @@ func NewClient(dir *datadir.Dir, id *Identity, proxy connect.Proxy, log *slog.Lo
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{dir: dir, log: log, id: *id, proxy: proxy, backoff: backoff}
+	c := &Client{dir: dir, log: log, id: *id, proxy: proxy, backoff: backoff, again: make(chan struct{}, 1)}
 	c.cert.Store(cert)
 	c.link.Store(&Link{})
 	c.tls = identity.ClientConfig(id.Root, nil)
@@ -66,21 +69,12 @@ func NewClient(dir *datadir.Dir, id *Identity, proxy connect.Proxy, log *slog.Lo
 	c.tls.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		return c.cert.Load(), nil
 	}
-	c.hc = &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			return proxy.Dial(ctx, addr)
-		},
-		TLSClientConfig:     c.tls.Clone(),
-		ForceAttemptHTTP2:   true,
-		TLSHandshakeTimeout: 10 * time.Second,
-		IdleConnTimeout:     90 * time.Second,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
-	}}
+	c.http.Store(c.connect())
 	return c, nil
 }
 
 // Close drops idle connections.
-func (c *Client) Close() { c.hc.CloseIdleConnections() }
+func (c *Client) Close() { c.hc().CloseIdleConnections() }
 
 // A reading is the coordinator's clock at a moment of this machine's.
 type reading struct{ theirs, ours time.Time }
@@ -185,7 +179,7 @@ func (c *Client) base() string {
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return call(ctx, c.hc, method, c.base()+path, nil, in, out)
+	return call(ctx, c.hc(), method, c.base()+path, nil, in, out)
 }
 
 // renew asks for a new certificate when less than a third of the present one's

@@ -59,10 +59,14 @@ func (c *Client) Follow(ctx context.Context, apply func(postern.Map)) error {
 			failures = 0
 		}
 		c.setLink(false, err)
-		c.url.Add(1)
+		if !errors.Is(err, errMoved) {
+			c.url.Add(1)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-c.again:
+			failures = 0
 		case <-time.After(c.backoff(failures)):
 		}
 	}
@@ -107,11 +111,12 @@ type stream struct {
 func (s *stream) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	s.client.stop.Store(&cancel)
 	// Opening the stream is bounded as its silences are.
 	quiet := time.AfterFunc(silence, func() { cancel(errors.New("the coordinator fell silent")) })
 	defer quiet.Stop()
 
-	resp, err := send(ctx, s.client.hc, http.MethodGet, s.client.base()+postern.PathMap, nil, nil)
+	resp, err := send(ctx, s.client.hc(), http.MethodGet, s.client.base()+postern.PathMap, nil, nil)
 	if err != nil {
 		return cause(ctx, err)
 	}

@@ -21,7 +21,7 @@ func NodePeers(m postern.Map) []netstack.Peer {
 	var peers []netstack.Peer
 	for _, s := range m.Sections {
 		for _, n := range s.Nodes {
-			peers = append(peers, netstack.Peer{PublicKey: n.WireGuard, Address: n.Address})
+			peers = append(peers, netstack.Peer{PublicKey: n.WireGuard, Address: n.Address, ID: n.ID})
 		}
 	}
 	return peers
@@ -40,7 +40,7 @@ func GatewayPeers(m postern.Map, at Lookups, keepalive time.Duration) []netstack
 	var peers []netstack.Peer
 	for _, g := range d.Gateways {
 		if endpoint, ok := at.of(g); ok {
-			peers = append(peers, netstack.Peer{PublicKey: g.WireGuard, Address: g.Address, Endpoint: endpoint, Keepalive: keepalive})
+			peers = append(peers, netstack.Peer{PublicKey: g.WireGuard, Address: g.Address, ID: g.ID, Endpoint: endpoint, Keepalive: keepalive})
 		}
 	}
 	return peers
