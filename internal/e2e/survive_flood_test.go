@@ -23,7 +23,6 @@ import (
 	"time"
 
 	"golang.org/x/crypto/blake2s"
-	"golang.zx2c4.com/wireguard/device"
 
 	"postern"
 )
@@ -252,11 +251,12 @@ func (f *flood) grew(name string) {
 // initiation returns a handshake initiation (WireGuard whitepaper, section 5.4.2) of
 // nobody: its first MAC, which takes no secret but the receiver's public key, is good.
 func initiation(key []byte) []byte {
-	b := make([]byte, device.MessageInitiationSize)
+	const size, kind, label = 148, 1, "mac1----" // whitepaper, sections 5.4.2 and 5.4.4
+	b := make([]byte, size)
 	rand.Read(b)
-	binary.LittleEndian.PutUint32(b, device.MessageInitiationType)
+	binary.LittleEndian.PutUint32(b, kind)
 	at := len(b) - 2*blake2s.Size128
-	secret := blake2s.Sum256(bytes.Join([][]byte{[]byte(device.WGLabelMAC1), key}, nil))
+	secret := blake2s.Sum256(bytes.Join([][]byte{[]byte(label), key}, nil))
 	mac, err := blake2s.New128(secret[:])
 	if err != nil {
 		panic(err)
