@@ -17,7 +17,13 @@ import (
 
 const (
 	promisedOffline = 3 * time.Second // of members that start without a coordinator, until they serve
-	promisedResync  = 5 * time.Second // of members whose coordinator comes back
+
+	// promisedResync is of members whose coordinator comes back, beside the jitter that
+	// keeps thousands of them from coming at once: up to 8 s after it was away for as
+	// long, up to 30 s after minutes.
+	promisedResync = 5 * time.Second
+	shortJitter    = 8 * time.Second
+	longJitter     = 30 * time.Second
 )
 
 // The coordinator is killed: people go on. Gateway and node are killed, too, and come up
@@ -51,7 +57,7 @@ func TestSurviveCoordinator(t *testing.T) {
 	eventually(t, survivePatience, func() error { _, err := l.d.try("status", "--json"); return err })
 	begin = time.Now()
 	var states []string
-	eventually(t, promisedResync+survivePatience, func() error {
+	eventually(t, promisedResync+shortJitter+survivePatience, func() error {
 		var nodes []postern.NodeState
 		l.d.cli(&nodes, "nodes", "list")
 		if len(nodes) != 1 {
@@ -63,7 +69,7 @@ func TestSurviveCoordinator(t *testing.T) {
 		}
 		return nil
 	})
-	recovered(t, "R3", "the coordinator is back: all is as it was", promisedResync, survivePatience, time.Since(begin))
+	recovered(t, "R3", "the coordinator is back after seconds: 5 s and jitter", promisedResync+shortJitter, survivePatience, time.Since(begin))
 	t.Logf("states were %v", slices.Compact(states))
 	select {
 	case <-curl.done:
@@ -125,6 +131,13 @@ func TestSurviveLease(t *testing.T) {
 		return err
 	}
 	eventually(t, time.Minute, leased)
+	eventually(t, time.Minute, func() error {
+		text, err := run(t, "", program("postern"), "gateway", "status", "--data", l.d.data("gateway"))
+		if err == nil && !strings.Contains(text, "up since") {
+			err = errors.New(text)
+		}
+		return err
+	})
 	l.d.coordinator.kill()
 	lapsed := func() error {
 		if c, err := control(); err != nil || !c.Lapsed {
@@ -146,6 +159,6 @@ func TestSurviveLease(t *testing.T) {
 	eventually(t, survivePatience, lapsed)
 
 	l.d.coordinator = start(t, "coordinator", nil, argv...)
-	took := l.answered(promisedResync + survivePatience)
-	recovered(t, "R3", "the coordinator is back after leases lapsed", promisedResync, survivePatience, took)
+	took := l.answered(promisedResync + longJitter + survivePatience)
+	recovered(t, "R3", "the coordinator is back after leases lapsed: 5 s and jitter", promisedResync+longJitter, survivePatience, took)
 }

@@ -118,6 +118,7 @@ func TestFollowLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := openDir(t)
 		c := &Client{dir: dir, log: slog.New(slog.DiscardHandler), lease: leased(dir, time.Now())}
+		c.lease.grant(postern.Map{Sections: map[string]postern.Section{"": {Deployment: &postern.Deployment{Lease: 60 * 60}}}})
 		var mu sync.Mutex
 		var told []bool
 		ctx, cancel := context.WithCancel(t.Context())
@@ -141,13 +142,13 @@ func TestFollowLease(t *testing.T) {
 			}
 		}
 		for range 3 {
-			<-time.After(day - time.Minute)
+			<-time.After(time.Hour - time.Minute)
 			beat()
 		}
 		check()
-		<-time.After(day + 2*leaseTick)
+		<-time.After(time.Hour + 2*leaseTick)
 		check(true)
-		<-time.After(day)
+		<-time.After(time.Hour)
 		check(true)
 		beat()
 		<-time.After(2 * leaseTick)

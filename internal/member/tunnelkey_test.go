@@ -144,15 +144,15 @@ func TestTunnelKeyByAge(t *testing.T) {
 // does not help.
 func TestTunnelKeyWhenStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		i := newIssuer(t, keyTick)
+		i := newIssuer(t, 10*time.Second)
 		<-time.After(time.Minute)
 		i.set(func() { i.up, i.stuck = false, "no tunnel comes up" })
 		<-time.After(time.Minute)
 		i.holds(t, 0) // nobody is there to ask
 		i.set(func() { i.up, i.err = true, errors.New("connection reset") })
-		<-time.After(keyTick + time.Millisecond)
+		<-time.After(i.tick + time.Millisecond)
 		i.set(func() { i.err = nil })
-		<-time.After(keyRetry + keyTick)
+		<-time.After(keyRetry + i.tick)
 		i.holds(t, 2)
 		<-time.After(24 * time.Hour)
 		i.set(func() {
@@ -163,7 +163,7 @@ func TestTunnelKeyWhenStuck(t *testing.T) {
 		})
 		<-time.After(3 * 24 * time.Hour)
 		i.set(func() { i.offers, i.stuck = nil, "again" })
-		<-time.After(2 * keyTick)
+		<-time.After(2 * i.tick)
 		i.holds(t, 1)
 	})
 }
