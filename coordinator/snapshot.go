@@ -218,6 +218,7 @@ func (s *snapshot) buildTenant(ch *change, name string) error {
 	for _, n := range t.nodes {
 		t.section.Nodes = append(t.section.Nodes, postern.Node{
 			ID: n.ID, Name: n.Name, Address: n.Address, WireGuard: n.WireGuard, Identity: n.Identity,
+			Weight: n.Weight, Draining: n.Draining,
 		})
 		for _, service := range n.Services {
 			serving[service.Name] = append(serving[service.Name], n.ID)

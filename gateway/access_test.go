@@ -164,6 +164,7 @@ func TestMetrics(t *testing.T) {
 			"postern_gateway_connections_total offline":      0,
 			"postern_gateway_limit_hits_total source_rate":   0,
 			"postern_gateway_limit_hits_total conns":         2,
+			"postern_gateway_limit_hits_total bandwidth":     0,
 			"postern_gateway_bytes_total up":                 float64(w.g.Stats().UpBytes),
 		} {
 			if v, ok := got[name]; !ok || v != want {

@@ -121,10 +121,10 @@ func (g *Gateway) route(ctx context.Context, c *client) error {
 	}
 	g.counters.spliced.Add(1)
 	c.reached = true
-	// From here on, that is what splice.Conns does, and nothing is to be held for it.
+	// From here on, that is what splice.Paced does, and nothing is to be held for it.
 	c.keep()
 	c.keep = func() bool { return false }
-	_, _, err = splice.Conns(ctx, c, node)
+	_, _, err = splice.Paced(ctx, c, node, g.limiter.pace(c.visit))
 	return err
 }
 

@@ -14,7 +14,8 @@
 //	limiter.beginDial  too many to there?
 //	dial             a node that answers, within a few seconds: on a spare that was
 //	                 dialed before, if there is one; PROXY v2 header, then the hello's bytes
-//	splice.Conns     until both sides are done, or the route is gone
+//	splice.Paced     until both sides are done, or the route is gone; what is moved when
+//	                 the line is full is each tenant's part of it
 package gateway
 
 import (
@@ -28,6 +29,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"postern/internal/fair"
 )
 
 // Config is what a Gateway needs. The zero Config works: it knows no names.
@@ -65,6 +68,11 @@ type Config struct {
 
 	Limits Limits
 
+	// Behind reports whether this machine is behind with what came from nodes: tenants
+	// then get equal parts of what it carries, as with Limits.Bandwidth. It is asked
+	// while bytes are moved, and must be quick. If nil, it never is.
+	Behind func() bool
+
 	FirstByteTimeout time.Duration // for a client's first byte. If zero, 5 s.
 	HelloTimeout     time.Duration // for its whole hello, from the same start. If zero, 10 s.
 	DialTimeout      time.Duration // for a node to answer, while the client waits. If zero, 3 s.
@@ -89,14 +97,15 @@ type Gateway struct {
 	limiter   *limiter
 	room      chan struct{} // holds one for every open connection
 	flows     flows
-	failing   failing
+	prober    *prober
 	spares    *spares
 	counters  counters
 	tally     tally
 
-	reportMu     sync.Mutex
-	reported     [reasons]int64 // refusals that were logged
-	reportedFull int64          // the same of counters.full
+	reportMu      sync.Mutex
+	reported      [reasons]int64 // refusals that were logged
+	reportedFull  int64          // the same of counters.full
+	reportedWaits fair.Waits     // the same of limiter.waits
 }
 
 // New returns a Gateway that knows no names yet. It starts nothing.
@@ -118,9 +127,10 @@ func New(cfg Config) *Gateway {
 		cfg:     cfg,
 		log:     cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
 		stop:    make(chan struct{}),
-		limiter: newLimiter(cfg.Limits),
+		limiter: newLimiter(cfg.Limits, cfg.Behind),
 	}
 	g.spares = newSpares(g.dialSpare)
+	g.prober = newProber(g.probeNode, g.flows.busy)
 	g.room = make(chan struct{}, g.limiter.limits.Conns)
 	g.routes.Store(&Table{})
 	return g
@@ -134,9 +144,8 @@ func New(cfg Config) *Gateway {
 func (g *Gateway) SetRoutes(t *Table) {
 	g.routes.Store(t)
 	g.flows.cut(&g.routes, g.cfg.Now())
-	g.failing.forget(time.Now())
-	nodes := t.nodes()
-	g.spares.keep(func(n Node) bool { return nodes[n] })
+	g.prober.want(t.traits)
+	g.spares.keep(t.dialsAhead)
 	tenants := t.tenants()
 	g.limiter.retain(func(name string) bool { return tenants[name] })
 }
@@ -205,6 +214,8 @@ var errDrained = errors.New("the gateway is shutting down")
 func (g *Gateway) watch(ctx context.Context, end func()) {
 	report := time.NewTicker(reportInterval)
 	defer report.Stop()
+	silent := time.NewTicker(silenceInterval)
+	defer silent.Stop()
 	defer g.logRefused(context.WithoutCancel(ctx))
 	for {
 		select {
@@ -213,6 +224,8 @@ func (g *Gateway) watch(ctx context.Context, end func()) {
 		case <-g.stop:
 			end()
 			return
+		case <-silent.C:
+			g.endSilent(ctx)
 		case <-report.C:
 			g.logRefused(ctx)
 			g.flows.cut(&g.routes, g.cfg.Now())
@@ -251,6 +264,7 @@ func (g *Gateway) accept(ctx context.Context, ln net.Listener, serve func(net.Co
 		c, err := ln.Accept()
 		if err == nil {
 			failures = 0
+			harden(c)
 			serve(c)
 			continue
 		}

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"postern/internal/fair"
+	"postern/internal/splice"
 )
 
 // Limits bound what strangers can make a Gateway do. A source is an IPv4
@@ -30,6 +33,14 @@ type Limits struct {
 	TenantBurst int // new connections at once to one tenant. If zero, TenantRate.
 	TenantConns int // open connections to one tenant. If zero, 2000.
 	TenantDials int // connections waiting for a node of one tenant. If zero, 64.
+
+	// Bandwidth is how many bytes a second are moved in all, up and down together: each
+	// comes in by the gateway's line and leaves by it. When they would be more, tenants
+	// that want more than their part get equal parts. If zero or negative, any.
+	Bandwidth int64
+
+	// TenantBandwidth is how many of them may be one tenant's. If zero or negative, any.
+	TenantBandwidth int64
 
 	// Conns is how many connections may be open in all; more stay in the
 	// kernel's queue. There is always such a limit: if zero or negative, 50000,
@@ -57,6 +68,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.TenantBurst, l.TenantRate)
 	set(&l.TenantConns, 2000)
 	set(&l.TenantDials, 64)
+	l.Bandwidth, l.TenantBandwidth = max(l.Bandwidth, 0), max(l.TenantBandwidth, 0)
 	l.Conns = max(l.Conns, 0)
 	set(&l.Conns, int(max(1, min(50000, debug.SetMemoryLimit(-1)/2/connBytes))))
 	return l
@@ -64,7 +76,8 @@ func (l Limits) withDefaults() Limits {
 
 // A limiter counts connections against Limits. It is safe for concurrent use.
 type limiter struct {
-	limits Limits // all fields are positive
+	limits Limits     // all fields are positive, but those of the bandwidth may be zero
+	line   *fair.Line // nil: bandwidth has no limits
 
 	mu       sync.Mutex
 	sources  map[netip.Prefix]*source
@@ -85,6 +98,7 @@ type source struct {
 type tenant struct {
 	factor int // how many times the limits of one tenant it has
 	rate   *rate.Limiter
+	share  *fair.Share // of the line; nil: it has no limits
 	conns  int
 	dials  int
 }
@@ -108,13 +122,17 @@ type visit struct {
 // that have open connections.
 const maxSources = 1 << 16
 
-func newLimiter(l Limits) *limiter {
-	return &limiter{
+func newLimiter(l Limits, behind func() bool) *limiter {
+	out := &limiter{
 		limits:   l.withDefaults(),
 		sources:  map[netip.Prefix]*source{},
 		forgetAt: maxSources,
 		tenants:  map[string]*tenant{},
 	}
+	if l := out.limits; l.Bandwidth > 0 || l.TenantBandwidth > 0 || behind != nil {
+		out.line = fair.NewLine(l.Bandwidth, l.TenantBandwidth, behind)
+	}
+	return out
 }
 
 // enter counts a new connection from addr, or refuses it. Who enters leaves.
@@ -271,6 +289,9 @@ func (l *limiter) beginDial(now time.Time, v *visit, name string) error {
 			factor = 8
 		}
 		t = &tenant{factor: factor, rate: newRate(l.limits.TenantRate, l.limits.TenantBurst, factor)}
+		if l.line != nil {
+			t.share = l.line.Share(factor)
+		}
 		l.tenants[name] = t
 	}
 	reason := reasons
@@ -288,6 +309,25 @@ func (l *limiter) beginDial(now time.Time, v *visit, name string) error {
 		return nil
 	}
 	return refusal{reason: reason, alert: alertInternalError}
+}
+
+// pace returns what says when bytes of v, which began to dial, may be moved; nil: at any
+// time.
+func (l *limiter) pace(v *visit) splice.Pacer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if v.tenant.share == nil {
+		return nil
+	}
+	return v.tenant.share
+}
+
+// waits returns how often bytes had to wait for their tenant's turn.
+func (l *limiter) waits() fair.Waits {
+	if l.line == nil {
+		return fair.Waits{}
+	}
+	return l.line.Waits()
 }
 
 // endDial ends v's waiting for a node.

@@ -40,7 +40,7 @@ func enterMany(l *limiter, now time.Time, n int, addr string) (in int, why Reaso
 }
 
 func TestSourceRate(t *testing.T) {
-	l := newLimiter(Limits{})
+	l := newLimiter(Limits{}, nil)
 	for _, step := range []struct {
 		name string
 		at   time.Duration
@@ -73,7 +73,7 @@ func TestSourceRate(t *testing.T) {
 }
 
 func TestSourceConns(t *testing.T) {
-	l := newLimiter(Limits{SourceRate: -1, SourceConns: 3})
+	l := newLimiter(Limits{SourceRate: -1, SourceConns: 3}, nil)
 	addr := netip.MustParseAddr("192.0.2.1")
 	var visits []*visit
 	for range 3 {
@@ -106,7 +106,7 @@ func TestSourceConns(t *testing.T) {
 
 // TestUnlimited: negative limits are none.
 func TestUnlimited(t *testing.T) {
-	l := newLimiter(unlimited)
+	l := newLimiter(unlimited, nil)
 	c, _ := memPipe(gatewayAddr, gatewayAddr)
 	for i := range 5000 {
 		v, err := l.enter(epoch, c, netip.MustParseAddr("2001:db8::1"))
@@ -126,7 +126,7 @@ func TestUnlimited(t *testing.T) {
 // TestSourcesAreBounded: as many sources as an attacker likes take bounded
 // memory, and those that are over their rate or connected are kept longest.
 func TestSourcesAreBounded(t *testing.T) {
-	l := newLimiter(Limits{})
+	l := newLimiter(Limits{}, nil)
 	connected, err := l.enter(epoch, nil, netip.MustParseAddr("192.0.2.1"))
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +176,7 @@ func TestTenantLimits(t *testing.T) {
 		{"coordinator's conns", Limits{TenantRate: -1, TenantDials: -1}, coordinator, 16000, TenantConns},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			l := newLimiter(tt.limits)
+			l := newLimiter(tt.limits, nil)
 			in, why := 0, reasons
 			for range tt.want + 1000 {
 				v := &visit{}
@@ -201,7 +201,7 @@ func TestTenantLimits(t *testing.T) {
 }
 
 func TestRetainTenants(t *testing.T) {
-	l := newLimiter(Limits{})
+	l := newLimiter(Limits{}, nil)
 	idle, busy := &visit{}, &visit{}
 	for v, name := range map[*visit]string{idle: "idle", busy: "busy"} {
 		if err := l.beginDial(epoch, v, name); err != nil {
@@ -220,7 +220,7 @@ func TestRetainTenants(t *testing.T) {
 func TestLimiterBalances(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limits := Limits{SourceRate: -1, SourceConns: 4, SourceHellos: 2, Hellos: 5, TenantRate: -1, TenantConns: 4, TenantDials: 2}
-		l := newLimiter(limits)
+		l := newLimiter(limits, nil)
 		addrs := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"),
 			netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8:0:1::1")}
 		var in []*visit

@@ -9,14 +9,24 @@ var (
 	metricAccepted = newDesc("connections_accepted_total", "Connections that were accepted.")
 	metricOpen     = newDesc("connections_open", "Connections at present.")
 	metricVerdict  = newDesc("connections_total", "Connections by what became of them: spliced to a node or the coordinator, or why not.", "verdict")
-	metricLimit    = newDesc("limit_hits_total", "How often a limit refused a connection, or, with conns, had all others wait.", "limit")
+	metricSilent   = newDesc("connections_silent_total", "Connections that were ended because the client was gone without a word.")
+	metricLimit    = newDesc("limit_hits_total", "How often a limit refused a connection, or, with conns, had all others wait, or, with bandwidth, processors and tenant_bandwidth, a tenant's bytes.", "limit")
 	metricBytes    = newDesc("bytes_total", "Bytes up, from clients, and down, to them.", "direction")
 	metricSpares   = newDesc("spares", "Connections to nodes that no client has yet.")
+	metricProbes   = newDesc("probes_total", "Probes of nodes through their tunnels, by whether they were answered.", "result")
+	metricRTT      = newDesc("probe_rtt_seconds", "How long nodes took to answer probes.")
+	metricNodes    = newDesc("nodes", "Nodes of the map, by whether they answer probes.", "health")
 	metricRelays   = newDesc("relays", "Connections at present that carry a node's tunnel.")
 )
 
-// limitConns is the limit Limits.Conns, which refuses nobody and makes all wait.
-const limitConns = "conns"
+// These limits refuse nobody: Limits.Conns makes all wait, Limits.Bandwidth and the
+// processors those that want more than their part, and Limits.TenantBandwidth one tenant.
+const (
+	limitConns           = "conns"
+	limitBandwidth       = "bandwidth"
+	limitProcessors      = "processors"
+	limitTenantBandwidth = "tenant_bandwidth"
+)
 
 func newDesc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("postern_gateway_"+name, help, labels, nil)
@@ -29,7 +39,10 @@ type collector struct{ stats func() Stats }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricAccepted, metricOpen, metricVerdict, metricLimit, metricBytes, metricSpares, metricRelays} {
+	for _, d := range []*prometheus.Desc{
+		metricAccepted, metricOpen, metricVerdict, metricSilent, metricLimit, metricBytes, metricSpares, metricRelays,
+		metricProbes, metricRTT, metricNodes,
+	} {
 		ch <- d
 	}
 }
@@ -48,7 +61,21 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	tell(metricBytes, prometheus.CounterValue, s.UpBytes, "up")
 	tell(metricBytes, prometheus.CounterValue, s.DownBytes, "down")
 	tell(metricVerdict, prometheus.CounterValue, s.Spliced, VerdictSpliced)
+	tell(metricSilent, prometheus.CounterValue, s.Silent)
 	tell(metricLimit, prometheus.CounterValue, s.Full, limitConns)
+	tell(metricLimit, prometheus.CounterValue, s.Waits.Line, limitBandwidth)
+	tell(metricLimit, prometheus.CounterValue, s.Waits.Machine, limitProcessors)
+	tell(metricLimit, prometheus.CounterValue, s.Waits.Share, limitTenantBandwidth)
+	p := s.Probes
+	tell(metricProbes, prometheus.CounterValue, p.Sent-p.Missed, "answered")
+	tell(metricProbes, prometheus.CounterValue, p.Missed, "missed")
+	tell(metricNodes, prometheus.GaugeValue, int64(p.Healthy), "healthy")
+	tell(metricNodes, prometheus.GaugeValue, int64(p.Unhealthy), "unhealthy")
+	rtts := make(map[float64]uint64, len(rttBounds))
+	for i, bound := range rttBounds {
+		rtts[bound] = uint64(p.RTTs[i])
+	}
+	ch <- prometheus.MustNewConstHistogram(metricRTT, uint64(p.Sent-p.Missed), p.Took.Seconds(), rtts)
 	for r := range reasons {
 		tell(metricVerdict, prometheus.CounterValue, s.Refused[r], r.String())
 		if r.Limit() {

@@ -65,6 +65,20 @@ func (g *Gateway) logRefused(ctx context.Context) {
 			slog.String("limit", limitConns), slog.Int64("times", n-g.reportedFull))
 		g.reportedFull = n
 	}
+	waits := g.limiter.waits()
+	for _, l := range []struct {
+		name  string
+		times int64
+	}{
+		{limitBandwidth, waits.Line - g.reportedWaits.Line},
+		{limitProcessors, waits.Machine - g.reportedWaits.Machine},
+		{limitTenantBandwidth, waits.Share - g.reportedWaits.Share},
+	} {
+		if l.times > 0 { // nothing is wrong: it is what the limit is for
+			g.log.LogAttrs(ctx, slog.LevelInfo, "limit reached", slog.String("limit", l.name), slog.Int64("times", l.times))
+		}
+	}
+	g.reportedWaits = waits
 	if len(attrs) > 0 {
 		g.log.LogAttrs(ctx, slog.LevelInfo, "refused connections", attrs...)
 	}

@@ -21,6 +21,7 @@ import (
 type carriers struct {
 	conn.Bind // UDP
 	echo      *echo
+	cookies   cookies
 
 	deliveries chan *delivery // from Relay.Receive to the one ReceiveFunc of all relays
 	dead       chan struct{}  // closed by shut: nobody receives any more
@@ -72,6 +73,7 @@ func (c *carriers) shut() { c.shutOnce.Do(func() { close(c.dead) }) }
 // Send implements conn.Bind. To a peer whose relay is not open, or slow, datagrams are
 // lost as they may be anywhere.
 func (c *carriers) Send(bufs [][]byte, to conn.Endpoint) error {
+	c.cookies.count(bufs)
 	end, ok := to.(*relayEnd)
 	if !ok {
 		return c.Bind.Send(bufs, to)
@@ -177,7 +179,7 @@ func (e *relayEnd) at() netip.AddrPort {
 
 // DstIP is the peer's own address, so that WireGuard's limits on handshakes (whitepaper,
 // section 5.3) are each client's own.
-func (e *relayEnd) DstIP() netip.Addr { return e.at().Addr() }
+func (e *relayEnd) DstIP() netip.Addr { return limitedAs(e.at().Addr()) }
 
 // DstToBytes is what a cookie is bound to (whitepaper, section 5.4.7).
 func (e *relayEnd) DstToBytes() []byte {

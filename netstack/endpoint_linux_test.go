@@ -28,7 +28,7 @@ func TestBindAnswersFromTheAddressItWasCalledBy(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, answered := a.mustReceive(t, a.receive[0], 2)
-		return answered.DstIP().String()
+		return answered.(*endpoint).dst.Addr().String()
 	}
 	if got := answersFrom(from); got != "127.0.0.2" {
 		t.Errorf("answers came from %v, want 127.0.0.2", got)
@@ -100,7 +100,7 @@ func TestBindLeavesADeadEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, answered := a.mustReceive(t, a.receive[0], 2)
-		if got := answered.DstIP().String(); got != step.want {
+		if got := answered.(*endpoint).dst.Addr().String(); got != step.want {
 			t.Errorf("%s: the answer came from %v, want %v", step.name, got, step.want)
 		}
 	}
@@ -168,7 +168,7 @@ func TestEndpointsAreBounded(t *testing.T) {
 	}
 	for i := range 3 * maxEndpoints {
 		binary.BigEndian.PutUint32(key.name[4:], uint32(i))
-		if got := m.of(key).DstIP().As4(); binary.BigEndian.Uint32(got[:]) != uint32(i) {
+		if got := m.of(key).dst.Addr().As4(); binary.BigEndian.Uint32(got[:]) != uint32(i) {
 			t.Fatalf("sender %d has the endpoint of %v", i, got)
 		}
 	}

@@ -258,6 +258,14 @@ func (n *Net) Rebind() error {
 	return n.learnPort()
 }
 
+// Behind reports whether more datagrams have come than were read lately: the processors
+// are full, and what comes waits behind what came. On systems that do not say, it is
+// false. It takes a microsecond.
+func (n *Net) Behind() bool {
+	b, ok := n.carriers.Bind.(interface{ behind() bool })
+	return ok && b.behind()
+}
+
 func (n *Net) isClosed() bool {
 	n.open.RLock()
 	defer n.open.RUnlock()

@@ -22,6 +22,7 @@ import (
 //	GET /metrics       metrics, as Prometheus reads them
 //	GET /debug/pprof/  profiles, as go tool pprof reads them
 //	GET /v1/status     Status
+//	GET /v1/relays     []RelayCheck; a relay to each gateway is opened and closed
 //	GET /v1/services   Published
 //	PUT /v1/services   Published -> Published; what is missing is published no longer
 //
@@ -43,6 +44,7 @@ const Socket = "node.sock"
 const (
 	pathStatus   = "/v1/status"
 	pathServices = "/v1/services"
+	pathRelays   = "/v1/relays"
 
 	pathCertificates = "/v1/certificates"
 	pathKey          = "/v1/key"

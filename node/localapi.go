@@ -25,6 +25,7 @@ func (n *Node) localAPI() http.Handler {
 	})
 	mux.Handle("GET "+monitor.PathMetrics, metricsHandler(n.Status))
 	mux.Handle("GET "+monitor.PathProfiles, monitor.Profiles())
+	mux.HandleFunc("GET "+pathRelays, n.getRelays)
 	mux.HandleFunc("GET "+pathServices, func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, Published{n.Services()})
 	})

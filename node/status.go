@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"slices"
@@ -69,6 +70,12 @@ type Control struct {
 	// until then; zero: it does not. Lapsed says that it has.
 	LeaseEnds time.Time `json:"lease_ends,omitzero"`
 	Lapsed    bool      `json:"lapsed,omitempty"`
+
+	// Skew is how much this machine's clock is ahead of the coordinator's, in nanoseconds;
+	// zero: not known. Proxy is by what it and gateways are reached over TCP, without the
+	// password; empty: by nothing.
+	Skew  time.Duration `json:"skew,omitempty"`
+	Proxy string        `json:"proxy,omitempty"`
 }
 
 // A Tunnel is the node's end of its tunnel to one gateway.
@@ -198,7 +205,7 @@ func (n *Node) Status() Status {
 		s.ConfigError = (*err).Error()
 	}
 	link := n.client.Link()
-	s.Control = Control{Up: link.Up, Since: link.Since, Lapsed: n.client.Lapsed()}
+	s.Control = Control{Up: link.Up, Since: link.Since, Skew: n.client.Skew(), Lapsed: n.client.Lapsed()}
 	if left, ok := n.client.Lease(); ok {
 		s.Control.LeaseEnds = time.Now().Add(left)
 	}
@@ -209,6 +216,9 @@ func (n *Node) Status() Status {
 		s.MapVersion = m.Version
 		if d := m.Deployment(); d != nil {
 			s.Base = d.Base
+			for _, g := range d.Gateways {
+				s.Control.Proxy = cmp.Or(s.Control.Proxy, n.proxyFor(g.Public))
+			}
 		}
 		for _, r := range n.routes(*m) {
 			s.Routes = append(s.Routes, n.route(r, m.Deployment(), time.Now()))

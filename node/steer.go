@@ -328,8 +328,9 @@ func (s *steering) goBack(ctx context.Context) bool {
 // reopen opens the relay that has ended anew, once. If that fails, UDP is in use when it
 // returns: one way is as good as the other then.
 func (s *steering) reopen(ctx context.Context) bool {
-	s.log.Info("the relay ended, opening it anew", "err", s.relay.err)
-	s.hangUp()
+	was := s.relay
+	s.hangUp() // which waits for the one who sets err
+	s.log.Info("the relay ended, opening it anew", "err", was.err)
 	s.callUp(ctx)
 	if s.relay != nil {
 		select {

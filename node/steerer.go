@@ -114,6 +114,7 @@ func (s *steerer) hurry() {
 	defer s.mu.Unlock()
 	for _, t := range s.steer {
 		wake(t.hurry)
+		wake(t.mtu.again)
 	}
 }
 
@@ -145,7 +146,7 @@ func (s *steerer) steered(g postern.Gateway) *steered {
 // the path carries.
 func (s *steerer) pathMTU(t *steering, gateway netip.Addr, key func() [32]byte) *pathMTU {
 	return &pathMTU{
-		top: s.stack.MTU(),
+		top: s.stack.MTU(), again: make(chan struct{}, 1),
 		echo: func(ctx context.Context, mtu int) (time.Duration, error) {
 			return s.stack.Echo(ctx, key(), mtu)
 		},

@@ -84,6 +84,8 @@ func gatewayFlags() []cli.Flag {
 		&cli.IntFlag{Name: "source-conns", Usage: "`N`: open connections of one address (200 if not given, -1: any)"},
 		&cli.IntFlag{Name: "tenant-rate", Usage: "`N`: new connections a second to one tenant (100 if not given, -1: any)"},
 		&cli.IntFlag{Name: "tenant-conns", Usage: "`N`: open connections to one tenant (2000 if not given, -1: any, and any that wait for a node)"},
+		&cli.StringFlag{Name: "bandwidth", Usage: "`RATE` of this gateway's line, such as 500mbit; when it is full, tenants get equal parts (any if not given)"},
+		&cli.StringFlag{Name: "tenant-bandwidth", Usage: "`RATE` that one tenant has at most, such as 100mbit (any if not given)"},
 		hideLossFlag(),
 		mtuFlag(),
 		&cli.DurationFlag{Name: "drain-delay", Usage: "`TIME` that it goes on taking new connections once it is to stop; 90s lets DNS lead them to another gateway"},
@@ -133,6 +135,12 @@ func parseGateway(c *cli.Context, log *slog.Logger) (gatewayOptions, error) {
 	}
 	var err error
 	if o.mtu, err = parseMTU(c); err != nil {
+		return o, err
+	}
+	if o.limits.Bandwidth, err = parseRate("bandwidth", c.String("bandwidth")); err != nil {
+		return o, err
+	}
+	if o.limits.TenantBandwidth, err = parseRate("tenant-bandwidth", c.String("tenant-bandwidth")); err != nil {
 		return o, err
 	}
 	host, port, err := splitAddress("udp", c.String("udp"))
@@ -353,6 +361,7 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 	})
 	cfg := gateway.Config{
 		Dial:            d.net.DialContext,
+		Behind:          d.net.Behind,
 		DialCoordinator: d.client.DialEdge,
 		Relay:           d.relays.Serve,
 		HTTPSPort:       o.httpsPort, ProxyFrom: o.proxyFrom, Limits: o.limits, Logger: o.log,
@@ -398,7 +407,9 @@ func (d *door) run(ctx context.Context) error {
 	g.Go(func() error { return d.roam(life) })
 	g.Go(func() error { return systemd.Notify(serve, d.alive) })
 	g.Go(func() error { d.tell(life); return nil })
+	g.Go(func() error { d.gw.Probe(life); return nil })
 	g.Go(func() error { d.remember(life); return nil })
+	g.Go(func() error { d.logLimits(life); return nil })
 	g.Go(func() error { return d.access.Run(life) })
 	g.Go(func() error { return reopening(life, d.opts.accessLog, d.access.Reopen) })
 	g.Go(func() error { return monitor.Serve(life, d.local, d.localHandler(), d.log) })

@@ -53,8 +53,12 @@ type doorStatus struct {
 	WireGuard  postern.WireGuardPublic `json:"wireguard"`          // key of its tunnels
 	KeySince   time.Time               `json:"key_since,omitzero"` // that it is used
 	Control    doorControl             `json:"control"`
-	MapVersion uint64                  `json:"map_version"` // zero: no map was applied yet
-	Tunnels    []doorTunnel            `json:"tunnels"`     // one a node of the map
+	MapVersion uint64                  `json:"map_version"`     // zero: no map was applied yet
+	Tunnels    []doorTunnel            `json:"tunnels"`         // one a node of the map
+	MTU        int                     `json:"mtu"`             // of the tunnels
+	Room       int                     `json:"room"`            // for connections
+	Files      int                     `json:"files,omitempty"` // that may be open; zero: not known here
+	Limits     doorLimits              `json:"limits"`
 	Counts     gateway.Stats           `json:"counts"`
 	AccessLog  *doorAccessLog          `json:"access_log,omitempty"`
 }
@@ -68,16 +72,23 @@ type doorControl struct {
 	// until then; zero: it does not. Lapsed says that it has.
 	LeaseEnds time.Time `json:"lease_ends,omitzero"`
 	Lapsed    bool      `json:"lapsed,omitempty"`
+
+	// Skew is how much this machine's clock is ahead of the coordinator's, in nanoseconds;
+	// zero: not known.
+	Skew time.Duration `json:"skew,omitempty"`
 }
 
 type doorTunnel struct {
 	Node      string    `json:"node"` // id
 	Up        bool      `json:"up"`   // a handshake vouches for it
 	Endpoint  string    `json:"endpoint,omitempty"`
+	Path      string    `json:"path,omitempty"` // udp or tls-443
 	Handshake time.Time `json:"handshake,omitzero"`
 	Received  uint64    `json:"received"` // bytes
 	Sent      uint64    `json:"sent"`
 	MTU       int       `json:"mtu"` // how long packets to it may be
+
+	Probe *postern.ProbeStatus `json:"probe,omitempty"` // nil: nothing came of one yet
 }
 
 type doorAccessLog struct {
@@ -91,8 +102,9 @@ func (d *door) glance() doorStatus {
 	s := doorStatus{
 		Gateway: d.id.Enrollment.Name, ID: d.id.Enrollment.ID, State: d.state(), Address: d.id.Enrollment.Address, Version: programVersion(),
 		Started: d.started, HTTPS: d.https.Addr().String(), UDPPort: d.net.Port(), Advertise: d.opts.advertise, Public: d.opts.public,
-		Control:    doorControl{Up: link.Up, Since: link.Since},
-		MapVersion: d.acting.Load(), Tunnels: []doorTunnel{}, Counts: d.gw.Stats(),
+		Control: doorControl{Up: link.Up, Since: link.Since, Skew: d.client.Skew()},
+		MTU:     d.net.MTU(), Room: d.gw.Room(), Files: fileLimit(),
+		MapVersion: d.acting.Load(), Tunnels: []doorTunnel{}, Limits: d.limits(), Counts: d.gw.Stats(),
 	}
 	s.Control.Lapsed = d.client.Lapsed()
 	if left, ok := d.client.Lease(); ok {
@@ -109,8 +121,8 @@ func (d *door) glance() doorStatus {
 	now := time.Now()
 	for _, p := range d.status().Peers {
 		s.Tunnels = append(s.Tunnels, doorTunnel{
-			Node: p.ID, Up: now.Sub(p.Handshake) < fresh, Endpoint: p.Endpoint,
-			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent, MTU: p.MTU,
+			Node: p.ID, Up: now.Sub(p.Handshake) < fresh, Endpoint: p.Endpoint, Path: p.Path,
+			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent, MTU: p.MTU, Probe: p.Probe,
 		})
 	}
 	slices.SortFunc(s.Tunnels, func(a, b doorTunnel) int { return cmp.Compare(a.Node, b.Node) })
@@ -155,6 +167,7 @@ var (
 	metricDoorLease   = prometheus.NewDesc("postern_gateway_lease_left_seconds", "For how long the gateway goes on without news of the coordinator; zero: it serves nobody.", nil, nil)
 	metricDoorMap     = prometheus.NewDesc("postern_gateway_map_version", "Version of the map that it acts on.", nil, nil)
 	metricDoorTunnels = prometheus.NewDesc("postern_gateway_tunnels", "Tunnels to nodes, by whether a handshake within 3 minutes vouches for them.", []string{"state"}, nil)
+	metricDoorLimits  = prometheus.NewDesc("postern_gateway_tunnel_limit_hits_total", "How often a limit on what is to become a tunnel was reached: handshakes that were answered with a cookie, relays that were turned away.", []string{"limit"}, nil)
 	metricDoorTraffic = prometheus.NewDesc("postern_gateway_tunnel_bytes", "Bytes of the tunnels there are, with all that WireGuard adds.", []string{"direction"}, nil)
 )
 
@@ -163,7 +176,7 @@ type doorCollector struct{ status func() doorStatus }
 
 // Describe implements prometheus.Collector.
 func (doorCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricDoorInfo, metricDoorDrain, metricDoorControl, metricDoorLease, metricDoorMap, metricDoorTunnels, metricDoorTraffic} {
+	for _, d := range []*prometheus.Desc{metricDoorInfo, metricDoorDrain, metricDoorControl, metricDoorLease, metricDoorMap, metricDoorTunnels, metricDoorLimits, metricDoorTraffic} {
 		ch <- d
 	}
 }
@@ -174,6 +187,9 @@ func (c doorCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	s := c.status()
+	for name, n := range s.Limits.byName() {
+		ch <- prometheus.MustNewConstMetric(metricDoorLimits, prometheus.CounterValue, float64(n), name)
+	}
 	control, draining := 0.0, 0.0
 	if s.Control.Up {
 		control = 1
@@ -273,6 +289,13 @@ func doorFields(t *table, s doorStatus) {
 		}
 	}
 	t.field("Tunnels", fmt.Sprintf("%d of %d up, UDP port %d, told as %s", up, len(s.Tunnels), s.UDPPort, s.Advertise))
+	p := s.Counts.Probes
+	t.field("Nodes", fmt.Sprintf("%d answer, %d do not; %d probes sent, %d missed", p.Healthy, p.Unhealthy, p.Sent, p.Missed))
+	for _, u := range s.Tunnels {
+		if u.Probe != nil && u.Probe.Error != "" {
+			t.field("", u.Node+": "+u.Probe.Error)
+		}
+	}
 	t.field("Connections", fmt.Sprintf("%d open, %d pre-dialed, %d accepted, %d spliced", s.Counts.Open, s.Counts.Spares, s.Counts.Accepted, s.Counts.Spliced))
 	t.field("Bytes", size(uint64(s.Counts.UpBytes))+" from browsers, "+size(uint64(s.Counts.DownBytes))+" to them")
 	for _, r := range slices.Sorted(maps.Keys(s.Counts.Refused)) {

@@ -20,7 +20,7 @@ import (
 
 func nodeCommand() *cli.Command {
 	data := dataFlag("data `DIR`ectory (/var/lib/postern/node for root)")
-	config := &cli.StringFlag{Name: "config", Usage: "configuration `FILE` that says what is published, followed while the node runs"}
+	config := configFlag()
 	return &cli.Command{
 		Name: "node", Usage: "the machine beside the application, where TLS ends",
 		Subcommands: []*cli.Command{
@@ -68,10 +68,15 @@ func nodeCommand() *cli.Command {
 				m, err := node.ReplaceKey(c.Context, nodeSocket(c))
 				return m.WireGuard.String(), err
 			}),
+			nodeServiceCommand(data, config, systemService),
 			nodePasskeysCommand(data),
 			nodeTokensCommand(data),
 		},
 	}
+}
+
+func configFlag() cli.Flag {
+	return &cli.StringFlag{Name: "config", Usage: "configuration `FILE` that says what is published, followed while the node runs"}
 }
 
 func joinNode(c *cli.Context) error {
@@ -127,6 +132,9 @@ func runNodeCommand(c *cli.Context) error {
 	}
 	log, err := logger(c)
 	if err != nil {
+		return err
+	}
+	if _, err := parseMTU(c); err != nil {
 		return err
 	}
 	dir, err := node.Open(dataDir(c, postern.RoleNode))

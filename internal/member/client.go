@@ -25,7 +25,6 @@ type Client struct {
 	dir *datadir.Dir
 	log *slog.Logger
 	tls *tls.Config
-	hc  atomic.Pointer[http.Client] // another after each Reconnect
 
 	proxy connect.Proxy
 
@@ -41,7 +40,7 @@ type Client struct {
 
 	backoff func(failures int) time.Duration // between streams
 
-	conns conns
+	http  atomic.Pointer[connections]             // to the coordinator
 	again chan struct{}                           // holds one token when a stream is wanted now
 	stop  atomic.Pointer[context.CancelCauseFunc] // ends the present stream; nil: there was none yet
 }
@@ -75,26 +74,12 @@ func NewClient(dir *datadir.Dir, id *Identity, proxy connect.Proxy, log *slog.Lo
 	c.tls.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		return c.cert.Load(), nil
 	}
-	c.hc.Store(c.newHTTP())
+	c.http.Store(c.connect())
 	return c, nil
 }
 
-// newHTTP returns an HTTP client without connections.
-func (c *Client) newHTTP() *http.Client {
-	return &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			return c.conns.dial(ctx, func(ctx context.Context) (net.Conn, error) { return c.proxy.Dial(ctx, addr) })
-		},
-		TLSClientConfig:     c.tls.Clone(),
-		ForceAttemptHTTP2:   true,
-		TLSHandshakeTimeout: 10 * time.Second,
-		IdleConnTimeout:     90 * time.Second,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
-	}}
-}
-
 // Close drops idle connections.
-func (c *Client) Close() { c.hc.Load().CloseIdleConnections() }
+func (c *Client) Close() { c.hc().CloseIdleConnections() }
 
 // A reading is the coordinator's clock at a moment of this machine's.
 type reading struct{ theirs, ours time.Time }
@@ -107,6 +92,15 @@ func (c *Client) Now() time.Time {
 		return time.Now()
 	}
 	return r.theirs.Add(time.Since(r.ours))
+}
+
+// Skew returns how much this machine's clock is ahead of the coordinator's; zero if that
+// has not told its own.
+func (c *Client) Skew() time.Duration {
+	if c.told.Load() == nil {
+		return 0
+	}
+	return time.Now().Round(0).Sub(c.Now().Round(0))
 }
 
 // Link returns the state of the control stream.
@@ -199,7 +193,7 @@ func (c *Client) base() string {
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return call(ctx, c.hc.Load(), method, c.base()+path, nil, in, out)
+	return call(ctx, c.hc(), method, c.base()+path, nil, in, out)
 }
 
 // renew asks for a new certificate when less than a third of the present one's

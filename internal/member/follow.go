@@ -117,7 +117,7 @@ func (s *stream) run(ctx context.Context) error {
 	quiet := time.AfterFunc(silence, func() { cancel(errors.New("the coordinator fell silent")) })
 	defer quiet.Stop()
 
-	resp, err := send(ctx, s.client.hc.Load(), http.MethodGet, s.client.base()+postern.PathMap, nil, nil)
+	resp, err := send(ctx, s.client.hc(), http.MethodGet, s.client.base()+postern.PathMap, nil, nil)
 	if err != nil {
 		return cause(ctx, err)
 	}

@@ -44,9 +44,10 @@ func TestReconnect(t *testing.T) {
 
 	count := func() int { mu.Lock(); defer mu.Unlock(); return streams }
 	connections := func() (all []*tracked) {
-		c.conns.mu.Lock()
-		defer c.conns.mu.Unlock()
-		for conn := range c.conns.all {
+		cs := c.http.Load()
+		cs.mu.Lock()
+		defer cs.mu.Unlock()
+		for conn := range cs.all {
 			all = append(all, conn)
 		}
 		return all

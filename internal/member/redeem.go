@@ -50,7 +50,7 @@ func (c *Client) Redeem(ctx context.Context, form url.Values) (Tokens, error) {
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
-	resp, err := c.hc.Load().Do(req)
+	resp, err := c.hc().Do(req)
 	if err != nil {
 		return out, err
 	}

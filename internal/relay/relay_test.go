@@ -345,6 +345,9 @@ func TestTooManyProving(t *testing.T) {
 	if err := s.Serve(t.Context(), b, netip.AddrPort{}); !errors.Is(err, errTooMany) {
 		t.Errorf("got %v", err)
 	}
+	if got := s.Crowded(); got != 1 {
+		t.Errorf("got %d turned away, want 1", got)
+	}
 }
 
 // A node that has been let in and sends what is no datagrams loses its relay and no more.

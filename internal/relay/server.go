@@ -64,6 +64,8 @@ type Server struct {
 	proving chan struct{} // holds one for who has not shown yet who it is
 	time    time.Duration // provingTime, but for tests
 
+	crowded atomic.Int64 // times that too many were at proving
+
 	mu   sync.Mutex
 	open map[string]*Conn // by node id
 }
@@ -88,6 +90,10 @@ func (s *Server) Open() int {
 	defer s.mu.Unlock()
 	return len(s.open)
 }
+
+// Crowded returns how many were turned away because too many were about to show who they
+// are.
+func (s *Server) Crowded() int64 { return s.crowded.Load() }
 
 // Retain closes the relays of nodes that are none any more, by ServerConfig.Identity.
 func (s *Server) Retain() {
@@ -115,6 +121,7 @@ func (s *Server) Serve(ctx context.Context, raw net.Conn, remote netip.AddrPort)
 	select {
 	case s.proving <- struct{}{}:
 	default:
+		s.crowded.Add(1)
 		return errTooMany
 	}
 	tune(raw)

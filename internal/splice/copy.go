@@ -2,6 +2,7 @@ package splice
 
 import (
 	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -11,35 +12,71 @@ import (
 // end. If src can be waited for, a buffer is taken when src has something to read,
 // and given back once dst has taken it. Else src waits in Read, with a large
 // buffer only while it keeps filling buffers.
-func copyBytes(dst io.Writer, src io.Reader) (n int64, err error) {
-	wait := waitFor(src)
-	for much := wait != nil; err == nil; {
-		if wait != nil {
-			if err := wait(); err != nil {
-				return n, err
-			}
+func (w *way) copyBytes() error {
+	wait := waitFor(w.src)
+	for much := false; ; {
+		var n int
+		var err error
+		if wait == nil {
+			n, much, err = move(w.dst, w.src, much, largeSize, w.pay)
+		} else if err = wait(); err == nil {
+			n, err = w.move()
 		}
-		var moved int
-		var filled bool
-		moved, filled, err = move(dst, src, much)
-		n += int64(moved)
-		much = wait != nil || filled
+		w.n += int64(n)
+		if err != nil {
+			return err
+		}
 	}
+}
+
+// move moves what one Read of src, which has something to read, returns into dst,
+// when it is w's turn.
+func (w *way) move() (n int, err error) {
+	pace := w.pair.pace
+	if pace == nil {
+		n, _, err = move(w.dst, w.src, true, largeSize, free)
+		return n, err
+	}
+	most := pace.Take(w.pair.done)
+	if most == 0 {
+		return 0, net.ErrClosed // the pair is aborted
+	}
+	n, _, err = move(w.dst, w.src, true, most, func(read int) { pace.Give(most - read) })
 	return n, err
 }
 
-// move moves what one Read of src returns into dst, by a large buffer if that may
-// be much, and reports whether it filled the buffer.
-func move(dst io.Writer, src io.Reader, much bool) (n int, filled bool, err error) {
-	buf := take(much)
-	defer give(buf)
-	read, readErr := src.Read(*buf)
-	if read > 0 {
-		if n, err = dst.Write((*buf)[:read]); err != nil {
+// free is what bytes cost without a Pacer.
+func free(int) {}
+
+// pay waits until n bytes may be moved that are read already: nobody should have a turn
+// and wait for bytes.
+func (w *way) pay(n int) {
+	pace := w.pair.pace
+	for pace != nil && n > 0 {
+		got := pace.Take(w.pair.done)
+		if got == 0 {
+			return // the pair is aborted, and nothing can be written
+		}
+		pace.Give(max(0, got-n))
+		n -= got
+	}
+}
+
+// move moves what one Read of src returns into dst, at most so many bytes, by a large
+// buffer if that may be much. It tells read how many it read before it writes them, and
+// reports whether it filled the buffer.
+func move(dst io.Writer, src io.Reader, much bool, most int, read func(n int)) (n int, filled bool, err error) {
+	taken := take(much)
+	defer give(taken)
+	buf := (*taken)[:min(most, len(*taken))]
+	got, readErr := src.Read(buf)
+	read(got)
+	if got > 0 {
+		if n, err = dst.Write(buf[:got]); err != nil {
 			return n, false, err
 		}
 	}
-	return n, read == len(*buf), readErr
+	return n, got == len(buf), readErr
 }
 
 // waitFor returns what returns when Read of src would, or fails when it would;

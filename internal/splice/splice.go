@@ -24,9 +24,24 @@ import (
 //
 // Conns owns a and b: they are closed when it returns.
 func Conns(ctx context.Context, a, b net.Conn) (aToB, bToA int64, err error) {
+	return Paced(ctx, a, b, nil)
+}
+
+// A Pacer says when bytes may be moved, and how many.
+type Pacer interface {
+	// Take waits until bytes may be moved, and returns how many. If done is closed
+	// before, it returns 0.
+	Take(done func() <-chan struct{}) int
+
+	// Give takes back so many of them that were not.
+	Give(n int)
+}
+
+// Paced is Conns, except that what it reads, it reads when pace says. Nil is any time.
+func Paced(ctx context.Context, a, b net.Conn, pace Pacer) (aToB, bToA int64, err error) {
 	// What is not needed while bytes are awaited is in begin and end, and not on
 	// the stack.
-	p := begin(ctx, a, b)
+	p := begin(ctx, a, b, pace)
 	if !p.up.watch() {
 		p.up.copy()
 	}
@@ -37,17 +52,22 @@ func Conns(ctx context.Context, a, b net.Conn) (aToB, bToA int64, err error) {
 type pair struct {
 	up, down way
 	ways     sync.WaitGroup
+	pace     Pacer // nil: none
 
 	stop     func() bool    // keeps ctx from aborting the pair, unless it does
 	aborting sync.WaitGroup // done when ctx has
 
 	once sync.Once
 	err  error // written in once, read when all that may write it are done
+
+	mu      sync.Mutex
+	aborted bool
+	gone    chan struct{} // closed when aborted; nil: nobody asked for it
 }
 
 // begin starts the way from b to a, and waiting for the end of ctx.
-func begin(ctx context.Context, a, b net.Conn) *pair {
-	p := &pair{up: way{src: a, dst: b}, down: way{src: b, dst: a}}
+func begin(ctx context.Context, a, b net.Conn, pace Pacer) *pair {
+	p := &pair{up: way{src: a, dst: b}, down: way{src: b, dst: a}, pace: pace}
 	p.up.pair, p.down.pair = p, p
 	p.aborting.Add(1)
 	p.stop = context.AfterFunc(ctx, func() {
@@ -75,7 +95,27 @@ func (p *pair) abort(err error) {
 	p.once.Do(func() {
 		p.err = err
 		p.close()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.aborted = true
+		if p.gone != nil {
+			close(p.gone)
+		}
 	})
+}
+
+// done returns what is closed when the pair is aborted. It is made for who has to wait
+// for a turn, and not for every pair.
+func (p *pair) done() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gone == nil {
+		p.gone = make(chan struct{})
+		if p.aborted {
+			close(p.gone)
+		}
+	}
+	return p.gone
 }
 
 func (p *pair) close() {
@@ -114,7 +154,7 @@ func (w *way) watch() bool {
 // pump copies what src has, and has itself called again when there is more.
 func (w *way) pump() {
 	for w.src.(readier).ReadReady(w.pumping) {
-		n, _, err := move(w.dst, w.src, true)
+		n, err := w.move()
 		w.n += int64(n)
 		if err != nil {
 			w.end(err)
@@ -126,9 +166,7 @@ func (w *way) pump() {
 
 // copy copies src into dst until src ends.
 func (w *way) copy() {
-	var err error
-	w.n, err = copyBytes(w.dst, w.src)
-	w.end(err)
+	w.end(w.copyBytes())
 }
 
 // end passes src's end on. If that is not why it ended, or that fails, it aborts
