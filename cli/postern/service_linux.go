@@ -30,6 +30,7 @@ const (
 	unitProgram = "/usr/bin/postern"
 	unitData    = "/var/lib/postern/node"
 	unitUser    = "postern"
+	rootUser    = "0"
 )
 
 // written is the first line of what install writes.
@@ -71,12 +72,14 @@ func (s systemdHost) install(n nodeService) error {
 	_, err := os.Stat(s.root + packageUnit)
 	packaged := err == nil && n.program == unitProgram && n.data == unitData
 	if !packaged {
-		if err := reachable(n.program); err != nil {
-			return err
-		}
 		owner, err := s.owner(n.data)
 		if err != nil {
 			return err
+		}
+		if owner[0] != rootUser {
+			if err := reachable(n.program); err != nil {
+				return err
+			}
 		}
 		if err := writeOwn(s.root+ownUnit, 0o644, renderUnit(n, owner)); err != nil {
 			return err

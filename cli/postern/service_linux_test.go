@@ -175,7 +175,7 @@ func TestSystemdServiceOutOfReach(t *testing.T) {
 	if err := os.Chmod(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	err := b.install(nodeService{program: program, data: dir})
+	err := b.install(nodeService{program: program, data: unitData})
 	if _, err2 := os.Stat(b.root + ownUnit); err == nil || err2 == nil {
 		t.Errorf("got %v, and a unit: %v", err, err2)
 	}
