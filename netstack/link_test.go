@@ -3,6 +3,7 @@ package netstack
 import (
 	"bytes"
 	"net/netip"
+	"sync"
 	"testing"
 
 	"golang.org/x/net/ipv6"
@@ -192,6 +193,27 @@ func TestFullRing(t *testing.T) {
 				t.Errorf("got %d packets in the ring, want %d", got, tt.waiting)
 			}
 		})
+	}
+}
+
+// TestCrowdedRing: a ring says when many wait to write, and when they do not any more.
+func TestCrowdedRing(t *testing.T) {
+	r := newRing()
+	for i := range ringSize {
+		r.pushNumbered(i)
+	}
+	if r.crowded() {
+		t.Error("a full ring that nobody waits for is crowded")
+	}
+	var writers sync.WaitGroup
+	for range ringCrowd {
+		writers.Go(func() { r.pushNumbered(0) })
+	}
+	eventually(t, "a crowd", r.crowded)
+	r.close()
+	writers.Wait()
+	if r.crowded() {
+		t.Error("crowded, and nobody waits")
 	}
 }
 

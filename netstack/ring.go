@@ -12,6 +12,9 @@ import (
 const (
 	ringSize  = 512
 	ringBytes = 512 << 10
+
+	// ringCrowd is how many waiting writers are many: those of some milliseconds.
+	ringCrowd = 16
 )
 
 // A ring is the queue of packets on their way from TCP to WireGuard. It holds a
@@ -25,6 +28,7 @@ type ring struct {
 	first    int
 	count    int
 	bytes    int
+	held     int // writers that wait
 	lossy    bool
 	closed   bool
 	stirred  bool
@@ -41,9 +45,11 @@ func newRing() *ring {
 // or, if it is lossy, drops p. It reports false once the ring is closed.
 func (r *ring) push(p *stack.PacketBuffer) bool {
 	r.mu.Lock()
+	r.held++
 	for r.full() && !r.lossy && !r.closed {
 		r.notFull.Wait()
 	}
+	r.held--
 	if r.closed || r.full() {
 		defer r.mu.Unlock()
 		return !r.closed
@@ -61,6 +67,13 @@ func (r *ring) push(p *stack.PacketBuffer) bool {
 
 // full reports whether writers have to wait. The lock is held.
 func (r *ring) full() bool { return r.count == ringSize || r.bytes >= ringBytes }
+
+// crowded reports whether many writers wait, each with a segment of up to 64 KiB.
+func (r *ring) crowded() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.held >= ringCrowd
+}
 
 // pop moves packets, with their references, into dst and returns how many: at most
 // len(dst). It has one caller at a time.

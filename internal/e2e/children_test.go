@@ -4,6 +4,7 @@ package e2e
 
 // children are the parts that this test binary can be started again in.
 var children = map[string]func() int{
-	"observer": observe,
-	"proxy":    proxy,
+	"observer":  observe,
+	"proxy":     proxy,
+	"half open": floodHalfOpen,
 }
