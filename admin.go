@@ -22,6 +22,7 @@ import (
 //	DELETE /admin/v1/tokens/{token}             revokes
 //	GET    /admin/v1/nodes?tenant=              []NodeState
 //	GET    /admin/v1/nodes/{node}               NodeState, by id or tenant/name
+//	PATCH  /admin/v1/nodes/{node}               NodeChange -> NodeState, by id
 //	DELETE /admin/v1/nodes/{node}               by id
 //	GET    /admin/v1/gateways                   []GatewayState
 //	PATCH  /admin/v1/gateways/{gateway}         GatewayChange -> GatewayState, by id
@@ -107,14 +108,12 @@ type CreatedToken struct {
 	Secret string `json:"secret" doc:"the token's text; shown once"`
 }
 
-// States of a member, from its control stream and, for a node, from what the
-// gateways say of its tunnel.
+// States of a member: of a node, from its control stream, from gateways' probes of it and
+// from its tunnels' handshakes, all together; of a gateway, from its control stream.
 const (
-	StateReady   = "ready"      // control stream open and handshake fresh
-	StateOffline = "offline"    // neither
-	StateNoPath  = "no-path"    // control stream open, no fresh handshake
-	StateNoCtrl  = "no-control" // the tunnel works, no control stream
-
+	StateReady    = "ready"    // all is well
+	StateDegraded = "degraded" // nodes: something is not; NodeState.Reason says what
+	StateOffline  = "offline"  // nothing is heard of it
 	StateDraining = "draining" // gateways: open connections go on, and new ones are to go elsewhere
 )
 
@@ -124,7 +123,12 @@ type NodeState struct {
 	Name      string          `json:"name"`
 	Tenant    string          `json:"tenant"`
 	Address   netip.Addr      `json:"address"`
-	State     string          `json:"state" enum:"ready,offline,no-path,no-control"`
+	State     string          `json:"state" enum:"ready,degraded,offline"`
+	Reached   bool            `json:"reached" doc:"whether browsers get through to it, which they may do while it is degraded"`
+	Reason    string          `json:"reason,omitempty" doc:"why it is not ready, for a person"`
+	Connected bool            `json:"connected" doc:"whether its control stream is open"`
+	Weight    int             `json:"weight" doc:"its share of new connections beside a service's other nodes; 1 to 1000"`
+	Draining  bool            `json:"draining" doc:"whether it gets no new connections while another node has the service"`
 	Host      Host            `json:"host"`
 	Services  []Service       `json:"services"`
 	Tunnels   []Tunnel        `json:"tunnels" doc:"one a gateway that reported it"`
@@ -132,6 +136,12 @@ type NodeState struct {
 	Identity  IdentityPublic  `json:"identity"`
 	WireGuard WireGuardPublic `json:"wireguard"`
 	Joined    time.Time       `json:"joined"`
+}
+
+// A NodeChange changes how connections come to a node. What is absent stays as it is.
+type NodeChange struct {
+	Weight   *int  `json:"weight,omitempty" minimum:"1" maximum:"1000"`
+	Draining *bool `json:"draining,omitempty"`
 }
 
 // A Tunnel is a node's tunnel as a gateway reported it.
@@ -143,6 +153,8 @@ type Tunnel struct {
 	Sent      uint64    `json:"sent" doc:"bytes, to the node"`
 	Reported  time.Time `json:"reported"`
 	Path      string    `json:"path,omitempty" enum:"udp,tls-443" doc:"what carries its datagrams; empty if the gateway does not say"`
+
+	Probe *ProbeStatus `json:"probe,omitempty" doc:"what came of the gateway's probes of the node; absent if it has sent none yet, or is of an older version"`
 }
 
 // A GatewayState is a gateway as operators see it.
@@ -155,7 +167,7 @@ type GatewayState struct {
 	Endpoint  string          `json:"endpoint" doc:"UDP, as told to nodes"`
 	Public    string          `json:"public" doc:"HTTPS, as told to nodes"`
 	Host      Host            `json:"host"`
-	Tunnels   int             `json:"tunnels" doc:"with a fresh handshake"`
+	Tunnels   int             `json:"tunnels" doc:"whose nodes it gets through to"`
 	Control   time.Time       `json:"control,omitzero"`
 	Identity  IdentityPublic  `json:"identity"`
 	WireGuard WireGuardPublic `json:"wireguard"`
@@ -209,7 +221,8 @@ type RouteState struct {
 	Service string   `json:"service"`
 	Kind    string   `json:"kind" enum:"auto,custom" doc:"auto: follows from what is published; custom: added by hand"`
 	Nodes   []string `json:"nodes" doc:"names of the nodes that serve it"`
-	State   string   `json:"state" enum:"ready,offline,no-path,no-control,unproven" doc:"the best of its nodes', which is ready, no-control, no-path, offline; unproven: the proof that the host is the tenant's is missing"`
+	State   string   `json:"state" enum:"ready,degraded,offline,unproven" doc:"the best of its nodes'; unproven: the proof that the host is the tenant's is missing"`
+	Reached bool     `json:"reached" doc:"whether browsers get through to one of the nodes"`
 	URL     string   `json:"url"`
 
 	Certificates []RouteCertificate `json:"certificates" doc:"of each node that serves it and told of one, by name"`

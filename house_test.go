@@ -47,7 +47,7 @@ var walls = map[string][]string{
 	"scripts/line":              {},
 	"scripts/bench/process":     {},
 	"scripts/bench/longline":    {"scripts/bench/process"},
-	"internal/e2e":              {".", "netstack", "internal/acme", "internal/dnscheck", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity", "internal/proxyproto", "internal/splice"},
+	"internal/e2e":              {".", "netstack", "internal/acme", "internal/dnscheck", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity", "internal/proxyproto", "internal/relay", "internal/splice"},
 }
 
 // keepers lists who may import a module whose types must stay in one room.

@@ -109,6 +109,9 @@ func (s *Section) check() error {
 		if err := checkMember(seen, n.ID, n.Address, n.WireGuard); err != nil {
 			return fmt.Errorf("node %q: %w", n.Name, err)
 		}
+		if n.Weight < 0 || n.Weight > MaxWeight {
+			return fmt.Errorf("node %q: weight %d", n.Name, n.Weight)
+		}
 		nodes[n.ID] = true
 	}
 	for _, r := range s.Routes {

@@ -85,6 +85,8 @@ func TestDecodeMapMessageRefuses(t *testing.T) {
 		{"a host twice", "twice", func(a, _ *postern.Section) { a.Routes[1].Host = a.Routes[0].Host }},
 		{"a host that is none", "host name", func(a, _ *postern.Section) { a.Routes[0].Host = "ACME.example" }},
 		{"a route to another's node", "not in the section", func(a, _ *postern.Section) { a.Routes[0].Nodes[0] = "n9" }},
+		{"a weight below zero", "weight -1", func(a, _ *postern.Section) { a.Nodes[0].Weight = -1 }},
+		{"a weight too great", "weight 1001", func(a, _ *postern.Section) { a.Nodes[0].Weight = postern.MaxWeight + 1 }},
 		{"a key twice", "twice", func(a, _ *postern.Section) { a.Nodes[1].WireGuard = a.Nodes[0].WireGuard }},
 		{"no key", "no WireGuard key", func(a, _ *postern.Section) { a.Nodes[1].WireGuard = postern.WireGuardPublic{} }},
 		{"an address twice", "twice", func(a, _ *postern.Section) { a.Nodes[1].Address = a.Nodes[0].Address }},

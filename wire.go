@@ -95,6 +95,10 @@ func RelayMessage(nonce, binding []byte, gateway string) []byte {
 // HTTPSPort is the port of every node's HTTPS listener on its virtual address.
 const HTTPSPort = 443
 
+// ProbeAnswer is what a node says to a gateway's PROXY v2 header with the command LOCAL,
+// before it closes the connection: all of it, if it takes connections, and else nothing.
+const ProbeAnswer = "postern node v1\n"
+
 // ChannelBinding is the TLS exporter label of RFC 9266, taken with no context
 // and 32 bytes.
 const ChannelBinding = "EXPORTER-Channel-Binding"
@@ -232,6 +236,10 @@ type Deployment struct {
 	CA       []byte    `json:"ca,omitempty"`       // PEM of the private CA
 	Portal   *Portal   `json:"portal,omitempty"`   // nodes; nil: nobody signs in
 	ACME     *ACME     `json:"acme,omitempty"`     // nodes; nil: the private CA is the default
+
+	// Lease is for how long a member goes on with the map that it holds when nothing
+	// comes from the coordinator, no heartbeat either, in seconds. Zero: for ever.
+	Lease int64 `json:"lease,omitempty"`
 }
 
 // An ACME says from which public authorities nodes get the certificates of services
@@ -262,7 +270,17 @@ type Node struct {
 	Address   netip.Addr      `json:"address"`
 	WireGuard WireGuardPublic `json:"wireguard"`
 	Identity  IdentityPublic  `json:"identity,omitzero"` // zero: not said, so that the node has no relay
+
+	// Where a route has several nodes:
+	Weight   int  `json:"weight,omitempty"`   // its share of new connections beside the others'; zero: DefaultWeight
+	Draining bool `json:"draining,omitempty"` // it is to get no new ones while another takes them
 }
+
+// Weights of nodes.
+const (
+	DefaultWeight = 100
+	MaxWeight     = 1000 // at least 1
+)
 
 // A Gateway is a gateway as a node needs to know it.
 type Gateway struct {
@@ -423,6 +441,15 @@ type PeerStatus struct {
 	Sent      uint64    `json:"sent,omitempty"`     // bytes
 	Path      string    `json:"path,omitempty"`     // one of the CarrierXxx; empty: not known
 	MTU       int       `json:"mtu,omitempty"`      // longest packets to it in the tunnel, in bytes; zero: not told
+
+	Probe *ProbeStatus `json:"probe,omitempty"` // gateways; nil: it probes none, or has yet to
+}
+
+// A ProbeStatus is what came of a gateway's probes of a node, see ProbeAnswer.
+type ProbeStatus struct {
+	Time  time.Time `json:"time,omitzero"`   // when the node answered last; zero: never
+	RTT   Duration  `json:"rtt,omitzero"`    // how long that took
+	Error string    `json:"error,omitempty"` // why it counts as one that does not answer now; empty: it answers
 }
 
 // Carriers of a tunnel's datagrams.

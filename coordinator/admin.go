@@ -139,6 +139,10 @@ type (
 	nodePath struct {
 		Node string `path:"node" doc:"id"`
 	}
+	nodeChange struct {
+		Node string `path:"node" doc:"id"`
+		Body postern.NodeChange
+	}
 	gatewayPath struct {
 		Gateway string `path:"gateway" doc:"id"`
 	}
@@ -215,6 +219,10 @@ func (c *Coordinator) registerMembers(api huma.API) {
 	operation(c, api, "GET", "/nodes/{node}", "show-node", "Show a node, by id or TENANT/NAME",
 		answering(func(ctx context.Context, o *Operator, in *nodePath) (postern.NodeState, error) {
 			return o.Node(ctx, in.Node)
+		}))
+	operation(c, api, "PATCH", "/nodes/{node}", "change-node", "Change how connections come to a node: its weight, and whether it is drained",
+		answering(func(ctx context.Context, o *Operator, in *nodeChange) (postern.NodeState, error) {
+			return o.ChangeNode(ctx, in.Node, in.Body)
 		}))
 	operation(c, api, "DELETE", "/nodes/{node}", "remove-node", "Remove a node",
 		silent(func(ctx context.Context, o *Operator, in *nodePath) error { return o.RemoveNode(ctx, in.Node) }))

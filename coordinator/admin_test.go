@@ -65,8 +65,8 @@ func TestOpenAPI(t *testing.T) {
 			t.Errorf("%s is listed but not in the document", name)
 		}
 	}
-	if len(listed) != 34 {
-		t.Errorf("found %d operations in the lists, want 34", len(listed))
+	if len(listed) != 35 {
+		t.Errorf("found %d operations in the lists, want 35", len(listed))
 	}
 
 	values := strings.NewReplacer("{tenant}", "acme", "{token}", token.ID.String(), "{node}", a.ID,
@@ -80,6 +80,7 @@ func TestOpenAPI(t *testing.T) {
 		"PUT /admin/v1/tenants/{tenant}/admission":   postern.AdmissionRequest{Mode: postern.AdmissionPortal},
 		"PUT /admin/v1/users/{user}/grants/{tenant}": postern.GrantRequest{Groups: []string{"accounting"}},
 		"PUT /admin/v1/issuers/{issuer}":             request("acme"),
+		"PATCH /admin/v1/nodes/{node}":               postern.NodeChange{Weight: new(50)},
 		"PATCH /admin/v1/gateways/{gateway}":         postern.GatewayChange{},
 	}
 	// What removes comes last, what is inside of another before that, and the tenant
@@ -276,7 +277,7 @@ func TestStates(t *testing.T) {
 	}
 	check("nothing yet", postern.StateOffline, postern.StateOffline)
 	report(d.clock.now())
-	check("handshake alone", postern.StateNoCtrl, postern.StateOffline)
+	check("handshake alone", postern.StateDegraded, postern.StateOffline)
 	wa, wg := a.watch(), g.watch()
 	wa.sync()
 	wg.sync()
@@ -287,7 +288,7 @@ func TestStates(t *testing.T) {
 		t.Errorf("tunnels: got %+v", n.Tunnels)
 	}
 	d.clock.advance(3 * time.Minute)
-	check("handshake stale", postern.StateNoPath, postern.StateOffline) // it would have reported
+	check("handshake stale", postern.StateDegraded, postern.StateOffline) // it would have reported
 	wa.cancel()
 	wg.cancel()
 	check("neither", postern.StateOffline, postern.StateOffline)
@@ -335,7 +336,7 @@ func TestStateAfterControl(t *testing.T) {
 	report(300)
 	check("nothing came since", postern.StateOffline)
 	report(332)
-	check("something came since", postern.StateNoCtrl)
+	check("something came since", postern.StateDegraded)
 	d.clock.advance(75 * time.Second)
 	check("nothing came for long", postern.StateOffline)
 	a.watch().sync()
@@ -352,9 +353,9 @@ func TestStatesWhereClocksDiffer(t *testing.T) {
 		clock, age time.Duration // the clock's lead, and how long ago by it
 		want       string
 	}{
-		{"ahead", time.Hour, time.Minute, postern.StateNoCtrl},
+		{"ahead", time.Hour, time.Minute, postern.StateDegraded},
 		{"ahead, long ago", time.Hour, 10 * time.Minute, postern.StateOffline},
-		{"behind", -time.Hour, time.Minute, postern.StateNoCtrl},
+		{"behind", -time.Hour, time.Minute, postern.StateDegraded},
 		{"behind, long ago", -time.Hour, 10 * time.Minute, postern.StateOffline},
 		{"set back since", 0, -time.Hour, postern.StateOffline},
 	}

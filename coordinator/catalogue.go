@@ -18,7 +18,8 @@ type Tile struct {
 	TenantTitle string
 	Host        string // where it is opened
 	URL         string
-	State       string    // postern.StateReady if a node of it is, else the best of its nodes'
+	State       string    // the best of its nodes'
+	Reached     bool      // browsers get through to one of them
 	Seen        time.Time // when a node of it was last seen; zero: never
 	Nodes       []string  // names of those that serve it
 	Favourites  []string  // names of its entries that the user wants to see first, "" for itself
@@ -81,18 +82,19 @@ func (c *Coordinator) MayOpen(_ context.Context, user, host string) (Tile, error
 func (c *Coordinator) tile(snap *snapshot, t *tenantMap, o offer, p *postern.Person, host string) Tile {
 	tile := Tile{
 		Service: o[0].Service, Tenant: t.Name, TenantTitle: t.Title,
-		Host: host, URL: httpsURL(host, c.cfg.Port), State: postern.StateOffline,
+		Host: host, URL: httpsURL(host, c.cfg.Port),
 	}
+	best, now := health{state: postern.StateOffline}, c.cfg.Now()
 	tile.Entries = o.entries(p)
 	for _, s := range o {
 		tile.Require = cmp.Or(tile.Require, s.Require)
-		n := c.nodeState(snap, s.node)
-		tile.Nodes = append(tile.Nodes, n.Name)
-		tile.State = betterState(tile.State, n.State)
-		if n.Control.After(tile.Seen) {
-			tile.Seen = n.Control
+		tile.Nodes = append(tile.Nodes, s.node.Name)
+		best = best.better(c.presence.health(s.node.ID, snap.gateways, now))
+		if _, seen := c.presence.control(s.node, now); seen.After(tile.Seen) {
+			tile.Seen = seen
 		}
 	}
+	tile.State, tile.Reached = best.state, best.reached
 	return tile
 }
 

@@ -204,14 +204,14 @@ func TestTileState(t *testing.T) {
 		t.Errorf("never seen: got %v", seen)
 	}
 	w := a.watch()
-	check("a's control stream", postern.StateNoPath)
+	check("a's control stream", postern.StateDegraded)
 	report(b)
-	check("b's tunnel besides", postern.StateNoCtrl)
+	check("b's tunnel besides", postern.StateDegraded)
 	report(a, b)
 	check("a's tunnel too", postern.StateReady)
 	d.clock.advance(time.Minute)
 	w.cancel()
-	check("a's control stream is gone", postern.StateNoCtrl)
+	check("a's control stream is gone", postern.StateDegraded)
 	if age := d.clock.now().Sub(seen); age < 0 || age > 30*time.Second {
 		t.Errorf("seen: got %v ago", age)
 	}

@@ -308,12 +308,18 @@ func (c *Coordinator) postStatus(r *http.Request, m *Member) (any, error) {
 			if !p.Handshake.IsZero() {
 				p.Handshake = now.Add(-s.Time.Sub(p.Handshake)) // by our own clock
 			}
+			if p.Probe != nil {
+				p.Probe.Error = words(p.Probe.Error)
+				if !p.Probe.Time.IsZero() {
+					p.Probe.Time = now.Add(-s.Time.Sub(p.Probe.Time))
+				}
+			}
 			if known[p.ID] != nil {
 				peers[p.ID] = p
 			}
 		}
 		c.presence.report(m.ID, report{time: now, peers: peers, acts: s.Map, draining: s.Draining})
-		c.tellRefreshed()
+		c.tellMoved()
 		c.keepFit(r.Context())
 		if err := c.keepBoot(r, m, s.Boot); err != nil {
 			return nil, err

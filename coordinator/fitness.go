@@ -34,7 +34,7 @@ type sight struct {
 	open     bool      // its stream
 	reported time.Time // last; zero: never
 	draining bool      // as it said then
-	live     int       // tunnels that work
+	live     int       // nodes that it gets through to
 }
 
 func (p *presence) sight(id string, now time.Time) sight {
@@ -43,7 +43,7 @@ func (p *presence) sight(id string, now time.Time) sight {
 	r := p.reports[id]
 	s := sight{open: p.streams[id] != nil, reported: r.time, draining: r.draining}
 	for node, peer := range r.peers {
-		if p.works(id, node, peer, now) {
+		if p.reach(id, node, peer, now) == reaches {
 			s.live++
 		}
 	}

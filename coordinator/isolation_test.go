@@ -96,6 +96,7 @@ func bodies(tenant string) map[string]any {
 		"POST /admin/v1/users":                       postern.UserRequest{Login: "new"},
 		"PUT /admin/v1/tenants/{tenant}/admission":   postern.AdmissionRequest{Mode: postern.AdmissionOpen},
 		"PUT /admin/v1/users/{user}/grants/{tenant}": postern.GrantRequest{Groups: []string{"g"}},
+		"PATCH /admin/v1/nodes/{node}":               postern.NodeChange{Weight: new(7)},
 		"PUT /admin/v1/issuers/{issuer}":             request(tenant),
 		"PATCH /admin/v1/gateways/{gateway}":         postern.GatewayChange{},
 	}

@@ -226,8 +226,8 @@ func TestNewestStreamWins(t *testing.T) {
 	second.until("the route is there", func(m postern.Map) bool { return len(m.Sections["acme"].Routes) == 1 })
 	var nodes []postern.NodeState
 	must(t, d.operate("GET", "/nodes", nil, &nodes))
-	if nodes[0].State != postern.StateNoPath {
-		t.Errorf("state: got %q, want %q", nodes[0].State, postern.StateNoPath)
+	if nodes[0].State != postern.StateDegraded {
+		t.Errorf("state: got %q, want %q", nodes[0].State, postern.StateDegraded)
 	}
 }
 

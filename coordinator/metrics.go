@@ -134,7 +134,7 @@ func (col collector) Collect(ch chan<- prometheus.Metric) {
 // zero and not absent. It counts the gateways that are fit besides.
 func (c *Coordinator) countStates(snap *snapshot) (nodes, gateways, routes map[string]int, fit int) {
 	nodes, gateways, routes = make(map[string]int), make(map[string]int), make(map[string]int)
-	for _, s := range []string{postern.StateReady, postern.StateNoCtrl, postern.StateNoPath, postern.StateOffline} {
+	for _, s := range []string{postern.StateReady, postern.StateDegraded, postern.StateOffline} {
 		nodes[s], routes[s] = 0, 0
 	}
 	gateways[postern.StateReady], gateways[postern.StateDraining], gateways[postern.StateOffline] = 0, 0, 0
@@ -144,18 +144,19 @@ func (c *Coordinator) countStates(snap *snapshot) (nodes, gateways, routes map[s
 			fit++
 		}
 	}
+	now := c.cfg.Now()
 	for _, t := range snap.tenants {
-		states := make(map[string]string, len(t.nodes))
+		all := make(map[string]health, len(t.nodes))
 		for _, n := range t.nodes {
-			states[n.ID] = c.nodeState(snap, n).State
-			nodes[states[n.ID]]++
+			all[n.ID] = c.presence.health(n.ID, snap.gateways, now)
+			nodes[all[n.ID].state]++
 		}
 		for _, r := range t.section.Routes {
-			best := postern.StateOffline
+			best := health{state: postern.StateOffline}
 			for _, id := range r.Nodes {
-				best = betterState(best, states[id])
+				best = best.better(all[id])
 			}
-			routes[best]++
+			routes[best.state]++
 		}
 	}
 	return nodes, gateways, routes, fit

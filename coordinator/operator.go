@@ -101,7 +101,7 @@ func (o *Operator) Status(context.Context) (postern.Overview, error) {
 		out.Nodes += len(t.nodes)
 		out.Routes += len(t.section.Routes)
 		for _, n := range t.nodes {
-			if c.nodeState(snap, n).State == postern.StateReady {
+			if c.presence.health(n.ID, snap.gateways, c.cfg.Now()).state == postern.StateReady {
 				out.NodesReady++
 			}
 		}

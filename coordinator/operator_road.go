@@ -1,7 +1,10 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 
 	"postern"
@@ -33,6 +36,50 @@ func (o *Operator) Node(ctx context.Context, id string) (postern.NodeState, erro
 		return postern.NodeState{}, o.answer(ctx, id, notFound(ErrNotFound, "node", id, ""))
 	}
 	return o.c.nodeState(snap, n), nil
+}
+
+// ChangeNode changes how connections come to a node. It is recorded once for each time
+// that something changes.
+func (o *Operator) ChangeNode(ctx context.Context, id string, req postern.NodeChange) (postern.NodeState, error) {
+	if err := o.charge(); err != nil {
+		return postern.NodeState{}, err
+	}
+	err := o.update(ctx, id, func(ch *change) error {
+		m, err := o.machine(ch, postern.RoleNode, id)
+		if err != nil {
+			return err
+		}
+		return ch.changeNode(m, req)
+	})
+	if err != nil {
+		return postern.NodeState{}, err
+	}
+	return o.Node(ctx, id)
+}
+
+// changeNode works req into m.
+func (ch *change) changeNode(m Member, req postern.NodeChange) error {
+	var recorded []error
+	if w := req.Weight; w != nil && *w != cmp.Or(m.Weight, postern.DefaultWeight) {
+		if *w < 1 || *w > postern.MaxWeight {
+			return invalid(fmt.Errorf("a weight is 1 to %d, not %d", postern.MaxWeight, *w), "")
+		}
+		m.Weight = *w
+		recorded = append(recorded, ch.audit("node.weight", m.Tenant, m.ID, fmt.Sprintf("%s %d", m.Name, *w)))
+	}
+	if d := req.Draining; d != nil && *d != m.Draining {
+		m.Draining = *d
+		action := "node.undrain"
+		if *d {
+			action = "node.drain"
+		}
+		recorded = append(recorded, ch.audit(action, m.Tenant, m.ID, m.Name))
+	}
+	if len(recorded) == 0 {
+		return nil
+	}
+	ch.touch(m.Tenant)
+	return errors.Join(append(recorded, ch.Members().Put(m))...)
 }
 
 func (o *Operator) RemoveNode(ctx context.Context, id string) error {

@@ -3,7 +3,6 @@ package coordinator
 import (
 	"context"
 	"errors"
-	"maps"
 	"sync"
 	"time"
 
@@ -38,7 +37,7 @@ type presence struct {
 	unsaved map[string]bool       // of seen, by member id
 	reports map[string]report     // by gateway id
 	heard   map[[2]string]heard   // by gateway and node id; the last time
-	fresh   map[string]bool       // by node id; which had a tunnel that works when refreshed looked
+	reached map[[2]string]reach   // by gateway and node id; as moved saw it last
 	acting  map[string]uint64     // by gateway id; versions that they told since their streams opened
 	told    map[string]told       // by node id; what it said last of its certificates
 	news    chan struct{}         // closed when streams or acting change
@@ -187,23 +186,6 @@ func (p *presence) keep(known map[string]*Member) {
 	}
 }
 
-// works reports whether the tunnel between a gateway and a node does, of which peer
-// is what the gateway says. A fresh handshake is enough while the node's stream is
-// open, or was not open yet since the coordinator started. When the stream has
-// ended, the node may have been switched off: then only what came through the tunnel
-// after that counts. The lock is held.
-func (p *presence) works(gateway, node string, peer postern.PeerStatus, now time.Time) bool {
-	if !isFresh(peer.Handshake, now) {
-		return false
-	}
-	ended, known := p.seen[node]
-	if p.streams[node] != nil || !known {
-		return true
-	}
-	h, ok := p.heard[[2]string{gateway, node}]
-	return ok && !h.after.Before(ended) && now.Sub(h.until) < heardFor
-}
-
 // control reports whether m's stream is open, and when it last was.
 func (p *presence) control(m *Member, now time.Time) (open bool, seen time.Time) {
 	p.mu.Lock()
@@ -215,74 +197,6 @@ func (p *presence) control(m *Member, now time.Time) (open bool, seen time.Time)
 		return false, t
 	}
 	return false, m.Seen
-}
-
-// tunnels returns the tunnels of the node with id, by gateway, and whether one
-// of them works.
-func (p *presence) tunnels(id string, gateways []*Member, now time.Time) (all []postern.Tunnel, fresh bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	all = []postern.Tunnel{}
-	for _, g := range gateways {
-		peer, ok := p.reports[g.ID].peers[id]
-		if !ok {
-			continue
-		}
-		all = append(all, postern.Tunnel{
-			Gateway: g.Name, Endpoint: peer.Endpoint, Handshake: peer.Handshake,
-			Received: peer.Received, Sent: peer.Sent, Reported: p.reports[g.ID].time, Path: peer.Path,
-		})
-		fresh = fresh || p.works(g.ID, id, peer, now)
-	}
-	return all, fresh
-}
-
-// refreshed reports whether other nodes have a tunnel that works than the last time.
-func (p *presence) refreshed(now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	fresh := make(map[string]bool)
-	for gateway, r := range p.reports {
-		for id, peer := range r.peers {
-			if p.works(gateway, id, peer, now) {
-				fresh[id] = true
-			}
-		}
-	}
-	changed := !maps.Equal(fresh, p.fresh)
-	p.fresh = fresh
-	return changed
-}
-
-// tellRefreshed rings if other nodes are reached than the last time.
-func (c *Coordinator) tellRefreshed() {
-	if c.presence.refreshed(c.cfg.Now()) {
-		c.changed.ring()
-	}
-}
-
-// nodeState returns a node's state as operators are told.
-func nodeState(control, path bool) string {
-	switch {
-	case control && path:
-		return postern.StateReady
-	case control:
-		return postern.StateNoPath
-	case path:
-		return postern.StateNoCtrl
-	}
-	return postern.StateOffline
-}
-
-// betterState returns the one of two states that does more for a browser: traffic
-// flows without the control stream.
-func betterState(a, b string) string {
-	for _, s := range []string{postern.StateReady, postern.StateNoCtrl, postern.StateNoPath} {
-		if a == s || b == s {
-			return s
-		}
-	}
-	return postern.StateOffline
 }
 
 // seenInterval is how often the times when members were last seen are stored.
@@ -300,7 +214,7 @@ func (c *Coordinator) keepSeen(ctx context.Context) error {
 			c.keepReserve()
 			c.storeSeen(ctx)
 			c.sweepSessions(ctx)
-			c.tellRefreshed()
+			c.tellMoved()
 			c.sweepSources(ctx)
 			c.sweepChallenges(ctx)
 			c.keepFit(ctx)

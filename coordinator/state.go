@@ -30,14 +30,15 @@ func (s *snapshot) tenant(t Tenant) postern.Tenant {
 func (c *Coordinator) nodeState(snap *snapshot, n *Member) postern.NodeState {
 	now := c.cfg.Now()
 	open, seen := c.presence.control(n, now)
-	tunnels, path := c.presence.tunnels(n.ID, snap.gateways, now)
+	h := c.presence.health(n.ID, snap.gateways, now)
 	services := n.Services
 	if services == nil {
 		services = []postern.Service{}
 	}
 	return postern.NodeState{
-		ID: n.ID, Name: n.Name, Tenant: n.Tenant, Address: n.Address, State: nodeState(open, path),
-		Host: n.Host, Services: services, Tunnels: tunnels, Control: seen,
+		ID: n.ID, Name: n.Name, Tenant: n.Tenant, Address: n.Address, State: h.state, Reached: h.reached, Reason: h.reason,
+		Connected: open, Weight: cmp.Or(n.Weight, postern.DefaultWeight), Draining: n.Draining,
+		Host: n.Host, Services: services, Tunnels: c.presence.tunnels(n.ID, snap.gateways), Control: seen,
 		Identity: n.Identity, WireGuard: n.WireGuard, Joined: n.Joined,
 	}
 }
@@ -66,10 +67,11 @@ func (c *Coordinator) routeState(snap *snapshot, t *tenantMap, r postern.Route) 
 	if claim, ok := t.custom[r.Host]; ok {
 		out.Kind, out.Proven = routeCustom, claim.Proven
 	}
+	best, now := health{state: postern.StateOffline}, c.cfg.Now()
 	for _, id := range r.Nodes {
-		n := snap.byID[id]
-		out.Nodes = append(out.Nodes, n.Name)
-		out.State = betterState(out.State, c.nodeState(snap, n).State)
+		out.Nodes = append(out.Nodes, snap.byID[id].Name)
+		best = best.better(c.presence.health(id, snap.gateways, now))
 	}
+	out.State, out.Reached = best.state, best.reached
 	return out
 }

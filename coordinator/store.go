@@ -189,9 +189,10 @@ type Member struct {
 	Token     postern.TokenID // that it joined with
 	Host      postern.Host
 	Services  []postern.Service // nodes: what it publishes, by name
+	Weight    int               // nodes: as postern.Node has it; zero: postern.DefaultWeight
 	Endpoint  string            // gateways: UDP, host:port
 	Public    string            // gateways: HTTPS, host:port
-	Draining  bool              // gateways: by an operator
+	Draining  bool              // by an operator
 	Joined    time.Time
 	Seen      time.Time // control stream last seen open, as of late; zero: never
 }

@@ -50,7 +50,7 @@ func (c *client) access(err error) Access {
 	case c.relayed:
 		a.Verdict = VerdictRelay
 	}
-	for _, cut := range []error{errRouteGone, errWindow, errDrained, errSilent} {
+	for _, cut := range []error{errRouteGone, errWindow, errDrained, errClientGone} {
 		if errors.Is(err, cut) {
 			a.Cut = cut.Error()
 		}

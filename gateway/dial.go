@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -23,6 +22,10 @@ const (
 
 	// dialRetry is how long after all nodes failed they are tried again.
 	dialRetry = 200 * time.Millisecond
+
+	// drainedWait is how long the others of a route may take before a node is tried that
+	// is being drained.
+	drainedWait = time.Second
 )
 
 // dial connects f to a node that its name leads to, or to the coordinator (the
@@ -110,6 +113,7 @@ func (a *answer) free() {
 // dialTarget tries a target's nodes: the next when one has failed or takes long,
 // those again that were dialed and take long, and the first to answer is it. The
 // second attempt is for a SYN that was lost: TCP sends it again after a second.
+// Nodes that are being drained come when the others have all failed or take longer still.
 // On a spare, which is taken where there is one, the opening is said, and an
 // answer is one to that.
 func (g *Gateway) dialTarget(ctx context.Context, f *flow, t Target, opening []byte) answer {
@@ -118,8 +122,8 @@ func (g *Gateway) dialTarget(ctx context.Context, f *flow, t Target, opening []b
 		return answer{conn: c, err: err}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	nodes := g.failing.last(time.Now(), t.Nodes)
-	answers := make(chan answer, 2*len(nodes)) // room for all: none waits to be heard
+	nodes, drained := g.order(f, t)
+	answers := make(chan answer, 2*len(t.Nodes)) // room for all: none waits to be heard
 	var dialers sync.WaitGroup
 	defer func() {
 		cancel()
@@ -133,8 +137,15 @@ func (g *Gateway) dialTarget(ctx context.Context, f *flow, t Target, opening []b
 	}()
 
 	var err error = errors.New("no nodes")
-	var silent []Node // that were dialed, once
-	for trying := 0; trying > 0 || len(nodes) > 0; {
+	var silent []Node           // that were dialed, once
+	var waited <-chan time.Time // for the others, long enough
+	if len(drained) > 0 {
+		waited = time.After(drainedWait)
+	}
+	for trying := 0; trying > 0 || len(nodes)+len(drained) > 0; {
+		if trying == 0 && len(nodes) == 0 {
+			nodes, drained, waited = drained, nil, nil
+		}
 		if len(nodes) > 0 {
 			node := nodes[0]
 			nodes = nodes[1:]
@@ -158,6 +169,8 @@ func (g *Gateway) dialTarget(ctx context.Context, f *flow, t Target, opening []b
 			trying--
 			err = fmt.Errorf("dial node %s at %v: %w", a.node.ID, a.node.Addr, a.err)
 			silent = slices.DeleteFunc(silent, func(n Node) bool { return n == a.node })
+		case <-waited:
+			nodes, drained, waited = append(nodes, drained...), nil, nil
 		case <-stagger:
 			if len(nodes) == 0 {
 				node := silent[0]
@@ -175,9 +188,9 @@ func (g *Gateway) dialNode(ctx context.Context, n Node, again bool) answer {
 	c, err := g.cfg.Dial(ctx, n.Addr)
 	switch {
 	case err == nil:
-		g.failing.answered(n.Addr)
+		g.Heard(n)
 	case !again && !errors.Is(context.Cause(ctx), context.Canceled): // no other node was quicker
-		g.failing.failed(time.Now(), n.Addr)
+		g.prober.ask(n)
 	}
 	return answer{conn: c, node: n, err: err}
 }
@@ -195,7 +208,7 @@ func (g *Gateway) ask(ctx context.Context, f *flow, n Node, spare reserve, openi
 	var err error
 	a.first, err = converse(spare, opening, a.buffer[:])
 	if keep() && err == nil {
-		g.failing.answered(n.Addr)
+		g.Heard(n)
 		return a
 	}
 	a.close()
@@ -205,7 +218,7 @@ func (g *Gateway) ask(ctx context.Context, f *flow, n Node, spare reserve, openi
 		return g.dialNode(ctx, n, false)
 	case errors.Is(cause, context.DeadlineExceeded): // no other node was quicker
 		g.spares.distrust(n)
-		g.failing.failed(time.Now(), n.Addr)
+		g.prober.ask(n)
 		fallthrough
 	default:
 		return answer{node: n, err: cause}
@@ -232,65 +245,6 @@ func converse(c reserve, opening, buf []byte) (first []byte, err error) {
 		c.SetReadDeadline(time.Time{})
 		if c.Heard() > before && !c.ReadReady(func() {}) {
 			return nil, nil
-		}
-	}
-}
-
-// A node that failed maxFailures times in a row is tried after all others of its
-// route, until it answers or failureAge has gone by.
-const (
-	maxFailures = 3
-	failureAge  = 30 * time.Second
-)
-
-// failing remembers the nodes that did not answer.
-type failing struct {
-	mu    sync.Mutex
-	nodes map[netip.AddrPort]failure
-}
-
-type failure struct {
-	times int // in a row
-	last  time.Time
-}
-
-func (f *failing) failed(now time.Time, addr netip.AddrPort) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.nodes == nil {
-		f.nodes = map[netip.AddrPort]failure{}
-	}
-	f.nodes[addr] = failure{f.nodes[addr].times + 1, now}
-}
-
-func (f *failing) answered(addr netip.AddrPort) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.nodes, addr)
-}
-
-// last returns nodes with those put last that are not worth trying first.
-func (f *failing) last(now time.Time, nodes []Node) []Node {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	good, bad := make([]Node, 0, len(nodes)), []Node(nil)
-	for _, n := range nodes {
-		if e, ok := f.nodes[n.Addr]; ok && e.times >= maxFailures && now.Sub(e.last) < failureAge {
-			bad = append(bad, n)
-		} else {
-			good = append(good, n)
-		}
-	}
-	return append(good, bad...)
-}
-
-// forget drops what is too old to matter.
-func (f *failing) forget(now time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for addr, e := range f.nodes {
-		if now.Sub(e.last) >= failureAge {
-			delete(f.nodes, addr)
 		}
 	}
 }

@@ -30,7 +30,8 @@ type flow struct {
 type flows struct {
 	mu      sync.Mutex
 	open    map[*flow]struct{}
-	noPipes bool // endPipes was called
+	nodes   map[Node]int // how many of them each has
+	noPipes bool         // endPipes was called
 	windows map[windowKey]*window
 }
 
@@ -57,9 +58,10 @@ func (fs *flows) add(f *flow, routes *atomic.Pointer[Table], now time.Time) bool
 		return false
 	}
 	if fs.open == nil {
-		fs.open = map[*flow]struct{}{}
+		fs.open, fs.nodes = map[*flow]struct{}{}, map[Node]int{}
 	}
 	fs.open[f] = struct{}{}
+	fs.nodes[f.node]++
 	if fs.noPipes && f.tenant == "" {
 		f.cancel(errDrained)
 	}
@@ -81,8 +83,20 @@ func (fs *flows) allow(t *Table, f *flow, now time.Time) error {
 func (fs *flows) remove(f *flow, now time.Time) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	delete(fs.open, f)
+	if _, ok := fs.open[f]; ok {
+		delete(fs.open, f)
+		if fs.nodes[f.node]--; fs.nodes[f.node] == 0 {
+			delete(fs.nodes, f.node)
+		}
+	}
 	fs.release(f, now)
+}
+
+// busy reports whether n has flows.
+func (fs *flows) busy(n Node) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return fs.nodes[n] > 0
 }
 
 // cut ends the flows that the table does not allow.

@@ -97,7 +97,7 @@ type Gateway struct {
 	limiter   *limiter
 	room      chan struct{} // holds one for every open connection
 	flows     flows
-	failing   failing
+	prober    *prober
 	spares    *spares
 	counters  counters
 	tally     tally
@@ -130,6 +130,7 @@ func New(cfg Config) *Gateway {
 		limiter: newLimiter(cfg.Limits, cfg.Behind),
 	}
 	g.spares = newSpares(g.dialSpare)
+	g.prober = newProber(g.probeNode, g.flows.busy)
 	g.room = make(chan struct{}, g.limiter.limits.Conns)
 	g.routes.Store(&Table{})
 	return g
@@ -143,9 +144,8 @@ func New(cfg Config) *Gateway {
 func (g *Gateway) SetRoutes(t *Table) {
 	g.routes.Store(t)
 	g.flows.cut(&g.routes, g.cfg.Now())
-	g.failing.forget(time.Now())
-	nodes := t.nodes()
-	g.spares.keep(func(n Node) bool { return nodes[n] })
+	g.prober.want(t.traits)
+	g.spares.keep(t.dialsAhead)
 	tenants := t.tenants()
 	g.limiter.retain(func(name string) bool { return tenants[name] })
 }

@@ -13,6 +13,9 @@ var (
 	metricLimit    = newDesc("limit_hits_total", "How often a limit refused a connection, or, with conns, had all others wait, or, with bandwidth, processors and tenant_bandwidth, a tenant's bytes.", "limit")
 	metricBytes    = newDesc("bytes_total", "Bytes up, from clients, and down, to them.", "direction")
 	metricSpares   = newDesc("spares", "Connections to nodes that no client has yet.")
+	metricProbes   = newDesc("probes_total", "Probes of nodes through their tunnels, by whether they were answered.", "result")
+	metricRTT      = newDesc("probe_rtt_seconds", "How long nodes took to answer probes.")
+	metricNodes    = newDesc("nodes", "Nodes of the map, by whether they answer probes.", "health")
 	metricRelays   = newDesc("relays", "Connections at present that carry a node's tunnel.")
 )
 
@@ -36,7 +39,10 @@ type collector struct{ stats func() Stats }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricAccepted, metricOpen, metricVerdict, metricSilent, metricLimit, metricBytes, metricSpares, metricRelays} {
+	for _, d := range []*prometheus.Desc{
+		metricAccepted, metricOpen, metricVerdict, metricSilent, metricLimit, metricBytes, metricSpares, metricRelays,
+		metricProbes, metricRTT, metricNodes,
+	} {
 		ch <- d
 	}
 }
@@ -60,6 +66,16 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	tell(metricLimit, prometheus.CounterValue, s.Waits.Line, limitBandwidth)
 	tell(metricLimit, prometheus.CounterValue, s.Waits.Machine, limitProcessors)
 	tell(metricLimit, prometheus.CounterValue, s.Waits.Share, limitTenantBandwidth)
+	p := s.Probes
+	tell(metricProbes, prometheus.CounterValue, p.Sent-p.Missed, "answered")
+	tell(metricProbes, prometheus.CounterValue, p.Missed, "missed")
+	tell(metricNodes, prometheus.GaugeValue, int64(p.Healthy), "healthy")
+	tell(metricNodes, prometheus.GaugeValue, int64(p.Unhealthy), "unhealthy")
+	rtts := make(map[float64]uint64, len(rttBounds))
+	for i, bound := range rttBounds {
+		rtts[bound] = uint64(p.RTTs[i])
+	}
+	ch <- prometheus.MustNewConstHistogram(metricRTT, uint64(p.Sent-p.Missed), p.Took.Seconds(), rtts)
 	for r := range reasons {
 		tell(metricVerdict, prometheus.CounterValue, s.Refused[r], r.String())
 		if r.Limit() {

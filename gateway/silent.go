@@ -25,7 +25,7 @@ const (
 	silenceInterval = 30 * time.Second
 )
 
-var errSilent = errors.New("the client is gone")
+var errClientGone = errors.New("the client is gone")
 
 // harden has the kernel notice when the client of an idle conn is gone.
 func harden(conn net.Conn) {
@@ -38,7 +38,7 @@ func harden(conn net.Conn) {
 
 // endSilent ends the flows whose clients are gone, and logs how many, if any.
 func (g *Gateway) endSilent(ctx context.Context) {
-	ended := g.flows.endIf(errSilent, func(f *flow) bool {
+	ended := g.flows.endIf(errClientGone, func(f *flow) bool {
 		c, ok := f.client.(syscall.Conn)
 		if !ok {
 			return false

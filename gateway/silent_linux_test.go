@@ -79,17 +79,17 @@ func TestEndIf(t *testing.T) {
 		gone := w.say(helloFor("a.example"))
 		w.accept(w.node("fd00::1"))
 		synctest.Wait()
-		if n := w.g.flows.endIf(errSilent, func(*flow) bool { return false }); n != 0 {
+		if n := w.g.flows.endIf(errClientGone, func(*flow) bool { return false }); n != 0 {
 			t.Errorf("ended %d, want none", n)
 		}
-		if n := w.g.flows.endIf(errSilent, func(*flow) bool { return true }); n != 1 {
+		if n := w.g.flows.endIf(errClientGone, func(*flow) bool { return true }); n != 1 {
 			t.Errorf("ended %d, want 1", n)
 		}
 		synctest.Wait()
 		if _, err := readAll(gone); !errors.Is(err, unix.ECONNRESET) {
 			t.Errorf("the client got %v, want a reset", err)
 		}
-		if len(cut) != 1 || cut[0] != errSilent.Error() {
+		if len(cut) != 1 || cut[0] != errClientGone.Error() {
 			t.Errorf("the access log says %q", cut)
 		}
 		w.g.endSilent(context.Background()) // of conns that tell nothing, none

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"sync/atomic"
+	"time"
 
 	"postern/internal/fair"
 )
@@ -19,6 +20,37 @@ type Stats struct {
 	Waits     fair.Waits       `json:"waits"`      // for the bandwidth, of tenants that wanted more of it
 	UpBytes   int64            `json:"up_bytes"`   // from clients
 	DownBytes int64            `json:"down_bytes"` // to clients
+	Probes    ProbeStats       `json:"probes"`
+}
+
+// ProbeStats tell of the probes of nodes.
+type ProbeStats struct {
+	Sent   int64 `json:"sent"`
+	Missed int64 `json:"missed"` // of those
+
+	Healthy   int `json:"healthy"`   // nodes at present that answer, or were not asked yet
+	Unhealthy int `json:"unhealthy"` // nodes that do not
+
+	RTTs [len(rttBounds)]int64 `json:"-"` // answers that took no longer than each of rttBounds
+	Took time.Duration         `json:"-"` // all answers together
+}
+
+// rttBounds are what answers to probes are counted by, in seconds.
+var rttBounds = [...]float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2}
+
+// count counts a probe whose answer took rtt, or that was missed because of err.
+func (s *ProbeStats) count(rtt time.Duration, err error) {
+	s.Sent++
+	if err != nil {
+		s.Missed++
+		return
+	}
+	s.Took += rtt
+	for i, bound := range rttBounds {
+		if rtt.Seconds() <= bound {
+			s.RTTs[i]++
+		}
+	}
 }
 
 type counters struct {
@@ -39,7 +71,7 @@ func (g *Gateway) Stats() Stats {
 		Accepted: c.accepted.Load(), Open: c.open.Load(), Spliced: c.spliced.Load(),
 		Spares: g.spares.count(), Full: c.full.Load(), Silent: c.silent.Load(), Relays: c.relays.Load(),
 		UpBytes: c.up.Load(), DownBytes: c.down.Load(), Waits: g.limiter.waits(),
-		Refused: map[Reason]int64{},
+		Refused: map[Reason]int64{}, Probes: g.prober.counts(),
 	}
 	for r := range c.refused {
 		if n := c.refused[r].Load(); n > 0 {

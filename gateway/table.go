@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -11,13 +12,22 @@ import (
 type Table struct {
 	targets    map[string]Target
 	admissions map[string]*admission // by tenant; those that are not there are open to all
+	traits     map[Node]trait        // of all nodes of the map
+}
+
+// A trait is what a map says of a node that is not what makes it another: connections
+// stay when it changes.
+type trait struct {
+	shared   bool // some route has others besides
+	weight   int
+	draining bool
 }
 
 // A Target is where a server name leads.
 type Target struct {
 	Tenant  string // empty: the coordinator itself, over the edge pipe
 	Service string // empty for the coordinator
-	Nodes   []Node // in the order in which they are tried; empty: nobody at present
+	Nodes   []Node // empty: nobody at present
 
 	// Challenge is the one of Nodes that awaits a certificate authority's
 	// handshakes (RFC 8737); zero: they go where all go.
@@ -45,7 +55,7 @@ type Node struct {
 // that changed last, and to nobody if both changed at once; the coordinator's
 // own names are always its own.
 func NewTable(m postern.Map) *Table {
-	t := &Table{targets: map[string]Target{}, admissions: map[string]*admission{}}
+	t := &Table{targets: map[string]Target{}, admissions: map[string]*admission{}, traits: map[Node]trait{}}
 	version := map[string]uint64{} // of the section that a name was taken from
 	for tenant, s := range m.Sections {
 		if s.Admission != nil {
@@ -54,6 +64,7 @@ func NewTable(m postern.Map) *Table {
 		nodes := make(map[string]Node, len(s.Nodes))
 		for _, n := range s.Nodes {
 			nodes[n.ID] = Node{ID: n.ID, Addr: netip.AddrPortFrom(n.Address, postern.HTTPSPort)}
+			t.traits[nodes[n.ID]] = trait{weight: cmp.Or(n.Weight, postern.DefaultWeight), draining: n.Draining}
 		}
 		for _, r := range s.Routes {
 			switch held, claimed := version[r.Host]; {
@@ -71,6 +82,13 @@ func NewTable(m postern.Map) *Table {
 				}
 			}
 			t.targets[r.Host] = target
+		}
+	}
+	for _, target := range t.targets {
+		for _, n := range target.Nodes {
+			trait := t.traits[n]
+			trait.shared = trait.shared || len(target.Nodes) > 1
+			t.traits[n] = trait
 		}
 	}
 	if d := m.Deployment(); d != nil {
@@ -103,13 +121,8 @@ func (t *Table) tenants() map[string]bool {
 	return names
 }
 
-// nodes returns those that any name leads to.
-func (t *Table) nodes() map[Node]bool {
-	nodes := map[Node]bool{}
-	for _, target := range t.targets {
-		for _, n := range target.Nodes {
-			nodes[n] = true
-		}
-	}
-	return nodes
+// dialsAhead reports whether n is to have spares.
+func (t *Table) dialsAhead(n Node) bool {
+	trait, ok := t.traits[n]
+	return ok && !trait.draining
 }

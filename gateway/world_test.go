@@ -163,6 +163,22 @@ func (w *world) client(src ...string) *memConn {
 	return c
 }
 
+// whoTriesFirst returns an address of a client that is taken to the node at addr before
+// the others of host's.
+func (w *world) whoTriesFirst(host, addr string) string {
+	w.t.Helper()
+	target, _ := w.g.lookup(host)
+	for i := range 256 {
+		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 40000)
+		nodes, _ := w.g.order(&flow{src: src.Addr(), tenant: target.Tenant}, target)
+		if nodes[0].Addr == addr443(addr) {
+			return src.String()
+		}
+	}
+	w.t.Fatalf("nobody is taken to %s first", addr)
+	panic("unreachable")
+}
+
 // say connects and sends b.
 func (w *world) say(b []byte, src ...string) *memConn {
 	w.t.Helper()

@@ -66,7 +66,10 @@ const handshakeFresh = 180 * time.Second
 
 func examineNode(s Status, now time.Time) Diagnosis {
 	var d Diagnosis
-	if s.Control.Up {
+	if s.Control.Lapsed {
+		d.add("lease", postern.FindingError, "the coordinator has been away for too long, and nobody is served: "+s.Control.Error,
+			"it goes on by itself when the coordinator answers; `postern coordinator run --lease` says how long is too long")
+	} else if s.Control.Up {
 		d.add("control", postern.FindingOK, "the coordinator tells this node what changes", "")
 	} else {
 		d.add("control", postern.FindingWarning, "the coordinator does not answer: "+s.Control.Error, "what is open goes on; changes and sign-ins wait")

@@ -146,11 +146,11 @@ func (e *entrance) admit(raw net.Conn) {
 		return
 	}
 	raw.SetReadDeadline(time.Time{})
-	if h.Local { // a health check: that the connection was taken is the answer
-		e.forget(raw)
-		raw.Close()
+	if h.Local {
+		e.answerProbe(raw)
 		return
 	}
+	e.count()
 	c := &conn{Conn: raw, header: h, gateway: gateway, id: cleanID(h.UniqueID), entrance: e}
 	select {
 	case e.ready <- c:
@@ -158,6 +158,23 @@ func (e *entrance) admit(raw net.Conn) {
 	case <-e.closed:
 		c.Close()
 	}
+}
+
+// answerProbe tells a gateway that connections are taken, and closes raw.
+func (e *entrance) answerProbe(raw net.Conn) {
+	e.forget(raw)
+	if !e.isClosed() {
+		raw.SetWriteDeadline(time.Now().Add(headerTimeout))
+		_, _ = io.WriteString(raw, postern.ProbeAnswer) // who hears no answer asks again
+	}
+	raw.Close()
+}
+
+// count counts a connection that is not a probe.
+func (e *entrance) count() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.accepted++
 }
 
 // A firstByte is a connection that waits until something comes.
@@ -185,7 +202,6 @@ func (e *entrance) enter(raw net.Conn) (gateway string, ok bool) {
 	defer e.mu.Unlock()
 	gateway, ok = e.gateways[addr]
 	if !ok || e.isClosed() {
-		e.accepted++
 		return "", false
 	}
 	waiting := e.waiting[addr]
@@ -206,7 +222,6 @@ func (e *entrance) enter(raw net.Conn) (gateway string, ok bool) {
 func (e *entrance) begin(raw net.Conn) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.accepted++
 	e.unwait(raw)
 }
 
@@ -232,6 +247,7 @@ func (e *entrance) drop(raw net.Conn) {
 
 func (e *entrance) refuse(raw net.Conn, why error) {
 	e.mu.Lock()
+	e.accepted++
 	e.refused++
 	e.drop(raw)
 	e.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postern"
 	"postern/internal/proxyproto"
 )
 
@@ -46,10 +47,6 @@ func TestEntrance(t *testing.T) {
 	gateway := netip.MustParseAddrPort("[fd00::1]:40000")
 	stranger := netip.MustParseAddrPort("[fd00::2]:40000")
 	good := goodHeader(t)
-	local, err := proxyproto.Header{Local: true}.AppendBinary(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	broken := append([]byte(nil), good...)
 	broken[len(broken)-1] ^= 1
 	tests := []struct {
@@ -62,7 +59,6 @@ func TestEntrance(t *testing.T) {
 	}{
 		{"gateway", gateway, good, true, 0, 0},
 		{"stranger", stranger, good, false, 0, 1},
-		{"health check", gateway, local, false, 0, 0},
 		{"no header: TLS at once", gateway, []byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 and the rest of a hello"), false, 0, 1},
 		{"no header: HTTP", gateway, []byte("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"), false, 0, 1},
 		{"PROXY version 1", gateway, []byte("PROXY TCP4 203.0.113.7 198.51.100.1 50123 443\r\n"), false, 0, 1},
@@ -174,6 +170,54 @@ func goodHeader(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// probeHeader is what a gateway's probe says.
+func probeHeader(t testing.TB) []byte {
+	t.Helper()
+	b, err := proxyproto.Header{Local: true}.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// A gateway's probe is answered, however many connections wait, and counts nowhere; a
+// stranger's is not, nor any when the node is about to end.
+func TestEntranceAnswersProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEntry(t)
+		var waiting []net.Conn
+		for range maxWaiting {
+			waiting = append(waiting, e.dial(entryGateway))
+		}
+		probe := func(from netip.AddrPort) string {
+			c := e.dial(from)
+			defer c.Close()
+			go c.Write(probeHeader(t))
+			got, _ := io.ReadAll(c)
+			return string(got)
+		}
+		if got := probe(entryGateway); got != postern.ProbeAnswer {
+			t.Errorf("a probe was answered with %q, want %q", got, postern.ProbeAnswer)
+		}
+		e.mustCount(t, Connections{Waiting: maxWaiting - 1}) // the oldest made room
+		if got := probe(netip.MustParseAddrPort("[fd00::2]:40000")); got != "" {
+			t.Errorf("a stranger's probe was answered with %q", got)
+		}
+		e.mustCount(t, Connections{Waiting: maxWaiting - 1, Accepted: 1, Refused: 1})
+
+		late := e.dial(entryGateway)
+		late.Write(probeHeader(t)[:20])
+		e.Close()
+		late.Write(probeHeader(t)[20:])
+		if got, _ := io.ReadAll(late); len(got) > 0 {
+			t.Errorf("a node that is about to end answered %q", got)
+		}
+		for _, c := range waiting {
+			c.Close()
+		}
+	})
 }
 
 // A connection may wait for its header, which once it begins has to be quick.

@@ -28,6 +28,8 @@ import (
 //
 //	POST /v1/certificates/{host}/renew   Route; its certificate is got anew
 //
+//	POST /v1/key   Membership, with another key of the tunnels; connections go on
+//
 //	GET    /v1/passkeys               Passkeys
 //	POST   /v1/passkeys/invitations   PasskeyRequest -> PasskeyLinks; earlier ones of the person are void
 //	DELETE /v1/passkeys/{id}          Passkey, which is removed
@@ -45,6 +47,7 @@ const (
 	pathRelays   = "/v1/relays"
 
 	pathCertificates = "/v1/certificates"
+	pathKey          = "/v1/key"
 
 	pathPasskeys           = "/v1/passkeys"
 	pathPasskeyInvitations = pathPasskeys + "/invitations"

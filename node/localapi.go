@@ -31,6 +31,7 @@ func (n *Node) localAPI() http.Handler {
 	})
 	mux.HandleFunc("PUT "+pathServices, n.putServices)
 	mux.HandleFunc("POST "+pathCertificates+"/{host}/renew", n.renewCertificate)
+	mux.HandleFunc("POST "+pathKey, n.replaceKey)
 	mux.HandleFunc("GET "+pathPasskeys, n.getPasskeys)
 	mux.HandleFunc("POST "+pathPasskeyInvitations, n.invitePasskey)
 	mux.HandleFunc("DELETE "+pathPasskeys+"/{id}", n.removePasskey)

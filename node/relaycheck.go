@@ -45,7 +45,7 @@ func (s *steerer) check(ctx context.Context, gateways []postern.Gateway) []Relay
 	for i, g := range gateways {
 		v := &all[i]
 		v.Gateway, v.Public = g.Name, g.Public
-		if v.InUse = s.path(g.WireGuard) == postern.CarrierRelay; v.InUse {
+		if v.InUse = s.path(g.ID) == postern.CarrierRelay; v.InUse {
 			continue
 		}
 		tried.Go(func() {

@@ -268,7 +268,12 @@ func examineDoor(ctx context.Context, dir string) examination {
 	e.add("running", postern.FindingOK, fmt.Sprintf("gateway %s, version %s, up since %s", s.Gateway, s.Version, s.Started.Local().Format(time.DateTime)), "")
 	e.grade(s.Control.Up, postern.FindingWarning, "control", map[bool]string{true: "the coordinator tells this gateway what changes", false: "the coordinator does not answer: " + s.Control.Error}[s.Control.Up],
 		"what is open goes on; changes and sign-ins wait")
+	e.grade(!s.Control.Lapsed, postern.FindingError, "lease", map[bool]string{true: "the coordinator has been away for too long, and nobody is served", false: "it may go on with the map that it holds"}[s.Control.Lapsed],
+		"it goes on by itself when the coordinator answers; `postern coordinator run --lease` says how long is too long")
 	e.grade(s.MapVersion > 0, postern.FindingError, "map", fmt.Sprintf("version %d is in force", s.MapVersion), "it has never heard from the coordinator, and knows no names")
+	if s.State == postern.StateDraining {
+		e.add("draining", postern.FindingWarning, "new connections are to go to other gateways", "`postern gateways undrain "+s.Gateway+"` ends what an operator began")
+	}
 	up, relayed, narrow := 0, 0, 0
 	for _, t := range s.Tunnels {
 		if !t.Up {

@@ -64,6 +64,10 @@ func nodeCommand() *cli.Command {
 					"shows what they say.",
 				UsageText: "postern node renew acme.apps.example.com", Flags: []cli.Flag{data},
 			},
+			rotateKeyCommand("node", data, func(c *cli.Context) (string, error) {
+				m, err := node.ReplaceKey(c.Context, nodeSocket(c))
+				return m.WireGuard.String(), err
+			}),
 			nodeServiceCommand(data, config, systemService),
 			nodePasskeysCommand(data),
 			nodeTokensCommand(data),
@@ -248,6 +252,7 @@ func nodeStatusFields(t *table, s node.Status) {
 		t.field("Control", "down since "+t.when(s.Control.Since))
 		t.field("", dash(s.Control.Error))
 	}
+	t.lease(s.Control.LeaseEnds, s.Control.Lapsed, s.Control.Up)
 	for _, u := range s.Tunnels {
 		t.tunnel(u.Gateway, u.Path, u.Endpoint, u.Handshake, u.Received, u.Sent)
 		t.field("", mtuText(u))

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -13,18 +15,41 @@ import (
 
 func nodesCommand() *cli.Command {
 	return &cli.Command{
-		Name: "nodes", Usage: "the machines beside the applications: list, show, remove",
+		Name: "nodes", Usage: "the machines beside the applications: list, show, drain, remove",
 		Subcommands: []*cli.Command{
 			{
 				Name: "list", Aliases: []string{"ls"}, Usage: "list the nodes and how they are reached", Action: operate(listNodes),
-				Description: "STATE is ready if the node's control stream is open and its tunnel answers, no-path if only " +
-					"the control stream is, no-control if only the tunnel does, else offline. PATH is what carries the " +
-					"tunnel: udp, or tls-443 where UDP does not pass.",
+				Description: "STATE is ready if the node has contact with the coordinator and answers the gateways; degraded if one " +
+					"of these is missing, as `nodes show` explains; offline if nothing is heard of it. PATH is what carries the " +
+					"tunnel: udp, or tls-443 where UDP does not pass. PROBE is when the node last answered through it, and RTT " +
+					"how long that took. -o wide has more columns.",
 				UsageText: "postern nodes list --watch\npostern nodes list --tenant acme -o json", Flags: listFlags(tenantFlag()),
 			},
 			{
 				Name: "show", ArgsUsage: "ID|TENANT/NAME", Usage: "show all that is known of a node", Action: operate(showNode, "ID or TENANT/NAME"),
 				UsageText: "postern nodes show acme/office", Flags: adminFlags(outputFlags()...),
+			},
+			{
+				Name: "set", ArgsUsage: "ID|TENANT/NAME", Action: operate(setNode, "ID or TENANT/NAME"),
+				Usage: "say how much of a service's traffic a node takes",
+				Description: "Where several nodes have the same service, a weight says how many of its visitors go to this one, beside " +
+					"the weights of the others, which are 100 unless they were set. A visitor goes to the same node each time.",
+				UsageText: "postern nodes set acme/office --weight 50",
+				Flags: adminFlags(append([]cli.Flag{
+					&cli.IntFlag{Name: "weight", Usage: "`N` from 1 to 1000"},
+				}, outputFlags()...)...),
+			},
+			{
+				Name: "drain", ArgsUsage: "ID|TENANT/NAME", Action: operate(drainNode(true, "New connections go to other nodes than %s/%s."), "ID or TENANT/NAME"),
+				Usage: "keep new connections from a node, such as before maintenance",
+				Description: "New connections go to the other nodes that have its services, while there are some that answer. What is " +
+					"open goes on. It stays so until `nodes undrain`.",
+				UsageText: "postern nodes drain acme/office", Flags: adminFlags(outputFlags()...),
+			},
+			{
+				Name: "undrain", ArgsUsage: "ID|TENANT/NAME", Action: operate(drainNode(false, "New connections come to %s/%s again."), "ID or TENANT/NAME"),
+				Usage:     "let new connections come to a node again that was drained",
+				UsageText: "postern nodes undrain acme/office", Flags: adminFlags(outputFlags()...),
 			},
 			{
 				Name: "remove", Aliases: []string{"rm"}, ArgsUsage: "ID|TENANT/NAME", Action: operate(removeNode, "ID or TENANT/NAME"),
@@ -41,22 +66,61 @@ func listNodes(c *cli.Context, a *admin, words []string) error {
 }
 
 func nodeRows(t *table, nodes []postern.NodeState) {
-	t.head("TENANT", "NAME", "STATE", "SERVICES", "PATH", "ENDPOINT", "HANDSHAKE", "TRAFFIC")
+	more := []string{"WEIGHT", "ENDPOINT", "TRAFFIC", "REASON"}
+	t.head(append([]string{"TENANT", "NAME", "STATE", "SERVICES", "PATH", "RTT", "LAST HANDSHAKE", "PROBE"}, t.ifWide(more)...)...)
 	for _, n := range nodes {
 		var services []string
 		for _, s := range n.Services {
 			services = append(services, s.Name)
 		}
-		var best postern.Tunnel // the freshest
-		traffic := uint64(0)
+		best, traffic := postern.Tunnel{}, uint64(0)
 		for _, u := range n.Tunnels {
-			if u.Handshake.After(best.Handshake) {
+			if betterTunnel(u, best) {
 				best = u
 			}
 			traffic += u.Received + u.Sent
 		}
-		t.row(n.Tenant, n.Name, n.State, commas(services), dash(best.Path), dash(best.Endpoint), t.ago(best.Handshake), size(traffic))
+		state := n.State
+		if n.Draining {
+			state += ", draining"
+		}
+		rtt, probe := t.probe(best.Probe)
+		more := []string{strconv.Itoa(n.Weight), dash(best.Endpoint), size(traffic), dash(n.Reason)}
+		t.row(append([]string{
+			n.Tenant, n.Name, state, commas(services), dash(best.Path), rtt, t.ago(best.Handshake), probe,
+		}, t.ifWide(more)...)...)
 	}
+}
+
+// betterTunnel reports whether a does better than b: it answers, or else its handshake is
+// fresher.
+func betterTunnel(a, b postern.Tunnel) bool {
+	answers := func(u postern.Tunnel) bool { return u.Probe != nil && u.Probe.Error == "" }
+	if answers(a) != answers(b) {
+		return answers(a)
+	}
+	return a.Handshake.After(b.Handshake)
+}
+
+// probe returns how long an answer to a probe took, and when it came or that there is
+// none now.
+func (t *table) probe(p *postern.ProbeStatus) (rtt, probe string) {
+	switch {
+	case p == nil:
+		return "-", "-"
+	case p.Error != "":
+		return "-", "no answer"
+	}
+	return roundTrip(p.RTT), t.ago(p.Time)
+}
+
+// roundTrip returns d with as many digits as matter.
+func roundTrip(d postern.Duration) string {
+	ms := time.Duration(d).Seconds() * 1000
+	if ms < 10 {
+		return fmt.Sprintf("%.1f ms", ms)
+	}
+	return fmt.Sprintf("%.0f ms", ms)
 }
 
 func showNode(c *cli.Context, a *admin, words []string) error {
@@ -76,6 +140,13 @@ func getNode(ctx context.Context, a *admin, name string) (postern.NodeState, err
 func nodeFields(t *table, n postern.NodeState) {
 	t.field("Node", n.Tenant+"/"+n.Name)
 	t.field("State", n.State)
+	if n.Reason != "" {
+		t.field("", n.Reason)
+	}
+	if n.Draining {
+		t.field("Draining", "new connections go to other nodes, while there are some")
+	}
+	t.field("Weight", strconv.Itoa(n.Weight))
 	t.field("ID", n.ID)
 	t.field("Address", n.Address.String())
 	for _, s := range n.Services {
@@ -87,6 +158,15 @@ func nodeFields(t *table, n postern.NodeState) {
 	}
 	for _, u := range n.Tunnels {
 		t.tunnel(u.Gateway, u.Path, u.Endpoint, u.Handshake, u.Received, u.Sent)
+		switch p := u.Probe; {
+		case p == nil:
+		case p.Error != "" && p.Time.IsZero():
+			t.field("", "does not answer: "+p.Error)
+		case p.Error != "":
+			t.field("", "does not answer: "+p.Error+"; last did "+t.ago(p.Time))
+		default:
+			t.field("", "answered "+t.ago(p.Time)+", in "+roundTrip(p.RTT))
+		}
 	}
 	t.field("Control", t.when(n.Control))
 	t.field("Machine", machine(n.Host))
@@ -111,6 +191,41 @@ func machine(h postern.Host) string {
 		line += ", postern " + h.Version
 	}
 	return line
+}
+
+// changeNode changes the node that words name, and says what was done, with its tenant and
+// name, or shows the node to a program.
+func changeNode(c *cli.Context, a *admin, words []string, req postern.NodeChange, done string) error {
+	n, err := getNode(c.Context, a, words[0])
+	if err != nil {
+		return err
+	}
+	if err := a.call(c.Context, http.MethodPatch, "/nodes/"+url.PathEscape(n.ID), req, &n); err != nil {
+		return err
+	}
+	if isData(c) {
+		return show(c, n, nil)
+	}
+	note(c, done, n.Tenant, n.Name)
+	return nil
+}
+
+func setNode(c *cli.Context, a *admin, words []string) error {
+	weight := c.Int("weight")
+	switch {
+	case !c.IsSet("weight"):
+		return misuse("such as postern nodes set "+words[0]+" --weight 50", "--weight is missing")
+	case weight < 1 || weight > postern.MaxWeight:
+		return misuse("`postern nodes drain` keeps new connections from a node", "--weight %d: a weight is 1 to %d", weight, postern.MaxWeight)
+	}
+	return changeNode(c, a, words, postern.NodeChange{Weight: &weight}, fmt.Sprintf("The weight of %%s/%%s is %d.", weight))
+}
+
+// drainNode returns what drains a node or ends that.
+func drainNode(on bool, done string) func(c *cli.Context, a *admin, words []string) error {
+	return func(c *cli.Context, a *admin, words []string) error {
+		return changeNode(c, a, words, postern.NodeChange{Draining: &on}, done)
+	}
 }
 
 func removeNode(c *cli.Context, a *admin, words []string) error {

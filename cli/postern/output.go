@@ -17,7 +17,7 @@ import (
 // outputFlags are the options of every command that shows something.
 func outputFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "`FORMAT`: table, json or yaml"},
+		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "`FORMAT`: table, wide, json or yaml"},
 		&cli.BoolFlag{Name: "json", Usage: "the same as -o json"},
 	}
 }
@@ -26,8 +26,8 @@ func watchFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "watch", Aliases: []string{"w"}, Usage: "show it again every 2 s"}
 }
 
-// outputFormat returns table, json or yaml; table for commands without the
-// options.
+// outputFormat returns table, json or yaml; table for commands without the options, and
+// for wide, which is one.
 func outputFormat(c *cli.Context) (string, error) {
 	format := c.String("output")
 	switch {
@@ -37,10 +37,10 @@ func outputFormat(c *cli.Context) (string, error) {
 		return "json", nil
 	case format == "table", format == "json", format == "yaml":
 		return format, nil
-	case format == "":
+	case format == "", format == "wide":
 		return "table", nil
 	}
-	return "", misuse("choose table, json or yaml", "unknown output format %q", format)
+	return "", misuse("choose table, wide, json or yaml", "unknown output format %q", format)
 }
 
 // show prints v as the command's options want it; asTable writes the table.
@@ -49,7 +49,10 @@ func show[T any](c *cli.Context, v T, asTable func(*table, T)) error {
 	if err != nil {
 		return err
 	}
-	return write(c.App.Writer, format, v, asTable)
+	return write(c.App.Writer, format, v, func(t *table, v T) {
+		t.wide = c.String("output") == "wide"
+		asTable(t, v)
+	})
 }
 
 func write[T any](w io.Writer, format string, v T, asTable func(*table, T)) error {

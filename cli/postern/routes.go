@@ -15,9 +15,8 @@ func routesCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			{
 				Name: "list", Aliases: []string{"ls"}, Usage: "list the routes", Action: operate(listRoutes),
-				Description: "STATE is that of the best of its nodes: ready, else no-control, which carries traffic too, else no-path, " +
-					"else offline. It is unproven where DNS does not show yet that the name is the company's: nothing is served " +
-					"there. CERTIFICATE is what the nodes tell of theirs; ALARM means that somebody in between showed another.",
+				Description: "STATE is that of the best of its nodes: ready, degraded or offline. It is unproven where DNS does not " +
+					"show yet that the name is the company's: nothing is served there. CERTIFICATE is what the nodes tell of theirs; ALARM means that somebody in between showed another.",
 				UsageText: "postern routes list --watch\npostern routes list --tenant acme -o json", Flags: listFlags(tenantFlag()),
 			},
 			{

@@ -13,6 +13,7 @@ import (
 type table struct {
 	now    time.Time
 	colour bool
+	wide   bool // has columns that most people do without
 	rows   [][]string
 	fields bool // no head: names in the first column, values in the second
 }
@@ -22,6 +23,14 @@ func (t *table) head(titles ...string) { t.rows = append(t.rows, titles) }
 
 // row adds a line.
 func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
+
+// ifWide returns cells if the table is wide, and otherwise none.
+func (t *table) ifWide(cells []string) []string {
+	if t.wide {
+		return cells
+	}
+	return nil
+}
 
 // field adds a line of a table without a head; one without a name goes on with
 // the last.
@@ -42,6 +51,16 @@ func (t *table) when(at time.Time) string {
 		return "never"
 	}
 	return at.Local().Format(time.RFC3339) + " (" + t.ago(at) + ")"
+}
+
+// lease tells of a member's lease when it matters: while the coordinator is away.
+func (t *table) lease(ends time.Time, lapsed, up bool) {
+	switch {
+	case lapsed:
+		t.field("", "for too long: nobody is served until the coordinator is back")
+	case !ends.IsZero() && !up:
+		t.field("", "serves without the coordinator until "+t.when(ends))
+	}
 }
 
 func (t *table) String() string {
@@ -74,19 +93,18 @@ func (t *table) String() string {
 
 // states are the words that get a colour (ECMA-48, SGR).
 var states = map[string]string{
-	postern.StateReady:   "\x1b[32m",
-	"usable":             "\x1b[32m",
-	"up":                 "\x1b[32m",
-	postern.UserActive:   "\x1b[32m",
-	postern.UserInvited:  "\x1b[33m",
-	postern.UserDisabled: "\x1b[31m",
-	postern.StateOffline: "\x1b[31m",
-	"revoked":            "\x1b[31m",
-	"down":               "\x1b[31m",
-	postern.StateNoPath:  "\x1b[33m",
-	postern.StateNoCtrl:  "\x1b[33m",
-	"expired":            "\x1b[33m",
-	"used":               "\x1b[2m",
+	postern.StateReady:    "\x1b[32m",
+	"usable":              "\x1b[32m",
+	"up":                  "\x1b[32m",
+	postern.UserActive:    "\x1b[32m",
+	postern.UserInvited:   "\x1b[33m",
+	postern.UserDisabled:  "\x1b[31m",
+	postern.StateOffline:  "\x1b[31m",
+	"revoked":             "\x1b[31m",
+	"down":                "\x1b[31m",
+	postern.StateDegraded: "\x1b[33m",
+	"expired":             "\x1b[33m",
+	"used":                "\x1b[2m",
 
 	postern.StateUnproven:      "\x1b[33m",
 	"OK":                       "\x1b[32m",
@@ -98,7 +116,8 @@ var states = map[string]string{
 }
 
 func (t *table) paint(cell string) string {
-	if code, ok := states[cell]; ok && t.colour {
+	state, _, _ := strings.Cut(cell, ", ")
+	if code, ok := states[state]; ok && t.colour {
 		return code + cell + "\x1b[0m"
 	}
 	return cell

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"time"
 
 	"postern"
+	"postern/gateway"
 )
 
 const (
@@ -23,14 +25,18 @@ const (
 
 // tell tells the coordinator, until ctx is done, where this gateway is reached,
 // whenever the control stream came up; and how its tunnels are, and which map it
-// acts on, whenever a tunnel came, went or moved, at once when it lets in others
-// than before or is to stop, and every postern.StatusInterval.
+// acts on, whenever a tunnel came, went or moved, or its node answers or no longer
+// answers, at once when it lets in others than before or is to stop, and every
+// postern.StatusInterval.
+//
+// It also has nodes probed that did not answer, when something comes from them.
 func (d *door) tell(ctx context.Context) {
 	tick := time.NewTicker(tellInterval)
 	defer tick.Stop()
 	var told, reported, refused time.Time
 	var why string // it was refused
 	var last map[string]string
+	var silent map[string]uint64
 	var acting uint64 // as was told
 	parted := false
 	for {
@@ -43,6 +49,8 @@ func (d *door) tell(ctx context.Context) {
 				continue
 			}
 		}
+		s := d.status()
+		silent = d.listen(s, silent)
 		link := d.client.Link()
 		if !link.Up {
 			continue
@@ -61,7 +69,7 @@ func (d *door) tell(ctx context.Context) {
 			}
 			told, reported, refused, why = link.Since, time.Time{}, time.Time{}, ""
 		}
-		now, s := time.Now(), d.status()
+		now := time.Now()
 		paths := tunnelPaths(s, now)
 		if now.Sub(reported) < postern.StatusInterval && maps.Equal(paths, last) && d.awaited.Load() <= acting && s.Draining == parted {
 			continue
@@ -76,6 +84,29 @@ func (d *door) tell(ctx context.Context) {
 			parted = true
 		}
 	}
+}
+
+// listen has the nodes of s probed anew that do not answer, if more came from them than
+// before, by id. It returns how much came from those nodes.
+func (d *door) listen(s postern.Status, before map[string]uint64) map[string]uint64 {
+	silent := make(map[string]uint64)
+	for _, p := range s.Peers {
+		if p.Probe == nil || p.Probe.Error == "" {
+			continue
+		}
+		if received, ok := before[p.ID]; ok && p.Received != received {
+			if n, ok := (*d.nodes.Load())[p.ID]; ok {
+				d.gw.Heard(gatewayNode(n.ID, n.Address))
+			}
+		}
+		silent[p.ID] = p.Received
+	}
+	return silent
+}
+
+// gatewayNode returns the node with that id and overlay address as the gateway knows it.
+func gatewayNode(id string, addr netip.Addr) gateway.Node {
+	return gateway.Node{ID: id, Addr: netip.AddrPortFrom(addr, postern.HTTPSPort)}
 }
 
 // status is what the coordinator hears of the tunnels.
@@ -96,18 +127,23 @@ func (d *door) status() postern.Status {
 			peer.Path = postern.CarrierRelay
 		}
 		if peer.ID != "" {
+			peer.Probe = d.gw.Probed(gatewayNode(peer.ID, p.Address))
 			s.Peers = append(s.Peers, peer)
 		}
 	}
 	return s
 }
 
-// tunnelPaths returns where each tunnel that answers leads to, by node.
+// tunnelPaths returns where each tunnel that works leads to, by node, and whether the
+// node answers probes.
 func tunnelPaths(s postern.Status, now time.Time) map[string]string {
 	paths := make(map[string]string)
 	for _, p := range s.Peers {
 		if now.Sub(p.Handshake) < fresh {
 			paths[p.ID] = p.Path + " " + p.Endpoint
+		}
+		if p.Probe != nil && p.Probe.Error != "" {
+			paths[p.ID] += " silent"
 		}
 	}
 	return paths

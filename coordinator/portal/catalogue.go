@@ -21,20 +21,20 @@ type mark struct {
 	People     string // the same for who wants to open what is there; empty: nothing to say
 }
 
-var marks = map[string]mark{
-	postern.StateReady: {"ui-online", "good", "Online", "The control channel is open, and the tunnel answered lately.", ""},
-	postern.StateNoCtrl: {"ui-info", "warn", "Limited",
-		"The tunnel works. The node has lost its control channel, so nobody new can sign in there and changes do not reach it until that is back.",
-		"If you are signed in there already, it works. Signing in there has to wait until its machine reaches this portal again."},
-	postern.StateNoPath: {"ui-warning", "warn", "Not reachable",
-		"The node is connected, but nothing comes through its tunnel: UDP may be blocked on its network, or the gateway just restarted.",
-		"Its machine is switched on, but the way to it is interrupted. Mostly that passes within a minute; if it does not, tell whoever manages it."},
-	postern.StateUnproven: {"ui-info", "warn", "Not proven",
-		"DNS does not show yet that the name is the company’s. Nothing is served there.", ""},
-	postern.StateOffline: {"ui-offline", "off", "Offline",
-		"The node has neither a control channel nor a tunnel: it is switched off, or has no Internet.",
-		"Its machine is switched off, or has no Internet. You can open it as soon as its node is back."},
-}
+var (
+	online = mark{"ui-online", "good", "Online", "All is well: the node has contact with this portal, and answers through its tunnel.", ""}
+	limits = mark{"ui-info", "warn", "Limited",
+		"People get through to it, but something is not as it should be. What that is stands beside the node.",
+		"If you are signed in there already, it works. Signing in there may have to wait until its machine reaches this portal again."}
+	interrupted = mark{"ui-warning", "warn", "Not reachable",
+		"The node has contact with this portal, but nobody gets through to it. Why stands beside the node.",
+		"Its machine is switched on, but the way to it is interrupted. Mostly that passes within a minute; if it does not, tell whoever manages it."}
+	unproven = mark{"ui-info", "warn", "Not proven", "DNS does not show yet that the name is the company’s. Nothing is served there.", ""}
+	draining = mark{"ui-info", "warn", "Draining", "What is open goes on, and what is new is to go elsewhere.", ""}
+	offline  = mark{"ui-offline", "off", "Offline",
+		"Nothing is heard of the node: it is switched off, or has no Internet.",
+		"Its machine is switched off, or has no Internet. You can open it as soon as its node is back."}
+)
 
 // findingMark returns the mark of a result, one of postern.FindingXxx.
 func findingMark(result string) mark {
@@ -64,16 +64,23 @@ func certificateMark(c postern.RouteCertificate) mark {
 	return mark{Icon: "ui-warning", Tone: "bad", Word: "Expired"}
 }
 
-// markOf returns the mark of state, one of postern.StateXxx.
-func markOf(state string) mark {
-	if m, ok := marks[state]; ok {
-		return m
+// markOf returns the mark of a state, one of postern.StateXxx, of what browsers reach or
+// do not.
+func markOf(state string, reached bool) mark {
+	switch {
+	case state == postern.StateReady:
+		return online
+	case state == postern.StateUnproven:
+		return unproven
+	case state == postern.StateDraining:
+		return draining
+	case reached:
+		return limits
+	case state == postern.StateDegraded:
+		return interrupted
 	}
-	return marks[postern.StateOffline]
+	return offline
 }
-
-// reachable reports whether browsers get through to what has state.
-func reachable(state string) bool { return state == postern.StateReady || state == postern.StateNoCtrl }
 
 // A catalogue is what somebody may open.
 type catalogue struct {
@@ -135,7 +142,7 @@ func openURL(tenant, service, entry string) string {
 
 func newTile(t coordinator.Tile) tile {
 	v := tile{
-		Tile: t, ID: t.Tenant + "--" + t.Name, Title: cmp.Or(t.Title, t.Name), Mark: markOf(t.State), Live: reachable(t.State),
+		Tile: t, ID: t.Tenant + "--" + t.Name, Title: cmp.Or(t.Title, t.Name), Mark: markOf(t.State, t.Reached), Live: t.Reached,
 		URL: openURL(t.Tenant, t.Name, ""), Favourite: slices.Contains(t.Favourites, ""),
 	}
 	if t.State == postern.StateOffline {

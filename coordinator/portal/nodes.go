@@ -26,9 +26,7 @@ func (p *Portal) viewNodes(r *http.Request, u coordinator.User, _ url.Values) (a
 	if err != nil {
 		return nil, err
 	}
-	v := nodes{All: o.All(), Titles: titlesOf(tenants), Marks: []mark{
-		markOf(postern.StateReady), markOf(postern.StateNoPath), markOf(postern.StateNoCtrl), markOf(postern.StateOffline),
-	}}
+	v := nodes{All: o.All(), Titles: titlesOf(tenants), Marks: []mark{online, limits, interrupted, offline}}
 	if v.Nodes, err = o.Nodes(r.Context(), ""); err != nil {
 		return nil, err
 	}

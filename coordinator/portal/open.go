@@ -33,7 +33,7 @@ func (p *Portal) open(w http.ResponseWriter, r *http.Request, _ coordinator.Sess
 		p.refuseOpen(w, r, u, tenant, service, err)
 		return
 	}
-	if !reachable(t.State) {
+	if !t.Reached {
 		q := url.Values{"tenant": {tenant}, "service": {service}}
 		if name != "" {
 			q.Set("entry", name)

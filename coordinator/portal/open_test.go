@@ -175,7 +175,7 @@ func TestNotReachable(t *testing.T) {
 	d := deploy(t, nil)
 	acme := newCompany(d, "acme", "Acme AG", ledger)
 	acme.node.connect()
-	acme.wait(postern.StateNoPath)
+	acme.wait(postern.StateDegraded)
 	d.member("ada", "acme", postern.TenantAdmin)
 	b := d.signedIn("ada")
 	for _, path := range []string{"/", "/open/acme/default", "/admin/nodes"} {
@@ -197,11 +197,37 @@ func TestLimited(t *testing.T) {
 	d := deploy(t, nil)
 	acme := newCompany(d, "acme", "Acme AG", ledger)
 	acme.gateway.report(acme.node, d.clock.now())
-	acme.wait(postern.StateNoCtrl)
+	acme.wait(postern.StateDegraded)
 	d.member("ada", "acme", postern.TenantMember)
 	b := d.signedIn("ada")
 	b.get("/").want(200, "Limited", "If you are signed in there already, it works").wantNot("control channel", "since")
 	b.get("/open/acme/default").want(http.StatusSeeOther)
+}
+
+// TestNodesPage: who manages a node reads why it is not well, by which path it is reached
+// and how quickly it answers, in words.
+func TestNodesPage(t *testing.T) {
+	d := deploy(t, nil)
+	acme := newCompany(d, "acme", "Acme AG", ledger)
+	acme.come()
+	defer acme.gateway.connect()()
+	d.member("ada", "acme", postern.TenantAdmin)
+	b := d.signedIn("ada")
+	report := func(probe *postern.ProbeStatus) {
+		now := d.clock.now()
+		acme.gateway.call("POST", postern.PathStatus, postern.Status{Time: now, Peers: []postern.PeerStatus{
+			{ID: acme.node.ID, Handshake: now, Path: postern.CarrierRelay, Endpoint: "192.0.2.7:1", Probe: probe},
+		}})
+	}
+	b.get("/admin/nodes").want(200, "Online", "not asked yet")
+	report(&postern.ProbeStatus{Time: d.clock.now(), RTT: postern.Duration(42 * time.Millisecond)})
+	b.get("/admin/nodes").want(200, "Online", "TLS on port 443", "42 ms").wantNot("tls-443", "degraded", "Last contact")
+	report(&postern.ProbeStatus{Time: d.clock.now(), Error: "no answer within 2 s"})
+	acme.wait(postern.StateDegraded)
+	b.get("/admin/nodes").want(200, "Not reachable", "Its tunnel is up, but it serves nobody: no answer within 2 s.").wantNot("42 ms")
+	_, err := d.Local().ChangeNode(t.Context(), acme.node.ID, postern.NodeChange{Draining: new(true)})
+	must(t, err)
+	b.get("/admin/nodes").want(200, "It is being drained")
 }
 
 func TestLiveCatalogue(t *testing.T) {

@@ -72,6 +72,8 @@ var functions = template.FuncMap{
 	"join":     func(all []string) string { return strings.Join(all, ", ") },
 	"plural":   plural,
 	"state":    markOf,
+	"pathWord": pathWord,
+	"rtt":      rttWord,
 	"finding":  findingMark,
 	"held":     certificateMark,
 	"routeAt":  routePath,
@@ -275,6 +277,19 @@ func (p *Portal) goOn(w http.ResponseWriter, r *http.Request, next string) {
 // done goes on to a page of ours that says what was done, a word of notices.
 func (p *Portal) done(w http.ResponseWriter, r *http.Request, at, what string) {
 	http.Redirect(w, r, at+"?done="+what, http.StatusSeeOther)
+}
+
+// pathWord returns what carries a tunnel, "" if that is not known.
+func pathWord(carrier string) string {
+	return map[string]string{postern.CarrierUDP: "UDP", postern.CarrierRelay: "TLS on port 443"}[carrier]
+}
+
+// rttWord returns how long an answer took.
+func rttWord(d postern.Duration) string {
+	if ms := time.Duration(d).Round(time.Millisecond).Milliseconds(); ms > 0 {
+		return fmt.Sprintf("%d ms", ms)
+	}
+	return "less than 1 ms"
 }
 
 // sentence makes a detail or hint, which starts small and has no stop, a sentence.

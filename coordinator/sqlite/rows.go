@@ -45,21 +45,21 @@ var members = schema[string, coordinator.Member]{
 	table: "members",
 	columns: []string{
 		"id", "role", "tenant", "name", "address", "identity", "wireguard", "token",
-		"host", "services", "endpoint", "public", "draining", "joined", "seen",
+		"host", "services", "endpoint", "public", "weight", "draining", "joined", "seen",
 	},
 	key: plain,
 	fields: func(m *coordinator.Member) []any {
 		return []any{
 			&m.ID, &m.Role, emptyField{&m.Tenant}, &m.Name, textField{&m.Address}, textField{&m.Identity},
 			textField{&m.WireGuard}, textField{&m.Token}, jsonField{&m.Host}, jsonField{&m.Services},
-			&m.Endpoint, &m.Public, &m.Draining, timeField{&m.Joined}, timeField{&m.Seen},
+			&m.Endpoint, &m.Public, &m.Weight, &m.Draining, timeField{&m.Joined}, timeField{&m.Seen},
 		}
 	},
 	values: func(m *coordinator.Member) []any {
 		return []any{
 			m.ID, string(m.Role), orNull(m.Tenant), m.Name, text(m.Address), text(m.Identity),
 			text(m.WireGuard), text(m.Token), jsonText(m.Host), jsonText(m.Services),
-			m.Endpoint, m.Public, m.Draining, nanos(m.Joined), nanos(m.Seen),
+			m.Endpoint, m.Public, m.Weight, m.Draining, nanos(m.Joined), nanos(m.Seen),
 		}
 	},
 }.prepared()

@@ -57,12 +57,14 @@ func member(id, tenant string) coordinator.Member {
 		Identity: postern.NewIdentityPrivate().Public(), WireGuard: postern.NewWireGuardPrivate().Public(),
 		Token: postern.TokenID{7}, Host: postern.Host{Name: "h", OS: "o", Arch: "a", Version: "v"},
 		Services: []postern.Service{{Name: "default", Title: "Title", Description: "d", Icon: "book", Entries: []postern.Entry{{Name: "e", Path: "/"}}}}, Joined: noon, Seen: noon.Add(1),
+		Weight: 7, Draining: true,
 	}
 	b := m.Identity
 	b[0] = 0xfd
 	m.Address = netip.AddrFrom16([16]byte(b[:16]))
 	if tenant == "" {
 		m.Role, m.Services, m.Endpoint, m.Public = postern.RoleGateway, nil, "e:1", "p:2"
+		m.Weight = 0
 	}
 	return m
 }
@@ -304,7 +306,7 @@ func TestDiskFull(t *testing.T) {
 }
 
 // newest is the schema that this program makes.
-const newest = 4
+const newest = 5
 
 // later is the migrations and one more.
 func later(t *testing.T, step string) fs.FS {

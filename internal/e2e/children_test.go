@@ -6,4 +6,5 @@ package e2e
 var children = map[string]func() int{
 	"observer": observe,
 	"proxy":    proxy,
+	"later":    later,
 }

@@ -16,19 +16,21 @@ import (
 	"postern"
 )
 
-// A lab is three network namespaces in a row:
+// A lab is network namespaces:
 //
-//	home 192.168.77.2 ── 192.168.77.1 router 203.0.113.1 ── 203.0.113.7 world
+//	home 192.168.77.2 ── 192.168.77.1 router 203.0.113.1 ── exchange ── 203.0.113.7 world
 //
 // The node is at home, behind the router's NAT, which gives every mapping a port
 // at random; the coordinator, the gateway and the people are in the world. The
-// router forgets a UDP mapping after natTimeout without a packet.
+// router forgets a UDP mapping after natTimeout without a packet. The exchange is a
+// switch, for others to plug into.
 type lab struct {
-	t                   *testing.T
-	d                   *deployment
-	home, router, world string // namespaces
-	office              *process
+	t                             *testing.T
+	d                             *deployment
+	home, router, exchange, world string // namespaces
+	office                        *process
 
+	number    int64
 	nodeFlags []string // beside those that it always has
 }
 
@@ -75,15 +77,14 @@ var labs atomic.Int64
 func bareLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{t: t, d: &deployment{t: t, dir: t.TempDir()}}
-	number := labs.Add(1)
-	for name, space := range map[string]*string{"home": &l.home, "router": &l.router, "world": &l.world} {
-		*space = fmt.Sprintf("postern-%d-%d-%s", os.Getpid(), number, name)
-		must(t, "ip", "netns", "add", *space)
-		t.Cleanup(func() { must(t, "ip", "netns", "del", *space) })
-		must(t, "ip", "-n", *space, "link", "set", "lo", "up")
+	l.number = labs.Add(1)
+	for name, space := range map[string]*string{"home": &l.home, "router": &l.router, "exchange": &l.exchange, "world": &l.world} {
+		*space = l.space(name)
 	}
+	must(t, "ip", "-n", l.exchange, "link", "add", "switch", "up", "type", "bridge")
 	l.link(l.home, "eth", "192.168.77.2/24", l.router, "in", "192.168.77.1/24")
-	l.link(l.world, "eth", natGateway+"/24", l.router, "out", "203.0.113.1/24")
+	l.plug(l.router, "out", "203.0.113.1/24", "router")
+	l.plug(l.world, "eth", natGateway+"/24", "world")
 	must(t, "ip", "-n", l.router, "addr", "add", "203.0.113.2/24", "dev", "out")
 	must(t, "ip", "-n", l.home, "route", "add", "default", "via", "192.168.77.1")
 
@@ -100,6 +101,25 @@ func bareLab(t *testing.T) *lab {
 		l.in(l.router, "sh", "-c", fmt.Sprintf("echo %d > /proc/sys/net/%s", value, setting))
 	}
 	return l
+}
+
+// space makes a namespace.
+func (l *lab) space(name string) string {
+	l.t.Helper()
+	space := fmt.Sprintf("postern-%d-%d-%s", os.Getpid(), l.number, name)
+	must(l.t, "ip", "netns", "add", space)
+	l.t.Cleanup(func() { must(l.t, "ip", "netns", "del", space) })
+	must(l.t, "ip", "-n", space, "link", "set", "lo", "up")
+	return space
+}
+
+// plug makes a cable from a namespace to a port of the exchange.
+func (l *lab) plug(space, name, addr, port string) {
+	l.t.Helper()
+	must(l.t, "ip", "link", "add", name, "netns", space, "type", "veth", "peer", "name", port, "netns", l.exchange)
+	must(l.t, "ip", "-n", l.exchange, "link", "set", port, "master", "switch", "up")
+	must(l.t, "ip", "-n", space, "addr", "add", addr, "dev", name)
+	must(l.t, "ip", "-n", space, "link", "set", name, "up")
 }
 
 // link makes a cable between two namespaces.
@@ -130,15 +150,9 @@ func (l *lab) start(space, name string, args ...string) *process {
 func (l *lab) settle() {
 	t, d := l.t, l.d
 	t.Helper()
-	d.coordinator = l.start(l.world, "coordinator", "coordinator", "run", "--domain", natDomain,
-		"--listen", natGateway+":8443", "--control-url", "https://"+natGateway+":8443")
-	eventually(t, 20*time.Second, func() error { _, err := d.try("status", "--json"); return err })
-
-	var token postern.CreatedToken
-	d.cli(&token, "tokens", "create", "--gateway")
-	l.in(l.world, program("postern"), "gateway", "join", "--data", d.data("gateway"), "--token-file", d.secretFile(token.Secret))
-	d.gateway = l.start(l.world, "gateway", "gateway", "run", "--listen", natGateway+":443", "--http", "",
-		"--udp", fmt.Sprintf(":%d", natPort), "--advertise", fmt.Sprintf("%s:%d", natGateway, natPort), "--public", natGateway+":443")
+	d.coordinator = l.startCoordinator()
+	l.joinGateway(l.world, "gateway")
+	d.gateway = l.runGateway(l.world, "gateway", natGateway)
 
 	site := d.data("site")
 	if err := errors.Join(os.Mkdir(site, 0o755), os.WriteFile(filepath.Join(site, "index.html"), []byte("at home"), 0o644)); err != nil {
@@ -149,6 +163,30 @@ func (l *lab) settle() {
 	l.office = l.start(l.home, "office", append([]string{"node", "run"}, l.nodeFlags...)...)
 	d.ready("office")
 	l.request(10)
+}
+
+// startCoordinator starts the coordinator, and waits until it answers.
+func (l *lab) startCoordinator() *process {
+	l.t.Helper()
+	c := l.start(l.world, "coordinator", "coordinator", "run", "--domain", natDomain,
+		"--listen", natGateway+":8443", "--control-url", "https://"+natGateway+":8443")
+	eventually(l.t, 20*time.Second, func() error { _, err := l.d.try("status", "--json"); return err })
+	return c
+}
+
+// joinGateway makes a gateway that has yet to run.
+func (l *lab) joinGateway(space, name string) {
+	l.t.Helper()
+	var token postern.CreatedToken
+	l.d.cli(&token, "tokens", "create", "--gateway")
+	l.in(space, program("postern"), "gateway", "join", "--data", l.d.data(name), "--name", name, "--token-file", l.d.secretFile(token.Secret))
+}
+
+// runGateway starts it, at an address of the namespace.
+func (l *lab) runGateway(space, name, addr string, flags ...string) *process {
+	l.t.Helper()
+	return l.start(space, name, append([]string{"gateway", "run", "--listen", addr + ":443", "--http", "",
+		"--udp", fmt.Sprintf(":%d", natPort), "--advertise", fmt.Sprintf("%s:%d", addr, natPort), "--public", addr + ":443"}, flags...)...)
 }
 
 // request fetches the node's page from the world, once, within so many seconds.

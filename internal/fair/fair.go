@@ -37,8 +37,10 @@ type Line struct {
 	mu      sync.Mutex
 	bucket  bucket
 	squeeze squeeze
-	now     float64  // the virtual time of who went last
-	waiting []*Share // those that wait for their turn
+	now     float64   // the virtual time of who went last
+	last    *Share    // who went last
+	shared  time.Time // when that was last another than the one before
+	waiting []*Share  // those that wait for their turn
 	timer   *time.Timer
 	waits   Waits
 }
@@ -107,7 +109,7 @@ func (s *Share) Take(done func() <-chan struct{}) int {
 	l.sample(now)
 	if l.free(s, now) {
 		defer l.mu.Unlock()
-		return l.grant(s)
+		return l.grant(s, now)
 	}
 	w := &waiter{turn: make(chan struct{})}
 	l.enqueue(s, w, now)
@@ -191,7 +193,11 @@ func (l *Line) free(s *Share, now time.Time) bool {
 }
 
 // grant charges s for a quantum. The lock is held.
-func (l *Line) grant(s *Share) int {
+func (l *Line) grant(s *Share, now time.Time) int {
+	if l.last != nil && l.last != s {
+		l.shared = now
+	}
+	l.last = s
 	l.arrive(s)
 	l.now = max(l.now, s.moved)
 	s.moved += float64(l.quantum) / s.weight
@@ -222,7 +228,7 @@ func (l *Line) dispatch(now time.Time) {
 			if s, wait = l.next(now); s != nil {
 				w := s.waiters[0]
 				s.waiters = slices.Delete(s.waiters, 0, 1)
-				w.n = l.grant(s)
+				w.n = l.grant(s, now)
 				close(w.turn)
 				l.settle(s)
 				continue

@@ -7,7 +7,8 @@ import "time"
 // that overflows. So a machine that is behind moves less: what is not read waits in its
 // connection's own buffer, whose window closes, and whoever sends too much is who waits.
 // Once the queue is gone, nearly what was carried before is the rate, which creeps up until the
-// machine is behind again. It is congestion control, of one sender by one queue.
+// machine is behind again. It is congestion control, of one sender by one queue. A tenant
+// that is alone has nobody to hold up, and is left alone.
 const (
 	sampleTime = 5 * time.Millisecond
 
@@ -25,6 +26,10 @@ const (
 
 	// idleTime is for how long nothing has to be moved until what was is forgotten.
 	idleTime = 200 * time.Millisecond
+
+	// aloneTime is for how long nobody else has to have moved anything until a tenant is
+	// alone.
+	aloneTime = time.Second
 
 	minSqueezed = 1 << 20 // bytes a second
 )
@@ -62,7 +67,7 @@ func (l *Line) sample(now time.Time) {
 	switch {
 	case behind && q.since.IsZero():
 		q.since, q.before = now, q.carried
-		if now.After(q.until) {
+		if now.After(q.until) && now.Sub(l.shared) < aloneTime {
 			l.limit(q.before * draining)
 		}
 	case behind && now.Sub(q.since) > patience:
