@@ -247,6 +247,7 @@ func (c *Coordinator) open(ctx context.Context) error {
 		return err
 	}
 	c.snapshot.Store(first)
+	c.presence.resume(first.byID, c.started.Add(resumeTime))
 	return nil
 }
 

@@ -63,14 +63,16 @@ func TestSurviveCoordinator(t *testing.T) {
 		if len(nodes) != 1 {
 			return fmt.Errorf("%d nodes", len(nodes))
 		}
-		states = append(states, string(nodes[0].State))
+		states = append(states, nodes[0].State)
 		if nodes[0].State != postern.StateReady {
 			return fmt.Errorf("the node is %s", nodes[0].State)
 		}
 		return nil
 	})
 	recovered(t, "R3", "the coordinator is back after seconds: 5 s and jitter", promisedResync+shortJitter, survivePatience, time.Since(begin))
-	t.Logf("states were %v", slices.Compact(states))
+	if states = slices.Compact(states); slices.Contains(states, postern.StateOffline) {
+		t.Errorf("states were %v, and the node was never offline", states)
+	}
 	select {
 	case <-curl.done:
 	case <-time.After(time.Minute):
