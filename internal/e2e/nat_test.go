@@ -298,6 +298,7 @@ func (l *lab) connections() uint64 {
 // A node's keepalives keep the way to it open for longer than its NAT remembers
 // anything, so a request after a long silence succeeds at once.
 func TestNATIdle(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	before, visits := l.mustEndpoint(), l.connections()
 	begin := time.Now()
@@ -332,6 +333,7 @@ func TestNATIdle(t *testing.T) {
 // The NAT forgets all and chooses another port: the gateway follows as soon as
 // the node sends again.
 func TestNATMappingLost(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	old := l.mustEndpoint()
 	l.in(l.router, "conntrack", "-F")
@@ -348,6 +350,7 @@ func TestNATMappingLost(t *testing.T) {
 
 // The node gets another address, in the house and outside: the gateway follows.
 func TestNATAddressChanged(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	old := l.mustEndpoint()
 	for _, args := range []string{
