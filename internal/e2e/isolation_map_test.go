@@ -63,11 +63,16 @@ func TestIsolationI8Map(t *testing.T) {
 		t.Fatal(err)
 	}
 	g, e := s.gatewayState(), mallory.enrollment
-	portal := s.publicPortal(maps[""].Deployment.Portal)
+	d := maps[""].Deployment
+	portal := s.publicPortal(d.Portal)
+	var boot string // what the gateway calls this run of its, at random
+	if len(d.Gateways) == 1 {
+		boot = d.Gateways[0].Boot
+	}
 	want := map[string]postern.Section{
 		"": {Version: maps[""].Version, Deployment: &postern.Deployment{
-			ID: e.Deployment, Base: base, Port: uint16(s.https), CA: ca, Portal: portal,
-			Gateways: []postern.Gateway{{ID: g.ID, Name: g.Name, Address: g.Address, WireGuard: g.WireGuard, Endpoint: g.Endpoint, Public: g.Public, Identity: g.Identity}},
+			ID: e.Deployment, Base: base, Port: uint16(s.https), CA: ca, Portal: portal, Lease: d.Lease,
+			Gateways: []postern.Gateway{{ID: g.ID, Name: g.Name, Address: g.Address, WireGuard: g.WireGuard, Endpoint: g.Endpoint, Public: g.Public, Identity: g.Identity, Boot: boot}},
 		}},
 		"acme": {
 			Tenant: "acme", Version: maps["acme"].Version,
