@@ -68,9 +68,9 @@ type Config struct {
 
 	Limits Limits
 
-	// Behind reports whether this machine is behind with what came from nodes: tenants
-	// then get equal parts of what it carries, as with Limits.Bandwidth. It is asked
-	// while bytes are moved, and must be quick. If nil, it never is.
+	// Behind reports whether this machine is behind with what comes from nodes or goes to
+	// them: tenants then get equal parts of what it carries, as with Limits.Bandwidth. It
+	// is asked while bytes are moved, and must be quick. If nil, it never is.
 	Behind func() bool
 
 	FirstByteTimeout time.Duration // for a client's first byte. If zero, 5 s.

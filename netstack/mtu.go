@@ -24,8 +24,7 @@ const MinPathMTU = MinMTU - Overhead - 48
 // headers of UDP and IP.
 const Overhead = 32
 
-// Headers returns how much longer than a packet in the tunnel that is on its way to addr,
-// where UDP goes.
+// Headers returns how much longer a packet in the tunnel is on its way to addr, over UDP.
 func Headers(addr netip.Addr) int {
 	ip := header.IPv6MinimumSize
 	if addr.Unmap().Is4() {

@@ -258,10 +258,13 @@ func (n *Net) Rebind() error {
 	return n.learnPort()
 }
 
-// Behind reports whether more datagrams have come than were read lately: the processors
-// are full, and what comes waits behind what came. On systems that do not say, it is
-// false. It takes a microsecond.
+// Behind reports whether more datagrams have come than were read lately, or more is to be
+// sent than goes out: the processors, or the line, are full, and what comes waits
+// behind what came. Of what comes it is not known on all systems. It takes a microsecond.
 func (n *Net) Behind() bool {
+	if n.link.ring.crowded() {
+		return true
+	}
 	b, ok := n.carriers.Bind.(interface{ behind() bool })
 	return ok && b.behind()
 }

@@ -290,6 +290,7 @@ type door struct {
 	local  net.Listener   // gatewaySocket
 	scrape net.Listener   // of metrics; nil: none
 	access *accesslog.Log // nil: none
+	looks  looks          // at the tunnels
 	log    *slog.Logger
 
 	started time.Time
