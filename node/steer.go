@@ -147,6 +147,7 @@ func (s *steering) onUDP(ctx context.Context) {
 			switch {
 			case ctx.Err() != nil:
 				return
+			case !tunnel && len(s.hurry) > 0: // it was cut off
 			case tunnel && s.busy():
 				alive(now, probeBusy)
 			case tunnel:
@@ -216,7 +217,8 @@ func (s *steering) lookNow(ctx context.Context) bool {
 }
 
 // ask probes the tunnel, and UDP, too, if the tunnel takes long to answer: an echo is ten
-// times as long as a probe. It does not wait for the other when the tunnel has answered.
+// times as long as a probe. It does not wait for the other when the tunnel has answered, and
+// for neither when something happened; hurry has its token still then.
 func (s *steering) ask(ctx context.Context) (tunnel, udp bool) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -228,10 +230,16 @@ func (s *steering) ask(ctx context.Context) (tunnel, udp bool) {
 		case <-ctx.Done():
 		}
 	})
+	asked.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-s.hurry:
+			wake(s.hurry)
+			cancel()
+		}
+	})
 	tunnel = s.probe(ctx) == nil
-	if tunnel {
-		cancel()
-	}
+	cancel() // a probe that failed took all the time there was
 	asked.Wait()
 	return tunnel, udp
 }

@@ -272,6 +272,15 @@ func TestSteerHurries(t *testing.T) {
 		if s.greeted != 1 || !s.session {
 			t.Errorf("greeted %d times", s.greeted)
 		}
+
+		// Also while a probe is under way that nobody answers.
+		s.set(func() { s.session = false })
+		<-time.After(probeBusy + probeTimeout/2)
+		wake(st.hurry)
+		<-time.After(hurriedProbe + 100*time.Millisecond)
+		if s.greeted != 2 || !s.session {
+			t.Errorf("greeted %d times", s.greeted)
+		}
 		s.changes(t)
 	})
 }

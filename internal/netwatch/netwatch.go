@@ -50,7 +50,7 @@ type Config struct {
 	Logger *slog.Logger
 
 	// What tests stand in for.
-	place  func() string
+	place  func() place
 	listen func(ctx context.Context, changed func()) error // until ctx is done, or with why it cannot
 	wall   func() time.Time
 }
@@ -61,7 +61,7 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.place == nil {
-		cfg.place = func() string { return place(cfg.Targets) }
+		cfg.place = func() place { return here(cfg.Targets) }
 	}
 	if cfg.listen == nil {
 		cfg.listen = listen
@@ -83,7 +83,7 @@ type watch struct {
 	events chan struct{} // holds one token since something may have changed
 	deaf   chan error    // gets why the system is of no help any more
 
-	held string // the place
+	held place
 	last reading
 }
 
@@ -137,8 +137,8 @@ func (w *watch) run(ctx context.Context) {
 			continue
 		}
 		looked = time.Now()
-		if now := w.place(); now != w.held {
-			w.held = now
+		before := w.held
+		if w.held = w.place(); w.held.moved(before) {
 			w.Changed(ctx, "it has other addresses")
 		}
 	}
@@ -158,15 +158,31 @@ func (w *watch) gap() time.Duration {
 	return gap
 }
 
-// place returns where this machine is: from which address it would reach each target, and
-// which addresses it has.
-func place(targets func() []netip.AddrPort) string {
-	var at []string
-	if targets != nil {
-		for _, t := range targets() {
-			at = append(at, t.Addr().String()+" from "+source(t))
+// A place is where this machine is.
+type place struct {
+	addresses string                // that it has
+	from      map[netip.Addr]string // by target: the one from which it would be reached
+}
+
+// moved reports whether p is another place than before. A target that is new says nothing.
+func (p place) moved(before place) bool {
+	for target, from := range p.from {
+		if was, ok := before.from[target]; ok && was != from {
+			return true
 		}
 	}
+	return p.addresses != before.addresses
+}
+
+// here returns where this machine is now.
+func here(targets func() []netip.AddrPort) place {
+	p := place{from: map[netip.Addr]string{}}
+	if targets != nil {
+		for _, t := range targets() {
+			p.from[t.Addr()] = source(t)
+		}
+	}
+	var at []string
 	interfaces, err := net.Interfaces()
 	if err != nil {
 		at = append(at, err.Error())
@@ -187,7 +203,8 @@ func place(targets func() []netip.AddrPort) string {
 		}
 	}
 	slices.Sort(at)
-	return strings.Join(at, "\n")
+	p.addresses = strings.Join(at, "\n")
+	return p
 }
 
 // source returns the address from which packets to t would be sent. None is.

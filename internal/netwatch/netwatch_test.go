@@ -37,7 +37,7 @@ func (m *machine) watch(t *testing.T, deaf error) {
 				defer m.mu.Unlock()
 				m.changes, m.at = append(m.changes, why), append(m.at, time.Now())
 			},
-			place: func() string { m.mu.Lock(); defer m.mu.Unlock(); m.looks++; return m.place },
+			place: func() place { m.mu.Lock(); defer m.mu.Unlock(); m.looks++; return place{addresses: m.place} },
 			wall:  func() time.Time { m.mu.Lock(); defer m.mu.Unlock(); return time.Now().Add(m.set) },
 			listen: func(ctx context.Context, changed func()) error {
 				if deaf != nil {
@@ -169,11 +169,35 @@ func TestGap(t *testing.T) {
 	}
 }
 
+// A gateway that is new is no move; one that is reached from elsewhere is.
+func TestPlaceMoved(t *testing.T) {
+	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	before := place{"eth 10.0.0.2/24", map[netip.Addr]string{a: "10.0.0.2"}}
+	for _, tt := range []struct {
+		name string
+		now  place
+		want bool
+	}{
+		{"the same", place{"eth 10.0.0.2/24", map[netip.Addr]string{a: "10.0.0.2"}}, false},
+		{"another target", place{"eth 10.0.0.2/24", map[netip.Addr]string{a: "10.0.0.2", b: "10.0.0.2"}}, false},
+		{"no target", place{"eth 10.0.0.2/24", nil}, false},
+		{"another way", place{"eth 10.0.0.2/24", map[netip.Addr]string{a: "10.0.1.2"}}, true},
+		{"no way", place{"eth 10.0.0.2/24", map[netip.Addr]string{a: "nowhere"}}, true},
+		{"another address", place{"eth 10.0.0.3/24", map[netip.Addr]string{a: "10.0.0.2"}}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := tt.now.moved(before); got != tt.want {
+				t.Errorf("got %t", got)
+			}
+		})
+	}
+}
+
 // The real thing: this machine is somewhere, and listening to it ends when it should.
 func TestThisMachine(t *testing.T) {
 	loopback := netip.MustParseAddrPort("127.0.0.1:9")
-	if got := place(func() []netip.AddrPort { return []netip.AddrPort{loopback} }); !strings.Contains(got, "127.0.0.1 from 127.0.0.1") {
-		t.Errorf("place %q", got)
+	if got := here(func() []netip.AddrPort { return []netip.AddrPort{loopback} }); got.from[loopback.Addr()] != "127.0.0.1" {
+		t.Errorf("place %+v", got)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
