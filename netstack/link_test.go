@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/net/ipv6"
 	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
@@ -215,6 +216,54 @@ func TestCrowdedRing(t *testing.T) {
 	if r.crowded() {
 		t.Error("crowded, and nobody waits")
 	}
+}
+
+// TestRingIsNotOnePeers: what many send to one peer does not keep out what goes to another.
+func TestRingIsNotOnePeers(t *testing.T) {
+	r := newRing()
+	defer r.close()
+	long := make([]byte, 60<<10)
+	for r.bytes < ringBytes {
+		r.pushTo(1, long)
+	}
+	blocked := make(chan bool, 1)
+	go func() { blocked <- r.pushTo(1, long) }()
+	eventually(t, "a writer that waits", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.held == 1 })
+	for range littleBytes/1000 + 1 {
+		if !within(t, "push", func() bool { return r.pushTo(2, long[:960]) }) {
+			t.Fatal("push was refused")
+		}
+	}
+	select {
+	case <-blocked:
+		t.Error("the ring took more of the one peer")
+	default:
+	}
+	empty := func() {
+		dst := make([]*stack.PacketBuffer, ringSize)
+		for _, p := range dst[:r.next(dst)] {
+			p.DecRef()
+		}
+	}
+	empty()
+	if !within(t, "push", func() bool { return <-blocked }) {
+		t.Error("push was refused")
+	}
+	empty()
+	if r.count != 0 || r.bytes != 0 || len(r.byPeer) != 0 {
+		t.Errorf("an empty ring has %d packets, %d bytes, of %d peers", r.count, r.bytes, len(r.byPeer))
+	}
+}
+
+// pushTo makes a packet to peer n, pushes it and lets go of it.
+func (r *ring) pushTo(n byte, payload []byte) bool {
+	p := stack.NewPacketBuffer(stack.PacketBufferOptions{
+		ReserveHeaderBytes: header.IPv6MinimumSize, Payload: buffer.MakeWithData(payload),
+	})
+	defer p.DecRef()
+	to := overlay(n).As16()
+	header.IPv6(p.NetworkHeader().Push(header.IPv6MinimumSize)).SetDestinationAddress(tcpip.AddrFrom16(to))
+	return r.push(p)
 }
 
 func TestClosedRing(t *testing.T) {

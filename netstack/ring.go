@@ -3,6 +3,7 @@ package netstack
 import (
 	"sync"
 
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
@@ -15,6 +16,10 @@ const (
 
 	// ringCrowd is how many waiting writers are many: those of some milliseconds.
 	ringCrowd = 16
+
+	// A peer that has less than littleBytes in a ring may always add to it: what many
+	// send to one peer does not keep others out.
+	littleBytes = 16 << 10
 )
 
 // A ring is the queue of packets on their way from TCP to WireGuard. It holds a
@@ -28,14 +33,15 @@ type ring struct {
 	first    int
 	count    int
 	bytes    int
-	held     int // writers that wait
+	byPeer   map[[16]byte]int // bytes, of peers that have any
+	held     int              // writers that wait
 	lossy    bool
 	closed   bool
 	stirred  bool
 }
 
 func newRing() *ring {
-	r := new(ring)
+	r := &ring{byPeer: map[[16]byte]int{}}
 	r.notEmpty.L = &r.mu
 	r.notFull.L = &r.mu
 	return r
@@ -44,19 +50,21 @@ func newRing() *ring {
 // push appends p with a reference of its own. It waits while the ring is full,
 // or, if it is lossy, drops p. It reports false once the ring is closed.
 func (r *ring) push(p *stack.PacketBuffer) bool {
+	to := peerOf(p)
 	r.mu.Lock()
 	r.held++
-	for r.full() && !r.lossy && !r.closed {
+	for r.full(to) && !r.lossy && !r.closed {
 		r.notFull.Wait()
 	}
 	r.held--
-	if r.closed || r.full() {
+	if r.closed || r.full(to) {
 		defer r.mu.Unlock()
 		return !r.closed
 	}
 	r.packets[(r.first+r.count)%ringSize] = p.IncRef()
 	r.count++
 	r.bytes += p.Size()
+	r.byPeer[to] += p.Size()
 	first := r.count == 1
 	r.mu.Unlock()
 	if first { // unlocked, or who wakes up waits again, for the lock
@@ -65,8 +73,27 @@ func (r *ring) push(p *stack.PacketBuffer) bool {
 	return true
 }
 
-// full reports whether writers have to wait. The lock is held.
-func (r *ring) full() bool { return r.count == ringSize || r.bytes >= ringBytes }
+// full reports whether writers to a peer have to wait. The lock is held.
+func (r *ring) full(to [16]byte) bool {
+	return r.count == ringSize || r.bytes >= ringBytes && r.byPeer[to] >= littleBytes
+}
+
+// peerOf returns the address that p goes to.
+func peerOf(p *stack.PacketBuffer) (to [16]byte) {
+	if h := header.IPv6(p.NetworkHeader().Slice()); len(h) >= header.IPv6MinimumSize {
+		to = h.DestinationAddress().As16()
+	}
+	return to
+}
+
+// took counts p out. The lock is held.
+func (r *ring) took(p *stack.PacketBuffer) {
+	to, size := peerOf(p), p.Size()
+	r.bytes -= size
+	if r.byPeer[to] -= size; r.byPeer[to] == 0 {
+		delete(r.byPeer, to)
+	}
+}
 
 // crowded reports whether many writers wait, each with a segment of up to 64 KiB.
 func (r *ring) crowded() bool {
@@ -80,16 +107,15 @@ func (r *ring) crowded() bool {
 func (r *ring) pop(dst []*stack.PacketBuffer) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	full := r.full()
 	n := min(r.count, len(dst))
 	for i := range n {
 		dst[i] = r.packets[r.first]
-		r.bytes -= dst[i].Size()
+		r.took(dst[i])
 		r.packets[r.first] = nil
 		r.first = (r.first + 1) % ringSize
 	}
 	r.count -= n
-	if full {
+	if r.held > 0 && n > 0 {
 		r.notFull.Broadcast()
 	}
 	return n

@@ -21,8 +21,8 @@ const (
 
 	// A machine that is behind for patience is so for another reason than what it moves,
 	// such as datagrams that lead nowhere. It is let go then, for respite.
-	patience = 250 * time.Millisecond
-	respite  = 2 * time.Second
+	patience = time.Second
+	respite  = 5 * time.Second
 
 	// idleTime is for how long nothing has to be moved until what was is forgotten.
 	idleTime = 200 * time.Millisecond
