@@ -40,13 +40,14 @@ var walls = map[string][]string{
 	"coordinator/portal":        {".", "coordinator", "internal/accept"},
 	"gateway":                   {".", "internal/fair", "internal/splice", "internal/proxyproto"},
 	"node":                      {".", "netstack", "internal/acme", "internal/dnscheck", "internal/member", "internal/datadir", "internal/accesslog", "internal/monitor", "internal/netwatch", "internal/proxyproto", "internal/accept", "internal/connect", "internal/relay"},
-	"cli/postern":               {".", "netstack", "internal/acme", "internal/dnscheck", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity", "internal/archive", "internal/systemd", "internal/accesslog", "internal/monitor", "internal/netwatch", "internal/relay"},
+	"cli/postern":               {".", "netstack", "internal/acme", "internal/dnscheck", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity", "internal/archive", "internal/systemd", "internal/accesslog", "internal/monitor", "internal/netwatch", "internal/relay", "scripts/systemd"},
+	"scripts/systemd":           {},
 	"scripts/ledger":            {".", "node"},
 	"scripts/bench":             {"netstack", "scripts/bench/longline", "scripts/bench/process"},
 	"scripts/line":              {},
 	"scripts/bench/process":     {},
 	"scripts/bench/longline":    {"scripts/bench/process"},
-	"internal/e2e":              {".", "netstack", "internal/acme", "internal/dnscheck", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity", "internal/proxyproto", "internal/splice"},
+	"internal/e2e":              {".", "netstack", "internal/acme", "internal/dnscheck", "coordinator", "coordinator/sqlite", "coordinator/portal", "gateway", "node", "internal/member", "internal/datadir", "internal/identity", "internal/proxyproto", "internal/relay", "internal/splice"},
 }
 
 // keepers lists who may import a module whose types must stay in one room.
@@ -59,6 +60,7 @@ var keepers = map[string][]string{
 	"github.com/mholt/acmez":       {"internal/acme"},
 	"filippo.io/age":               {"internal/archive"},
 	"github.com/coreos/go-systemd": {"internal/systemd"},
+	"github.com/kardianos/service": {"cli/postern"},
 	"github.com/letsencrypt":       {"internal/acme/acmetest"},
 }
 

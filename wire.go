@@ -236,6 +236,10 @@ type Deployment struct {
 	CA       []byte    `json:"ca,omitempty"`       // PEM of the private CA
 	Portal   *Portal   `json:"portal,omitempty"`   // nodes; nil: nobody signs in
 	ACME     *ACME     `json:"acme,omitempty"`     // nodes; nil: the private CA is the default
+
+	// Lease is for how long a member goes on with the map that it holds when nothing
+	// comes from the coordinator, no heartbeat either, in seconds. Zero: for ever.
+	Lease int64 `json:"lease,omitempty"`
 }
 
 // An ACME says from which public authorities nodes get the certificates of services

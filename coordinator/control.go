@@ -16,8 +16,14 @@ import (
 	"postern/internal/identity"
 )
 
-// maxMemberBody bounds what a member sends, in bytes of a body.
-const maxMemberBody = postern.MaxPublication
+const (
+	// maxMemberBody bounds what a member sends, in bytes of a body.
+	maxMemberBody = postern.MaxPublication
+
+	// maxGatewayStatus bounds what a gateway says of its tunnels, which may be as many as
+	// a map can name: some 300 bytes each.
+	maxGatewayStatus = postern.MaxMapLine
+)
 
 // controlHandler returns the members' API and, below PathAdmin, the operators'.
 // Without a site nobody redeems anything.
@@ -33,7 +39,7 @@ func (c *Coordinator) controlHandler(site Site) http.Handler {
 	mux.HandleFunc("POST "+postern.PathCertificates, c.answer(c.member(postern.RoleNode, c.postCertificates)))
 	mux.HandleFunc("POST "+postern.PathChallenges, c.answer(c.member(postern.RoleNode, c.postChallenges)))
 	mux.HandleFunc("PUT "+postern.PathGateway, c.answer(c.member(postern.RoleGateway, c.putGateway)))
-	mux.HandleFunc("POST "+postern.PathStatus, c.answer(c.member("", c.postStatus)))
+	mux.HandleFunc("POST "+postern.PathStatus, c.answerUpTo(maxGatewayStatus, c.member("", c.postStatus)))
 	if site != nil {
 		mux.HandleFunc("POST "+postern.PathToken, c.postToken(site))
 	}
@@ -49,8 +55,13 @@ func nothingHere(w http.ResponseWriter, r *http.Request) {
 
 // answer writes what fn returns: a value as JSON, an error as a Problem.
 func (c *Coordinator) answer(fn func(*http.Request) (any, error)) http.HandlerFunc {
+	return c.answerUpTo(maxMemberBody, fn)
+}
+
+// answerUpTo is answer for requests whose body may have so many bytes.
+func (c *Coordinator) answerUpTo(size int64, fn func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, maxMemberBody)
+		r.Body = http.MaxBytesReader(w, r.Body, size)
 		v, err := fn(r)
 		if err != nil {
 			writeProblem(w, c.Problem(r.Context(), err))
@@ -285,6 +296,9 @@ func completeHostPort(what, s string, remote netip.Addr) (string, error) {
 }
 
 func (c *Coordinator) postStatus(r *http.Request, m *Member) (any, error) {
+	if m.Role == postern.RoleNode {
+		r.Body = http.MaxBytesReader(nil, r.Body, maxMemberBody)
+	}
 	var s postern.Status
 	if err := decode(r, &s); err != nil {
 		return nil, err

@@ -45,9 +45,20 @@ type Config struct {
 	// Reserve is room that is given away when the disk is full. If nil, there is none.
 	Reserve Reserve
 
+	// Lease is for how long members go on with what they know while this coordinator is
+	// away, at least MinLease. If zero, 7 days; if negative, for ever.
+	Lease time.Duration
+
 	Logger *slog.Logger     // If nil, logs are discarded.
 	Now    func() time.Time // If nil, time.Now.
 }
+
+const (
+	defaultLease = 7 * 24 * time.Hour
+
+	// MinLease is the shortest lease: two heartbeats of the map stream.
+	MinLease = 2 * heartbeat
+)
 
 // A Coordinator serves one registry. Its methods are safe for concurrent use.
 type Coordinator struct {
@@ -92,6 +103,9 @@ func New(cfg Config) (*Coordinator, error) {
 	cfg.Names = append(slices.Clone(cfg.Names), cfg.PortalHost)
 	if cfg.URLs == nil {
 		cfg.URLs = []string{httpsURL("control."+cfg.Base, cfg.Port)}
+	}
+	if cfg.Lease == 0 {
+		cfg.Lease = defaultLease
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -150,6 +164,9 @@ func (cfg *Config) check() error {
 	}
 	if (cfg.PortalCert == "") != (cfg.PortalKey == "") {
 		return errors.New("the portal's certificate and its key belong together; one is missing")
+	}
+	if cfg.Lease > 0 && cfg.Lease < MinLease {
+		return fmt.Errorf("a lease of %v is shorter than %v", cfg.Lease, MinLease)
 	}
 	if err := checkACME(cfg.ACME); err != nil {
 		return err
@@ -230,6 +247,7 @@ func (c *Coordinator) open(ctx context.Context) error {
 		return err
 	}
 	c.snapshot.Store(first)
+	c.presence.resume(first.byID, c.started.Add(resumeTime))
 	return nil
 }
 

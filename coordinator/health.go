@@ -42,6 +42,7 @@ const (
 	reasonControl = "its machine serves, but has no contact with the coordinator: nobody new can sign in there, and changes do not reach it"
 	reasonPath    = "it has contact with the coordinator, but no tunnel to a gateway: neither UDP nor TLS on port 443 passes from its network, or the gateway has just restarted"
 	reasonDoor    = "no gateway is connected to the coordinator"
+	reasonResume  = "the coordinator has just started, and has yet to hear of it"
 )
 
 // health returns how the node with id does.
@@ -67,6 +68,8 @@ func (p *presence) health(id string, gateways []*Member, now time.Time) health {
 	switch {
 	case control && h.reached && len(missing) == 0:
 		h.state = postern.StateReady
+	case p.resumes(id, gateways, now):
+		h.state, h.reached, h.reason = postern.StateDegraded, true, reasonResume
 	case !control && !h.reached:
 		h.state, h.reason = postern.StateOffline, reasonOffline
 	case !control:
@@ -81,6 +84,34 @@ func (p *presence) health(id string, gateways []*Member, now time.Time) health {
 		h.state, h.reason = postern.StateDegraded, reasonPath
 	}
 	return h
+}
+
+// resume says which members there were when the coordinator started, and until when it
+// waits for them.
+func (p *presence) resume(known map[string]*Member, until time.Time) {
+	p.before, p.resumed = make(map[string]bool, len(known)), until
+	for id := range known {
+		p.before[id] = true
+	}
+}
+
+// resumes reports whether it is the coordinator that has to find out how the node with id
+// does: it has just started, and the node, or all gateways, have yet to come back. Until
+// then what browsers reach is what they reached before. The lock is held.
+func (p *presence) resumes(id string, gateways []*Member, now time.Time) bool {
+	if !p.before[id] || !now.Before(p.resumed) {
+		return false
+	}
+	_, ended := p.seen[id]
+	if p.streams[id] == nil && !ended {
+		return true
+	}
+	for _, g := range gateways {
+		if _, said := p.reports[g.ID]; said || !p.before[g.ID] {
+			return false
+		}
+	}
+	return len(gateways) > 0
 }
 
 func gatewaysNamed(names []string) string {

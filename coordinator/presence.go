@@ -31,6 +31,10 @@ type heard struct{ after, until time.Time }
 // their certificates. It is
 // not kept over a restart: what is true shows again within seconds.
 type presence struct {
+	// Static after New.
+	before  map[string]bool // members that there were when the coordinator started, by id
+	resumed time.Time       // until when they have time to come back
+
 	mu      sync.Mutex
 	streams map[string]*mapStream // by member id; the newest of each
 	seen    map[string]time.Time  // by member id; when its last stream ended

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"time"
 
 	"postern"
 )
@@ -175,7 +176,7 @@ func (s *snapshot) buildDeployment(ch *change) error {
 	s.settleBoots(ch)
 	d := &postern.Deployment{
 		ID: s.row.ID, Base: ch.cfg.Base, Port: ch.cfg.Port, Names: ch.cfg.Names, CA: ch.cfg.Authority.CA(),
-		Portal: ch.cfg.portal(), ACME: ch.cfg.ACME,
+		Portal: ch.cfg.portal(), ACME: ch.cfg.ACME, Lease: int64(max(ch.cfg.Lease, 0) / time.Second),
 	}
 	for _, g := range s.gateways {
 		d.Gateways = append(d.Gateways, postern.Gateway{

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"net/http"
+	"reflect"
 	"slices"
 	"time"
 
@@ -23,6 +24,8 @@ type mapWriter struct {
 	rc   *http.ResponseController
 	now  func() time.Time
 	sent map[string]uint64 // versions of the sections that the member has
+
+	own *postern.Section // of a node, as it was sent last; nil: it was not
 }
 
 // serveMap sends m its map, for ever: first all of it, then each section that
@@ -71,11 +74,21 @@ func (c *Coordinator) serveMap(w http.ResponseWriter, r *http.Request, m *Member
 // send writes what m has not had of snap: the deployment's section first, then
 // tenants by name, then what is gone.
 func (w *mapWriter) send(snap *snapshot, m *Member, first bool) error {
+	if !first && w.has(snap, m) {
+		return nil
+	}
 	sections := snap.sections(m)
 	for _, tenant := range slices.Sorted(maps.Keys(sections)) {
 		s := sections[tenant]
 		if s.Version <= w.sent[tenant] {
 			continue
+		}
+		if m.Role == postern.RoleNode && tenant != "" {
+			same := sameSection(w.own, s)
+			if w.own = s; same { // it was another node that changed
+				w.sent[tenant] = s.Version
+				continue
+			}
 		}
 		if err := w.write(postern.MapMessage{Version: snap.version, Section: s}); err != nil {
 			return err
@@ -95,6 +108,25 @@ func (w *mapWriter) send(snap *snapshot, m *Member, first bool) error {
 		return nil
 	}
 	return w.write(postern.MapMessage{Version: snap.version, Synced: true})
+}
+
+// has reports whether m, a node, has all of snap that it is told. Most changes are other
+// tenants', and wake all streams.
+func (w *mapWriter) has(snap *snapshot, m *Member) bool {
+	t := snap.tenants[m.Tenant]
+	return m.Role == postern.RoleNode && t != nil &&
+		w.sent[""] == snap.deployment.Version && w.sent[m.Tenant] == t.section.Version
+}
+
+// sameSection reports whether two sections differ in no more than their version. a may be
+// nil.
+func sameSection(a, b *postern.Section) bool {
+	if a == nil {
+		return false
+	}
+	c := *a
+	c.Version = b.Version
+	return reflect.DeepEqual(&c, b)
 }
 
 // write writes one line; it is on its way when write returns.

@@ -128,12 +128,7 @@ func (g *Gateway) dialTarget(ctx context.Context, f *flow, t Target, opening []b
 	defer func() {
 		cancel()
 		dialers.Wait()
-		close(answers)
-		for late := range answers {
-			if late.err == nil {
-				late.close()
-			}
-		}
+		hangUp(answers)
 	}()
 
 	var err error = errors.New("no nodes")
@@ -181,6 +176,16 @@ func (g *Gateway) dialTarget(ctx context.Context, f *flow, t Target, opening []b
 		}
 	}
 	return answer{err: err}
+}
+
+// hangUp closes what comes too late of answers, to which nobody sends any more.
+func hangUp(answers chan answer) {
+	close(answers)
+	for late := range answers {
+		if late.err == nil {
+			late.close()
+		}
+	}
 }
 
 // dialNode dials n.

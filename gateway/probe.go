@@ -336,7 +336,7 @@ func (q *probeQueue) Pop() any {
 
 // Why a probe was missed, for people.
 var (
-	errSilent     = errors.New("no answer within 2 s")
+	errMissed     = errors.New("no answer within 2 s")
 	errNoAnswer   = errors.New("it closed the connection without an answer: it is about to stop, or of an older version")
 	errOddAnswer  = errors.New("it answered something else than a node does")
 	errNotReached = errors.New("no connection")
@@ -348,7 +348,7 @@ func (g *Gateway) probeNode(ctx context.Context, n Node) (time.Duration, error) 
 	c, err := g.cfg.Dial(ctx, n.Addr)
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return 0, errSilent
+		return 0, errMissed
 	case err != nil:
 		return 0, fmt.Errorf("%w: %w", errNotReached, err)
 	}
@@ -381,7 +381,7 @@ func readProbeAnswer(r io.Reader) error {
 	case string(b[:n]) == postern.ProbeAnswer:
 		return nil
 	case isTimeout(err):
-		return errSilent
+		return errMissed
 	case n > 0:
 		return errOddAnswer
 	case errors.Is(err, io.EOF):

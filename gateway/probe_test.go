@@ -44,7 +44,7 @@ func newProbedWorld(t *testing.T, nodes map[Node]trait) *probedWorld {
 		defer func() { w.mu.Lock(); w.now--; w.mu.Unlock() }()
 		if dead {
 			<-ctx.Done()
-			return 0, errSilent
+			return 0, errMissed
 		}
 		<-time.After(10 * time.Millisecond)
 		return 10 * time.Millisecond, nil
@@ -112,7 +112,7 @@ func TestProbeOfTheDead(t *testing.T) {
 		}
 		<-time.After(2*time.Second + probeSoon)
 		s := w.status(n)
-		if w.healthy(n) || s.Error != errSilent.Error() || s.Time.IsZero() {
+		if w.healthy(n) || s.Error != errMissed.Error() || s.Time.IsZero() {
 			t.Errorf("after %d misses: %+v", probeMisses, s)
 		}
 		w.times(n)
@@ -249,8 +249,8 @@ func TestProbeNode(t *testing.T) {
 			w.node("fd00::2").down = true
 			for _, a := range []string{"fd00::1", "fd00::2"} {
 				ctx, cancel := context.WithTimeout(t.Context(), probeTimeout)
-				if _, err := w.g.probeNode(ctx, Node{Addr: addr443(a)}); !errors.Is(err, errSilent) {
-					t.Errorf("got %v, want %v", err, errSilent)
+				if _, err := w.g.probeNode(ctx, Node{Addr: addr443(a)}); !errors.Is(err, errMissed) {
+					t.Errorf("got %v, want %v", err, errMissed)
 				}
 				cancel()
 			}

@@ -61,6 +61,9 @@ type counters struct {
 	up, down                        atomic.Int64 // bytes
 }
 
+// Room returns how many connections may be open in all: Limits.Conns.
+func (g *Gateway) Room() int { return cap(g.room) }
+
 // Stats returns the counters as they are now.
 func (g *Gateway) Stats() Stats {
 	c := &g.counters

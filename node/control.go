@@ -25,6 +25,9 @@ const (
 func (n *Node) apply(m postern.Map) {
 	n.latest.Store(&m)
 	wake(n.changed)
+	if run := n.running.Load(); run != nil {
+		run.key.Told(m)
+	}
 }
 
 // wake puts a token into a channel that holds one.
@@ -72,6 +75,10 @@ func (n *Node) workTunnels(ctx context.Context, run *running, changed <-chan str
 		if m == nil {
 			continue
 		}
+		if n.client.Lapsed() {
+			_ = n.setPeers(ctx, run, postern.Map{}, nil)
+			continue
+		}
 		_ = n.setPeers(ctx, run, *m, at) // those that need no lookup do not wait for one
 		found, err := member.LookUp(ctx, *m)
 		if ctx.Err() != nil {
@@ -104,6 +111,10 @@ func (n *Node) setTable(m postern.Map, p *published) {
 	}
 	n.setPeople(t, m, d)
 	t.base = d.Base
+	if n.client.Lapsed() {
+		n.server.setTable(t) // nobody is served; certificates and sessions stay
+		return
+	}
 	for _, g := range d.Gateways {
 		t.gateways[g.Address] = g.Name
 	}

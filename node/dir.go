@@ -84,7 +84,10 @@ func (d *Dir) Membership() (Membership, error) {
 
 func membership(id *member.Identity) Membership {
 	e := id.Enrollment
-	return Membership{ID: e.ID, Name: e.Name, Tenant: e.Tenant, Address: e.Address, Deployment: e.Deployment, Identity: id.Key.Public()}
+	return Membership{
+		ID: e.ID, Name: e.Name, Tenant: e.Tenant, Address: e.Address, Deployment: e.Deployment,
+		Identity: id.Key.Public(), WireGuard: id.WireGuard.Public(), KeySince: id.WireGuardSince,
+	}
 }
 
 // What was last said of these is kept in files.

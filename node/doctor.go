@@ -66,7 +66,10 @@ const handshakeFresh = 180 * time.Second
 
 func examineNode(s Status, now time.Time) Diagnosis {
 	var d Diagnosis
-	if s.Control.Up {
+	if s.Control.Lapsed {
+		d.add("lease", postern.FindingError, "the coordinator has been away for too long, and nobody is served: "+s.Control.Error,
+			"it goes on by itself when the coordinator answers; `postern coordinator run --lease` says how long is too long")
+	} else if s.Control.Up {
 		d.add("control", postern.FindingOK, "the coordinator tells this node what changes", "")
 	} else {
 		d.add("control", postern.FindingWarning, "the coordinator does not answer: "+s.Control.Error, "what is open goes on; changes and sign-ins wait")
@@ -82,8 +85,23 @@ func examineNode(s Status, now time.Time) Diagnosis {
 			d.add("tunnel", postern.FindingError, fmt.Sprintf("gateway %s at %s does not answer", t.Gateway, t.Endpoint),
 				"UDP to that address and port has to get out of this network")
 		default:
-			d.add("tunnel", postern.FindingOK, fmt.Sprintf("gateway %s at %s answers", t.Gateway, t.Endpoint), "")
+			d.add("tunnel", postern.FindingOK, fmt.Sprintf("gateway %s at %s answers, path %s", t.Gateway, t.Endpoint, t.Path), "")
 		}
+		switch {
+		case t.MTUSet > 0:
+			d.add("mtu", postern.FindingWarning, fmt.Sprintf("--mtu %d is more than the path to gateway %s carries: %d bytes, %d in the tunnel, which are used",
+				t.MTUSet, t.Gateway, t.PathMTU, t.MTU), "leave --mtu away, or take what passes")
+		case t.PathMTU > 0:
+			d.add("mtu", postern.FindingOK, fmt.Sprintf("the path to gateway %s carries %d bytes, %d in the tunnel", t.Gateway, t.PathMTU, t.MTU), "")
+		case t.Path == postern.CarrierUDP && t.Endpoint != "":
+			d.add("mtu", postern.FindingWarning, fmt.Sprintf("what the path to gateway %s carries is not known: it answers no echoes", t.Gateway),
+				"if downloads hang, try --mtu 1280; is the gateway of an older version?")
+		}
+	}
+	if s.Control.Proxy != "" {
+		d.add("proxy", postern.FindingOK, "coordinator and gateways are reached by "+s.Control.Proxy+" over TCP", "")
+	} else {
+		d.add("proxy", postern.FindingOK, "coordinator and gateways are reached without a proxy", "")
 	}
 	if s.ConfigError != "" {
 		d.add("file", postern.FindingError, s.ConfigError, "what the file said before is in force")

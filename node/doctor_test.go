@@ -21,7 +21,7 @@ func patient(addr string, cert *certificate) Status {
 	c.Records = []string{`a.test. CAA 128 issue "ca.test"`}
 	return Status{
 		Base: "test", Member: Membership{Tenant: "acme", Name: "office"}, Control: Control{Up: true},
-		Tunnels: []Tunnel{{Gateway: "gw-1", Endpoint: "192.0.2.1:51820", Handshake: time.Now()}},
+		Tunnels: []Tunnel{{Gateway: "gw-1", Endpoint: "192.0.2.1:51820", Handshake: time.Now(), Path: udp, MTU: 1420, PathMTU: 1480}},
 		Routes:  []Route{{Host: "a.test", URL: "https://a.test:" + port, Service: "default", State: RouteReady, Certificate: c}},
 	}
 }
@@ -46,6 +46,11 @@ func TestExamine(t *testing.T) {
 	}{
 		{"all is well", zone + pinned, nil, nil, held,
 			map[string]string{"control": "ok", "tunnel": "ok", "certificate": "ok", "gateways": "ok", "address": "ok", "caa": "ok", "outside": "ok"}, "grade A", true},
+		{"a setting that the path does not carry", zone + pinned, nil, func(s *Status) {
+			s.Tunnels[0].MTU, s.Tunnels[0].PathMTU, s.Tunnels[0].MTUSet = 1328, 1388, 1400
+		}, held, map[string]string{"mtu": "warning"}, "--mtu 1400 is more than", true},
+		{"no echoes", zone + pinned, nil, func(s *Status) { s.Tunnels[0].PathMTU = 0 }, held, map[string]string{"mtu": "warning"}, "answers no echoes", true},
+		{"a proxy", zone + pinned, nil, func(s *Status) { s.Control.Proxy = "http://me:xxxxx@proxy:3128" }, held, map[string]string{"proxy": "ok"}, "me:xxxxx@", true},
 		{"nothing restricts", zone, nil, nil, held, map[string]string{"caa": "warning"}, "records that let nobody but", true},
 		{"our own authority is kept out", zone + `a.test. CAA 0 issue "other.test"` + "\n", nil, nil, held,
 			map[string]string{"caa": "error"}, "let the node's own account in", false},

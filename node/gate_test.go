@@ -391,7 +391,8 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// A ticket resumes a TLS connection, and nobody's sign-in.
+// A ticket resumes a TLS connection, and nobody's sign-in; and no connection once something
+// was taken from somebody.
 func TestTicketsProveNobody(t *testing.T) {
 	o := newOffice(t, map[string]Service{"a.test": hello("a")})
 	secret := cookies(o.signedIn("a.test", ann), "a.test")[cookieSession]
@@ -414,12 +415,24 @@ func TestTicketsProveNobody(t *testing.T) {
 		}
 		return c.ConnectionState().DidResume, strings.TrimSpace(status)
 	}
-	if _, status := ask(); status != "HTTP/1.1 200 OK" {
-		t.Fatalf("before: %s", status)
+	steps := []struct {
+		name    string
+		people  []postern.Person
+		resumed bool
+		status  string
+	}{
+		{"first", []postern.Person{ann, bob}, false, "HTTP/1.1 200 OK"},
+		{"again", []postern.Person{ann, bob}, true, "HTTP/1.1 200 OK"},
+		{"somebody new", []postern.Person{ann, bob, {ID: "u-new", Login: "new", Role: postern.TenantMember}}, true, "HTTP/1.1 200 OK"},
+		{"who is gone again", []postern.Person{ann, bob}, false, "HTTP/1.1 200 OK"},
+		{"her grant is revoked", []postern.Person{bob}, false, "HTTP/1.1 401 Unauthorized"},
+		{"nothing changed", []postern.Person{bob}, true, "HTTP/1.1 401 Unauthorized"},
 	}
-	o.change(func(t *table) { t.people = people(bob) })
-	if resumed, status := ask(); !resumed || status != "HTTP/1.1 401 Unauthorized" {
-		t.Errorf("after the revocation: resumed %v, %s", resumed, status)
+	for _, step := range steps {
+		o.change(func(t *table) { t.people = people(step.people...) })
+		if resumed, status := ask(); resumed != step.resumed || status != step.status {
+			t.Errorf("%s: resumed %v, %s, want %v, %s", step.name, resumed, status, step.resumed, step.status)
+		}
 	}
 }
 

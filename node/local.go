@@ -22,10 +22,13 @@ import (
 //	GET /metrics       metrics, as Prometheus reads them
 //	GET /debug/pprof/  profiles, as go tool pprof reads them
 //	GET /v1/status     Status
+//	GET /v1/relays     []RelayCheck; a relay to each gateway is opened and closed
 //	GET /v1/services   Published
 //	PUT /v1/services   Published -> Published; what is missing is published no longer
 //
 //	POST /v1/certificates/{host}/renew   Route; its certificate is got anew
+//
+//	POST /v1/key   Membership, with another key of the tunnels; connections go on
 //
 //	GET    /v1/passkeys               Passkeys
 //	POST   /v1/passkeys/invitations   PasskeyRequest -> PasskeyLinks; earlier ones of the person are void
@@ -41,8 +44,10 @@ const Socket = "node.sock"
 const (
 	pathStatus   = "/v1/status"
 	pathServices = "/v1/services"
+	pathRelays   = "/v1/relays"
 
 	pathCertificates = "/v1/certificates"
+	pathKey          = "/v1/key"
 
 	pathPasskeys           = "/v1/passkeys"
 	pathPasskeyInvitations = pathPasskeys + "/invitations"

@@ -25,11 +25,13 @@ func (n *Node) localAPI() http.Handler {
 	})
 	mux.Handle("GET "+monitor.PathMetrics, metricsHandler(n.Status))
 	mux.Handle("GET "+monitor.PathProfiles, monitor.Profiles())
+	mux.HandleFunc("GET "+pathRelays, n.getRelays)
 	mux.HandleFunc("GET "+pathServices, func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, Published{n.Services()})
 	})
 	mux.HandleFunc("PUT "+pathServices, n.putServices)
 	mux.HandleFunc("POST "+pathCertificates+"/{host}/renew", n.renewCertificate)
+	mux.HandleFunc("POST "+pathKey, n.replaceKey)
 	mux.HandleFunc("GET "+pathPasskeys, n.getPasskeys)
 	mux.HandleFunc("POST "+pathPasskeyInvitations, n.invitePasskey)
 	mux.HandleFunc("DELETE "+pathPasskeys+"/{id}", n.removePasskey)

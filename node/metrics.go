@@ -2,6 +2,7 @@ package node
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -13,6 +14,7 @@ import (
 var (
 	metricInfo    = newDesc("postern_node_info", "The node.", "tenant", "node", "version")
 	metricControl = newDesc("postern_node_control_up", "Whether the coordinator's stream is up.")
+	metricLease   = newDesc("postern_node_lease_left_seconds", "For how long the node goes on without news of the coordinator; zero: it serves nobody.")
 	metricReady   = newDesc("postern_node_route_ready", "Whether the host was seen through a gateway with this node's key.", "host", "service")
 	metricAlarm   = newDesc("postern_node_certificate_alarm", "Whether a gateway showed a certificate that is not this node's.", "host")
 	metricFailing = newDesc("postern_node_certificate_failing", "Whether the last attempt to get or load a certificate failed.", "host", "source")
@@ -31,7 +33,7 @@ type collector struct{ status func() Status }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricInfo, metricControl, metricReady, metricAlarm, metricFailing, metricEnd, metricOpen, metricMTU, metricLost} {
+	for _, d := range []*prometheus.Desc{metricInfo, metricControl, metricLease, metricReady, metricAlarm, metricFailing, metricEnd, metricOpen, metricMTU, metricLost} {
 		ch <- d
 	}
 }
@@ -44,6 +46,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.status()
 	gauge(metricInfo, 1, s.Member.Tenant, s.Member.Name, s.Version)
 	gauge(metricControl, oneIf(s.Control.Up))
+	if ends := s.Control.LeaseEnds; !ends.IsZero() {
+		gauge(metricLease, max(time.Until(ends).Seconds(), 0))
+	}
 	gauge(metricOpen, float64(s.Connections.Open))
 	ch <- prometheus.MustNewConstMetric(metricLost, prometheus.CounterValue, float64(s.AccessLogLost))
 	for _, t := range s.Tunnels {

@@ -165,6 +165,7 @@ type Node struct {
 type running struct {
 	net     *netstack.Net
 	steerer *steerer
+	key     *member.TunnelKey
 	peers   atomic.Pointer[error] // of the last look-up of endpoints
 
 	access atomic.Pointer[accesslog.Log] // nil: there is none, or not yet
@@ -272,8 +273,9 @@ func (n *Node) configure() error {
 // nil after that, or what it could not go on without: ErrRemoved when the
 // coordinator removed the node. It is to be called once.
 func (n *Node) Run(ctx context.Context) error {
+	key, _ := n.client.WireGuard()
 	stack, err := netstack.New(netstack.Config{
-		PrivateKey: n.id.WireGuard, Address: n.id.Enrollment.Address,
+		PrivateKey: key, Address: n.id.Enrollment.Address,
 		Port: n.cfg.Port, MTU: n.cfg.MTU, HideLoss: n.cfg.HideLoss, FixedEndpoints: true, Logger: n.log,
 	})
 	if err != nil {
@@ -282,7 +284,8 @@ func (n *Node) Run(ctx context.Context) error {
 	defer stack.Close()
 	defer n.client.Close()
 	defer n.closeIdle()
-	run := &running{net: stack, steerer: &steerer{node: n, stack: stack, proxy: n.proxy, steer: map[postern.WireGuardPublic]*steered{}}}
+	run := &running{net: stack, steerer: &steerer{node: n, stack: stack, proxy: n.proxy, steer: map[string]*steered{}}}
+	run.key = member.NewTunnelKey(n.client, func(key postern.WireGuardPrivate) error { return stack.SetPrivateKey(key) }, run.steerer.stuck)
 	if !n.running.CompareAndSwap(nil, run) {
 		return errors.New("the node was run before")
 	}
@@ -322,6 +325,8 @@ func (n *Node) Run(ctx context.Context) error {
 	g, work := errgroup.WithContext(work)
 	g.Go(func() error { return n.awaitClose(work) })
 	g.Go(func() error { return n.client.Follow(work, n.apply) })
+	g.Go(func() error { return n.client.FollowLease(work, func() { wake(n.changed) }) })
+	g.Go(func() error { return run.key.Run(work) })
 	g.Go(func() error { return n.workMap(work, run) })
 	g.Go(func() error { return n.roam(work, run) })
 	g.Go(func() error { return n.publish(work) })

@@ -82,7 +82,7 @@ func checkStatus(t *testing.T, dir *Dir) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Membership{ID: nodeID, Name: "office", Tenant: "acme", Address: nodeAddr, Deployment: "dep", Identity: s.Member.Identity}
+	want := Membership{ID: nodeID, Name: "office", Tenant: "acme", Address: nodeAddr, Deployment: "dep", Identity: s.Member.Identity, WireGuard: s.Member.WireGuard, KeySince: s.Member.KeySince}
 	if s.Member != want || s.Member.Identity.IsZero() {
 		t.Errorf("member is %+v, want %+v", s.Member, want)
 	}

@@ -45,6 +45,7 @@ type pathMTU struct {
 	echo func(ctx context.Context, mtu int) (time.Duration, error)
 	use  func(mtu int) error // from now on, and tell the gateway
 
+	again    chan struct{} // wakes: the path may be another now
 	onUDP    func() bool
 	timeouts func() uint64 // of TCP
 	heard    func() uint64 // bytes that came through the tunnel
@@ -90,6 +91,8 @@ func (m *pathMTU) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-m.again:
+			wait = 0
 		case <-tick.C:
 		}
 	}

@@ -37,7 +37,7 @@ func (w *wire) measure(t *testing.T, top int) *pathMTU {
 		return func() uint64 { w.mu.Lock(); defer w.mu.Unlock(); return f() }
 	}
 	m := &pathMTU{
-		top: top, log: slog.New(slog.DiscardHandler), told: func() {},
+		top: top, again: make(chan struct{}, 1), log: slog.New(slog.DiscardHandler), told: func() {},
 		onUDP:    func() bool { w.mu.Lock(); defer w.mu.Unlock(); return !w.away },
 		timeouts: locked(func() uint64 { return w.timeouts }), heard: locked(func() uint64 { return w.heard }),
 		use: func(mtu int) error { w.mu.Lock(); defer w.mu.Unlock(); w.used = append(w.used, mtu); return nil },
@@ -135,6 +135,21 @@ func TestPathMTUShrinks(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Somewhere else the path is another.
+func TestPathMTUElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{carries: 1500}
+		m := w.measure(t, 1420)
+		<-time.After(time.Minute)
+		w.set(func() { w.carries = 1300 })
+		wake(m.again)
+		<-time.After(3 * time.Second)
+		if got := m.Found(); got != 1296 {
+			t.Errorf("found %d, want 1296", got)
+		}
+	})
 }
 
 // A path by which nothing comes is nothing's length; and what comes back is measured.

@@ -74,6 +74,7 @@ type server struct {
 	tabling  sync.Mutex // held while table changes
 	table    atomic.Pointer[table]
 	refusal  *tls.Config
+	tickets  tickets
 	own      http.Handler // under ownPath
 
 	// inflight is held for reading by each request under way.
@@ -120,6 +121,7 @@ func newServer(cfg serverConfig) (*server, error) {
 		SessionTicketsDisabled: true,
 		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil },
 	}
+	s.tickets.end()
 	s.own = ownResource(s)
 	s.table.Store(&table{replaced: make(chan struct{}), judged: new(sync.Map)})
 	return s, nil
@@ -131,7 +133,11 @@ func (s *server) setTable(t *table) {
 	t.replaced, t.judged = make(chan struct{}), new(sync.Map)
 	s.tabling.Lock()
 	defer s.tabling.Unlock()
-	close(s.table.Swap(t).replaced)
+	before := s.table.Swap(t)
+	close(before.replaced)
+	if revokes(before.people, t.people) {
+		s.tickets.end()
+	}
 	s.entrance.setGateways(t.gateways)
 	s.gate.recheck()
 }
@@ -208,7 +214,7 @@ func (s *server) shutdown(hs *http.Server, hard context.Context) {
 // tlsConfig returns the settings for all our names. A client that names none of
 // them, or another than its gateway routed by, is refused.
 func (s *server) tlsConfig() *tls.Config {
-	return &tls.Config{
+	cfg := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		NextProtos:         []string{"h2", "http/1.1"},
 		Time:               s.now, // crypto/tls makes a new ticket key a day and keeps each for a week
@@ -221,6 +227,8 @@ func (s *server) tlsConfig() *tls.Config {
 			return &cert.Certificate, nil
 		},
 	}
+	s.tickets.mark(cfg)
+	return cfg
 }
 
 // errNotOurs says that a host name has no route to this node.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"slices"
@@ -53,6 +54,10 @@ type Membership struct {
 
 	// Identity is the node's key, which signs what it says of its certificates.
 	Identity postern.IdentityPublic `json:"identity"`
+
+	// WireGuard is the key of its tunnels, and KeySince since when it is used.
+	WireGuard postern.WireGuardPublic `json:"wireguard"`
+	KeySince  time.Time               `json:"key_since,omitzero"`
 }
 
 // A Control is the state of the stream from the coordinator.
@@ -60,6 +65,17 @@ type Control struct {
 	Up    bool      `json:"up"`
 	Since time.Time `json:"since,omitzero"`
 	Error string    `json:"error,omitempty"` // why it is down
+
+	// LeaseEnds is when this node stops serving if nothing comes from the coordinator
+	// until then; zero: it does not. Lapsed says that it has.
+	LeaseEnds time.Time `json:"lease_ends,omitzero"`
+	Lapsed    bool      `json:"lapsed,omitempty"`
+
+	// Skew is how much this machine's clock is ahead of the coordinator's, in nanoseconds;
+	// zero: not known. Proxy is by what it and gateways are reached over TCP, without the
+	// password; empty: by nothing.
+	Skew  time.Duration `json:"skew,omitempty"`
+	Proxy string        `json:"proxy,omitempty"`
 }
 
 // A Tunnel is the node's end of its tunnel to one gateway.
@@ -162,7 +178,7 @@ func (n *Node) Status() Status {
 	s := Status{
 		Version:  n.cfg.Version,
 		Draining: n.server.draining.Load(),
-		Member:   membership(n.id),
+		Member:   n.membership(),
 		Tunnels:  n.tunnels(),
 		Routes:   []Route{}, Services: []ServiceState{},
 		Connections: n.server.entrance.counts(),
@@ -189,7 +205,10 @@ func (n *Node) Status() Status {
 		s.ConfigError = (*err).Error()
 	}
 	link := n.client.Link()
-	s.Control = Control{Up: link.Up, Since: link.Since}
+	s.Control = Control{Up: link.Up, Since: link.Since, Skew: n.client.Skew(), Lapsed: n.client.Lapsed()}
+	if left, ok := n.client.Lease(); ok {
+		s.Control.LeaseEnds = time.Now().Add(left)
+	}
 	if link.Err != nil {
 		s.Control.Error = link.Err.Error()
 	}
@@ -197,6 +216,9 @@ func (n *Node) Status() Status {
 		s.MapVersion = m.Version
 		if d := m.Deployment(); d != nil {
 			s.Base = d.Base
+			for _, g := range d.Gateways {
+				s.Control.Proxy = cmp.Or(s.Control.Proxy, n.proxyFor(g.Public))
+			}
 		}
 		for _, r := range n.routes(*m) {
 			s.Routes = append(s.Routes, n.route(r, m.Deployment(), time.Now()))
@@ -225,12 +247,12 @@ func (n *Node) tunnels() []Tunnel {
 		t := Tunnel{
 			ID: g.ID, Gateway: g.Name, Public: g.Public,
 			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent,
-			Path: run.steerer.path(g.WireGuard), MTU: p.MTU,
+			Path: run.steerer.path(g.ID), MTU: p.MTU,
 		}
 		if p.Endpoint.IsValid() {
 			t.Endpoint = p.Endpoint.String()
 		}
-		if mtu := run.steerer.mtu(g.WireGuard); mtu > 0 {
+		if mtu := run.steerer.mtu(g.ID); mtu > 0 {
 			t.PathMTU = mtu + netstack.Headers(p.Endpoint.Addr())
 			if mtu < n.cfg.MTU {
 				t.MTUSet = n.cfg.MTU

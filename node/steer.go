@@ -55,6 +55,9 @@ type steering struct {
 	told  func()       // the path changed
 	log   *slog.Logger // with the gateway
 
+	works atomic.Bool               // the last probe in the tunnel was answered
+	stuck atomic.Pointer[time.Time] // since when the gateway hears us and the tunnel does not come up; nil: that is not so
+
 	path  atomic.Pointer[string] // one of postern.CarrierXxx; nil: not run yet
 	hurry chan struct{}          // holds one token when something happened; see lookNow
 
@@ -121,15 +124,17 @@ func (s *steering) onUDP(ctx context.Context) {
 		last, next, misses, good = s.heard(), now.Add(wait), 0, true
 		s.failures, s.redial = 0, time.Time{}
 		s.hangUp()
+		s.answered()
 	}
 	for {
-		now := time.Now()
+		now, heard := time.Now(), s.heard()
+		last = min(last, heard) // a session that is made anew is counted anew
 		limit := missesToLeave
 		if !good {
 			limit = 1
 		}
 		switch {
-		case s.heard() != last:
+		case heard > last:
 			alive(now, steerTick)
 		case misses >= limit && s.relay != nil && s.relay.isOpen():
 			if err := s.use(true); err == nil {
@@ -148,12 +153,14 @@ func (s *steering) onUDP(ctx context.Context) {
 				alive(now, probeIdle)
 			case udp && misses+1 >= limit:
 				misses = 0
+				s.unanswered(true)
 				if now.Sub(greeted) > 2*probeTimeout {
 					greeted = now
 					s.log.Debug("the gateway has no session of ours, greeting it anew", "err", s.greet())
 				}
 			default:
 				misses++
+				s.unanswered(udp)
 				s.callUp(ctx)
 				if misses >= limit { // the relay is all that is waited for
 					next = time.Now().Add(probeTimeout)
@@ -175,6 +182,23 @@ func (s *steering) onUDP(ctx context.Context) {
 	}
 }
 
+// answered notes that the tunnel works.
+func (s *steering) answered() {
+	s.works.Store(true)
+	s.stuck.Store(nil)
+}
+
+// unanswered notes that it does not. That is no fault of the way if the gateway hears us.
+func (s *steering) unanswered(heard bool) {
+	s.works.Store(false)
+	if !heard {
+		s.stuck.Store(nil)
+	} else if s.stuck.Load() == nil {
+		now := time.Now()
+		s.stuck.Store(&now)
+	}
+}
+
 // lookNow reports whether the tunnel answers, after something happened that may have cost
 // the session: the gateway was started anew, or this machine is elsewhere, or slept. If
 // it does not answer at once the session is made anew, whatever else is wrong.
@@ -182,6 +206,7 @@ func (s *steering) lookNow(ctx context.Context) bool {
 	probing, cancel := context.WithTimeout(ctx, hurriedProbe)
 	defer cancel()
 	if s.probe(probing) == nil {
+		s.answered()
 		return true
 	}
 	if ctx.Err() == nil {
@@ -263,7 +288,10 @@ func (s *steering) onRelay(ctx context.Context) {
 // waken sends a packet by the relay, so that the gateway learns of the way, and sees to it
 // that there is a session.
 func (s *steering) waken(ctx context.Context) {
-	if within(ctx, s.probe) != nil && ctx.Err() == nil {
+	if within(ctx, s.probe) == nil {
+		s.answered()
+	} else if ctx.Err() == nil {
+		s.unanswered(s.relay != nil && s.relay.isOpen())
 		s.log.Debug("the gateway has no session of ours, greeting it anew", "err", s.greet())
 	}
 }
@@ -300,8 +328,9 @@ func (s *steering) goBack(ctx context.Context) bool {
 // reopen opens the relay that has ended anew, once. If that fails, UDP is in use when it
 // returns: one way is as good as the other then.
 func (s *steering) reopen(ctx context.Context) bool {
-	s.log.Info("the relay ended, opening it anew", "err", s.relay.err)
-	s.hangUp()
+	was := s.relay
+	s.hangUp() // which waits for the one who sets err
+	s.log.Info("the relay ended, opening it anew", "err", was.err)
 	s.callUp(ctx)
 	if s.relay != nil {
 		select {

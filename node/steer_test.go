@@ -19,6 +19,7 @@ type sky struct {
 	mu       sync.Mutex
 	udp      bool // passes
 	session  bool // the gateway has ours
+	deaf     bool // and makes no new one
 	relays   bool // can be opened
 	relayed  bool // in use
 	greeted  int
@@ -76,7 +77,7 @@ func (s *sky) steer(t *testing.T) *steering {
 	st.heard = func() uint64 { s.mu.Lock(); defer s.mu.Unlock(); return s.received }
 	st.busy = func() bool { return !s.idle }
 	st.use = func(relay bool) error { s.set(func() { s.relayed = relay }); return nil }
-	st.greet = func() error { s.set(func() { s.greeted++; s.session = true }); return nil }
+	st.greet = func() error { s.set(func() { s.greeted++; s.session = !s.deaf }); return nil }
 	st.dial = func(context.Context) (relayRun, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -305,5 +306,44 @@ func TestSteeredRuns(t *testing.T) {
 		if got := s.runs(step.boot); got != step.want {
 			t.Errorf("step %d, %q: got %t, want %t", i, step.boot, got, step.want)
 		}
+	}
+}
+
+// A gateway that hears us and makes no session is taken for one that has seen a later
+// clock; one that is not heard, or that answers again, is not (R9).
+func TestSteerStuck(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		udp, relays bool
+		want        bool
+	}{
+		{"heard over UDP", true, true, true},
+		{"heard by the relay", false, true, true},
+		{"not heard", false, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &sky{udp: true, session: true, relays: tt.relays}
+				st := s.steer(t)
+				<-time.After(time.Minute)
+				if st.stuck.Load() != nil || !st.works.Load() {
+					t.Error("stuck while all is well")
+				}
+				s.set(func() { s.session, s.deaf, s.udp = false, true, tt.udp })
+				begin := time.Now()
+				// On the relay one only looks when an echo is due.
+				<-time.After(echoRound + stuckFor + 3*probeTimeout)
+				if since := st.stuck.Load(); (since != nil) != tt.want || st.works.Load() {
+					t.Errorf("stuck since %v, works %t", since, st.works.Load())
+				} else if tt.udp && since.Sub(begin) > probeBusy+2*probeTimeout+steerTick {
+					t.Errorf("noticed after %v", since.Sub(begin))
+				}
+				s.set(func() { s.deaf, s.udp = false, true })
+				<-time.After(2 * time.Minute)
+				if st.stuck.Load() != nil || !st.works.Load() {
+					t.Error("stuck once it is well again")
+				}
+			})
+		})
 	}
 }

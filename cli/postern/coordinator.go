@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v2"
@@ -59,14 +60,18 @@ type coordinatorOptions struct {
 	urls      []string // for tokens; nil: control.DOMAIN
 	portal    portalOptions
 	certs     certificateOptions
-	resolver  string // DNS server; empty: the system's
-	metrics   string // TCP address; empty: none
+	resolver  string        // DNS server; empty: the system's
+	lease     time.Duration // coordinator.Config.Lease
+	metrics   string        // TCP address; empty: none
 	log       *slog.Logger
 }
 
 // seatFlags are what `coordinator run` and `up` have in common, besides the domain.
 func seatFlags() []cli.Flag {
-	return append(append([]cli.Flag{resolverFlag()}, portalFlags()...), certificateFlags()...)
+	return append(append([]cli.Flag{
+		resolverFlag(),
+		&cli.DurationFlag{Name: "lease", Value: 7 * 24 * time.Hour, Usage: "`TIME` for which gateways and nodes go on while the coordinator is away; 0: for ever"},
+	}, portalFlags()...), certificateFlags()...)
 }
 
 // parseSeat reads what domainFlag and seatFlags say.
@@ -78,6 +83,11 @@ func parseSeat(c *cli.Context, log *slog.Logger) (coordinatorOptions, error) {
 	}
 	if o.certs, err = parseCertificates(c); err != nil {
 		return o, err
+	}
+	if o.lease = c.Duration("lease"); o.lease == 0 {
+		o.lease = -1 // for ever
+	} else if o.lease < coordinator.MinLease {
+		return o, misuse("such as --lease 168h, or --lease 0 for no end", "--lease %v: want at least %v", o.lease, coordinator.MinLease)
 	}
 	o.resolver, err = parseResolver(c)
 	return o, err
@@ -181,8 +191,8 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 	}
 	cfg := coordinator.Config{
 		Store: s.store, Authority: authority, Base: s.domain, Port: o.httpsPort,
-		Reserve: s.dir.Reserve(reserveSize),
-		URLs:    o.urls, Version: programVersion(), Logger: o.log, ACME: s.acme,
+		Reserve: s.dir.Reserve(reserveSize), Lease: o.lease,
+		URLs: o.urls, Version: programVersion(), Logger: o.log, ACME: s.acme,
 		PortalHost: o.portal.host, PortalCert: o.portal.cert, PortalKey: o.portal.key,
 	}
 	if cfg.Resolver, err = dnscheck.New(o.resolver); err != nil {

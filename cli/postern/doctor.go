@@ -17,7 +17,7 @@ func doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name: "doctor", ArgsUsage: "[HOST]", Usage: "find out what is wrong with what runs on this machine, and what to do", Action: doctor,
 		Description: "Of a coordinator and a gateway it looks at clock, disk, registry, backups, certificates, DNS, ports, tunnels " +
-			"and members. Of a node it asks the running node, asks DNS for its host names as a certificate authority does, says who may get " +
+			"and members. Of a node it looks at clock, disk and interfaces, asks the running node, has it try the relays of gateways, asks DNS for its host names as a certificate authority does, says who may get " +
 			"certificates for them, and connects to where they lead to see whether this node's own key is shown there. It exits with " +
 			"1 if something keeps people out or puts somebody in between.\n\n" +
 			"Grades of a name: A, below the operator's domain: whoever controls the operator's DNS could get a certificate, and " +
@@ -96,8 +96,16 @@ func examine(c *cli.Context, resolver string, hosts []string) ([]examination, er
 		return nil, err
 	}
 	found, err := node.Examine(c.Context, s, resolver, hosts)
-	for _, d := range found {
-		all = append(all, examination{Role: postern.RoleNode, Diagnosis: d})
+	for i, d := range found {
+		e := examination{Role: postern.RoleNode, Diagnosis: d}
+		if i == 0 && len(hosts) == 0 {
+			e.Diagnosis = node.Diagnosis{}
+			e.machine(dir, s.Control.Skew)
+			e.interfaces()
+			e.Findings = append(e.Findings, d.Findings...)
+			e.relays(c.Context, dir)
+		}
+		all = append(all, e)
 	}
 	return all, err
 }

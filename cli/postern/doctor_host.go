@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -40,16 +43,27 @@ const (
 	noRoom     = 64 << 20
 )
 
-// machine looks at what all roles stand on: the clock, and the disk of their data
-// directory.
-func (e *examination) machine(dir string) {
+// maxSkew is by how much clocks may differ before it matters: sign-ins live for minutes.
+const maxSkew = time.Minute
+
+// machine looks at what all roles stand on: the clock, which is skew ahead of the
+// coordinator's, and the disk of their data directory.
+func (e *examination) machine(dir string, skew time.Duration) {
 	switch synchronised, known := clockSynchronised(); {
+	case skew.Abs() > maxSkew:
+		e.add("clock", postern.FindingWarning, fmt.Sprintf("it is %s, %s %s the coordinator's", time.Now().UTC().Format(time.RFC3339), span(skew.Abs()),
+			map[bool]string{true: "ahead of", false: "behind"}[skew > 0]),
+			"set the clock that is wrong, by a time service such as systemd-timesyncd or chrony: certificates and sign-ins depend on the time")
 	case known:
 		e.grade(synchronised, postern.FindingWarning, "clock", "it is "+time.Now().UTC().Format(time.RFC3339)+map[bool]string{
 			true: ", and something keeps it right", false: ", and nothing is known to keep it right"}[synchronised],
 			"install a time service, such as systemd-timesyncd or chrony: certificates and sign-ins depend on the time")
 	default:
 		e.add("clock", postern.FindingOK, "it is "+time.Now().UTC().Format(time.RFC3339)+", by this machine", "")
+	}
+	if err := writable(dir); err != nil && !errors.Is(err, fs.ErrPermission) { // we may be another user than the role
+		e.add("disk", postern.FindingError, err.Error(), "nothing can be stored: make room, or have the disk take writes again")
+		return
 	}
 	free, all, err := space(dir)
 	switch {
@@ -60,6 +74,50 @@ func (e *examination) machine(dir string) {
 		e.add("disk", postern.FindingError, fmt.Sprintf("%s of %s are free at %s", size(free), size(all), dir), "make room: nothing can be stored soon")
 	default:
 		e.grade(free >= littleRoom || free >= all/10, postern.FindingWarning, "disk", fmt.Sprintf("%s of %s are free at %s", size(free), size(all), dir), "make room before it is full")
+	}
+}
+
+// writable reports why no file can be made in dir, if that is so.
+func writable(dir string) error {
+	f, err := os.CreateTemp(dir, ".doctor")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, 4<<10))
+	return errors.Join(err, f.Sync(), f.Close(), os.Remove(f.Name()))
+}
+
+// interfaces tells of this machine's.
+func (e *examination) interfaces() {
+	all, err := net.Interfaces()
+	if err != nil {
+		e.add("interfaces", postern.FindingWarning, err.Error(), "")
+		return
+	}
+	var words []string
+	for _, i := range all {
+		if i.Flags&net.FlagUp != 0 && i.Flags&net.FlagLoopback == 0 {
+			words = append(words, fmt.Sprintf("%s, MTU %d", i.Name, i.MTU))
+		}
+	}
+	e.grade(len(words) > 0, postern.FindingWarning, "interfaces", cmp.Or(strings.Join(words, "; "), "none but loopback is up"), "is the cable in?")
+}
+
+// relays tells whether the node in dir could do without UDP.
+func (e *examination) relays(ctx context.Context, dir string) {
+	relays, err := node.CheckRelays(ctx, filepath.Join(dir, node.Socket))
+	if err != nil {
+		e.add("relay", postern.FindingWarning, "it could not be tried: "+err.Error(), "is the node of another version than this program?")
+	}
+	for _, r := range relays {
+		switch {
+		case r.InUse:
+			e.add("relay", postern.FindingWarning, fmt.Sprintf("the tunnel to gateway %s goes by TLS, at %s", r.Gateway, r.Public), "that works; for speed, let UDP to the gateway out of this network")
+		case r.Error != "":
+			e.add("relay", postern.FindingWarning, r.Error, "there is no other way if UDP is blocked: let TCP to "+dash(r.Public)+" out, by --proxy if there is one")
+		default:
+			e.add("relay", postern.FindingOK, fmt.Sprintf("gateway %s lets this node in by TLS at %s, too, after %v", r.Gateway, r.Public, r.Took.Round(time.Millisecond)), "")
+		}
 	}
 }
 
@@ -106,7 +164,7 @@ const (
 // examineCoordinator looks at the coordinator whose data directory is dir.
 func examineCoordinator(ctx context.Context, dir string, dns *dnscheck.Resolver) examination {
 	e := examination{Role: postern.RoleCoordinator}
-	e.machine(dir)
+	e.machine(dir, 0)
 	if err := checkRegistry(ctx, filepath.Join(dir, registryFile)); err != nil {
 		e.add("registry", postern.FindingError, err.Error(), "stop the coordinator, keep the file, and put the newest backup in its place")
 	} else {
@@ -194,11 +252,14 @@ func (e *examination) members(ctx context.Context, a *admin, o postern.Overview)
 	}
 }
 
+// spareFiles is how many files a gateway has open beside its connections, and more.
+const spareFiles = 256
+
 // examineDoor looks at the gateway whose data directory is dir.
 func examineDoor(ctx context.Context, dir string) examination {
 	e := examination{Role: postern.RoleGateway}
-	e.machine(dir)
 	s, err := queryDoor(ctx, filepath.Join(dir, gatewaySocket))
+	e.machine(dir, s.Control.Skew)
 	if err != nil {
 		_, hint, _ := explain(err)
 		e.add("running", postern.FindingError, err.Error(), hint)
@@ -207,11 +268,23 @@ func examineDoor(ctx context.Context, dir string) examination {
 	e.add("running", postern.FindingOK, fmt.Sprintf("gateway %s, version %s, up since %s", s.Gateway, s.Version, s.Started.Local().Format(time.DateTime)), "")
 	e.grade(s.Control.Up, postern.FindingWarning, "control", map[bool]string{true: "the coordinator tells this gateway what changes", false: "the coordinator does not answer: " + s.Control.Error}[s.Control.Up],
 		"what is open goes on; changes and sign-ins wait")
+	e.grade(!s.Control.Lapsed, postern.FindingError, "lease", map[bool]string{true: "the coordinator has been away for too long, and nobody is served", false: "it may go on with the map that it holds"}[s.Control.Lapsed],
+		"it goes on by itself when the coordinator answers; `postern coordinator run --lease` says how long is too long")
 	e.grade(s.MapVersion > 0, postern.FindingError, "map", fmt.Sprintf("version %d is in force", s.MapVersion), "it has never heard from the coordinator, and knows no names")
-	up := 0
+	if s.State == postern.StateDraining {
+		e.add("draining", postern.FindingWarning, "new connections are to go to other gateways", "`postern gateways undrain "+s.Gateway+"` ends what an operator began")
+	}
+	up, relayed, narrow := 0, 0, 0
 	for _, t := range s.Tunnels {
-		if t.Up {
-			up++
+		if !t.Up {
+			continue
+		}
+		up++
+		if t.Path == postern.CarrierRelay {
+			relayed++
+		}
+		if s.MTU > 0 && t.MTU < s.MTU {
+			narrow++
 		}
 	}
 	tunnels := fmt.Sprintf("%d of %d tunnels are up, on UDP port %d", up, len(s.Tunnels), s.UDPPort)
@@ -220,8 +293,21 @@ func examineDoor(ctx context.Context, dir string) examination {
 		e.add("udp", postern.FindingOK, tunnels+"; no node has joined", "")
 	case up == 0:
 		e.add("udp", postern.FindingError, tunnels, "does the firewall let UDP in, and does "+s.Advertise+", which nodes are told, lead here?")
+	case up == relayed:
+		e.add("udp", postern.FindingWarning, tunnels+", and all of them by TLS", "does the firewall let UDP in, and does "+s.Advertise+", which nodes are told, lead here?")
 	default:
 		e.grade(up == len(s.Tunnels), postern.FindingWarning, "udp", tunnels, "UDP gets in; the other nodes are off, or their networks block it")
+	}
+	if up > 0 {
+		text := fmt.Sprintf("packets of %d bytes in the tunnels", s.MTU)
+		if narrow > 0 {
+			text += ", and shorter ones to " + counted(narrow, "node") + ", whose path carries less"
+		}
+		e.add("mtu", postern.FindingOK, text, "")
+	}
+	if s.Files > 0 {
+		e.grade(s.Files >= s.Room+spareFiles, postern.FindingWarning, "files", fmt.Sprintf("%d may be open, for %d connections", s.Files, s.Room),
+			fmt.Sprintf("raise the limit to %d or more (LimitNOFILE= of the unit, or ulimit -n): what is beyond it waits", s.Room+spareFiles))
 	}
 	_, port, _ := net.SplitHostPort(s.HTTPS)
 	if c, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", port)); err != nil {

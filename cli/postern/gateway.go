@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -52,6 +54,10 @@ func gatewayCommand() *cli.Command {
 				UsageText: "postern gateway status\npostern gateway status -o json",
 				Flags:     append([]cli.Flag{data}, outputFlags()...),
 			},
+			rotateKeyCommand("gateway", data, func(c *cli.Context) (string, error) {
+				s, err := askDoor(c.Context, doorSocket(c), http.MethodPost, pathDoorKey)
+				return s.WireGuard.String(), err
+			}),
 			{
 				Name: "run", Usage: "run this gateway until it is stopped", Action: runGatewayCommand,
 				Description: "When it is stopped it tells the coordinator, which takes it out of DNS (see `postern gateways dns`), and " +
@@ -276,6 +282,7 @@ type door struct {
 	seen   member.Endpoints // as of the last run
 	client *member.Client
 	net    *netstack.Net
+	key    *member.TunnelKey
 	gw     *gateway.Gateway
 	relays *relay.Server
 	https  net.Listener
@@ -283,12 +290,16 @@ type door struct {
 	local  net.Listener   // gatewaySocket
 	scrape net.Listener   // of metrics; nil: none
 	access *accesslog.Log // nil: none
+	looks  looks          // at the tunnels
 	log    *slog.Logger
 
 	started time.Time
 	boot    string // postern.Status.Boot
 
-	greeted bool                                    // owned by apply
+	applying sync.Mutex
+	latest   postern.Map // that the coordinator told; guarded by applying
+	greeted  bool        // the same
+
 	nodes   atomic.Pointer[map[string]postern.Node] // of the map, by id
 	ids     atomic.Pointer[map[netip.Addr]string]   // of the map's nodes
 	acting  atomic.Uint64                           // version of the map that is applied
@@ -330,12 +341,14 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 	if d.client, err = member.NewClient(dir, id, nil, o.log); err != nil {
 		return nil, err
 	}
+	key, _ := d.client.WireGuard()
 	d.net, err = netstack.New(netstack.Config{
-		PrivateKey: id.WireGuard, Address: id.Enrollment.Address, Port: o.udp, MTU: o.mtu, HideLoss: o.hideLoss, Logger: o.log,
+		PrivateKey: key, Address: id.Enrollment.Address, Port: o.udp, MTU: o.mtu, HideLoss: o.hideLoss, Logger: o.log,
 	})
 	if err != nil {
 		return nil, err
 	}
+	d.key = member.NewTunnelKey(d.client, func(key postern.WireGuardPrivate) error { return d.net.SetPrivateKey(key) }, nil)
 	// Last, as it is run that closes it.
 	if d.access, err = accesslog.Open(o.accessLog, os.Stdout, o.log); err != nil {
 		return nil, err
@@ -390,6 +403,8 @@ func (d *door) run(ctx context.Context) error {
 
 	g.Go(func() error { d.drain(ctx, life); stop(); return nil })
 	g.Go(func() error { return d.client.Follow(life, d.apply) })
+	g.Go(func() error { return d.client.FollowLease(life, d.lease) })
+	g.Go(func() error { return d.key.Run(life) })
 	g.Go(func() error { return d.roam(life) })
 	g.Go(func() error { return systemd.Notify(serve, d.alive) })
 	g.Go(func() error { d.tell(life); return nil })
@@ -431,8 +446,44 @@ func (d *door) alive() {
 	}
 }
 
-// apply works a map in: tunnels first, so that no route leads into nowhere.
+// apply works a map in.
 func (d *door) apply(m postern.Map) {
+	d.key.Told(m)
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	d.latest = m
+	d.work()
+}
+
+// lease works the newest map in again when the lease has lapsed, or was renewed.
+func (d *door) lease() {
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	if d.latest.Version > 0 {
+		d.work()
+	}
+}
+
+// lapsed returns what is left of m when the lease has lapsed: the coordinator's own names,
+// by which nodes may find it again, and the others with nobody to serve them.
+func lapsed(m postern.Map) postern.Map {
+	m = m.Clone()
+	for tenant, s := range m.Sections {
+		s.Nodes, s.Routes = nil, slices.Clone(s.Routes)
+		for i := range s.Routes {
+			s.Routes[i].Nodes, s.Routes[i].Challenge = nil, ""
+		}
+		m.Sections[tenant] = s
+	}
+	return m
+}
+
+// work works the newest map in: tunnels first, so that no route leads into nowhere.
+func (d *door) work() {
+	m := d.latest
+	if d.client.Lapsed() {
+		m = lapsed(m)
+	}
 	peers := member.NodePeers(m)
 	for i := range peers {
 		peers[i].Endpoint = d.seen[peers[i].PublicKey]
@@ -446,9 +497,12 @@ func (d *door) apply(m postern.Map) {
 		return
 	}
 	ids, nodes := make(map[netip.Addr]string), make(map[string]postern.Node)
+	rekeyed := false
 	for _, s := range m.Sections {
 		for _, n := range s.Nodes {
 			ids[n.Address], nodes[n.ID] = n.ID, n
+			before, ok := d.node(n.ID)
+			rekeyed = rekeyed || ok && before.WireGuard != n.WireGuard
 		}
 	}
 	d.ids.Store(&ids)
@@ -461,7 +515,7 @@ func (d *door) apply(m postern.Map) {
 	before := d.acting.Swap(m.Version)
 	d.log.Debug("map applied", "map_version", m.Version)
 	for _, s := range m.Sections {
-		if s.Version > before && awaited(s) {
+		if s.Version > before && (rekeyed || awaited(s)) {
 			d.awaited.Store(m.Version)
 			select {
 			case d.news <- struct{}{}:
@@ -473,7 +527,8 @@ func (d *door) apply(m postern.Map) {
 }
 
 // awaited reports whether somebody waits to hear that a gateway acts on s: who signed in
-// at the portal, or a node that asked a certificate authority.
+// at the portal, or a node that asked a certificate authority. So does a node that has
+// another key.
 func awaited(s postern.Section) bool {
 	return s.Admission != nil || slices.ContainsFunc(s.Routes, func(r postern.Route) bool { return r.Challenge != "" })
 }

@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -26,42 +28,61 @@ import (
 // gatewaySocket is a gateway's socket in its data directory, for whoever may open it:
 //
 //	GET /v1/status     doorStatus
+//	POST /v1/key       doorStatus, with another key of the tunnels; connections go on
 //	GET /metrics       metrics, as Prometheus reads them
 //	GET /debug/pprof/  profiles, as go tool pprof reads them
 const gatewaySocket = "gateway.sock"
 
-const pathDoorStatus = "/v1/status"
+const (
+	pathDoorStatus = "/v1/status"
+	pathDoorKey    = "/v1/key"
+)
 
 // A doorStatus is a gateway at a glance.
 type doorStatus struct {
-	Gateway    string         `json:"gateway"` // name
-	ID         string         `json:"id"`
-	State      string         `json:"state"`   // postern.StateReady or StateDraining
-	Address    netip.Addr     `json:"address"` // on the overlay
-	Version    string         `json:"version"` // of the program
-	Started    time.Time      `json:"started"`
-	HTTPS      string         `json:"https"`     // where it listens
-	UDPPort    uint16         `json:"udp_port"`  // of the tunnels
-	Advertise  string         `json:"advertise"` // what nodes are told
-	Public     string         `json:"public"`    // what browsers are told
-	Control    doorControl    `json:"control"`
-	MapVersion uint64         `json:"map_version"` // zero: no map was applied yet
-	Tunnels    []doorTunnel   `json:"tunnels"`     // one a node of the map
-	Limits     doorLimits     `json:"limits"`
-	Counts     gateway.Stats  `json:"counts"`
-	AccessLog  *doorAccessLog `json:"access_log,omitempty"`
+	Gateway    string                  `json:"gateway"` // name
+	ID         string                  `json:"id"`
+	State      string                  `json:"state"`   // postern.StateReady or StateDraining
+	Address    netip.Addr              `json:"address"` // on the overlay
+	Version    string                  `json:"version"` // of the program
+	Started    time.Time               `json:"started"`
+	HTTPS      string                  `json:"https"`              // where it listens
+	UDPPort    uint16                  `json:"udp_port"`           // of the tunnels
+	Advertise  string                  `json:"advertise"`          // what nodes are told
+	Public     string                  `json:"public"`             // what browsers are told
+	WireGuard  postern.WireGuardPublic `json:"wireguard"`          // key of its tunnels
+	KeySince   time.Time               `json:"key_since,omitzero"` // that it is used
+	Control    doorControl             `json:"control"`
+	MapVersion uint64                  `json:"map_version"`     // zero: no map was applied yet
+	Tunnels    []doorTunnel            `json:"tunnels"`         // one a node of the map
+	MTU        int                     `json:"mtu"`             // of the tunnels
+	Room       int                     `json:"room"`            // for connections
+	Files      int                     `json:"files,omitempty"` // that may be open; zero: not known here
+	Limits     doorLimits              `json:"limits"`
+	Counts     gateway.Stats           `json:"counts"`
+	AccessLog  *doorAccessLog          `json:"access_log,omitempty"`
 }
 
 type doorControl struct {
 	Up    bool      `json:"up"`
 	Since time.Time `json:"since,omitzero"`
 	Error string    `json:"error,omitempty"` // why it is down
+
+	// LeaseEnds is when this gateway stops serving if nothing comes from the coordinator
+	// until then; zero: it does not. Lapsed says that it has.
+	LeaseEnds time.Time `json:"lease_ends,omitzero"`
+	Lapsed    bool      `json:"lapsed,omitempty"`
+
+	// Skew is how much this machine's clock is ahead of the coordinator's, in nanoseconds;
+	// zero: not known.
+	Skew time.Duration `json:"skew,omitempty"`
 }
 
 type doorTunnel struct {
 	Node      string    `json:"node"` // id
 	Up        bool      `json:"up"`   // a handshake vouches for it
 	Endpoint  string    `json:"endpoint,omitempty"`
+	Path      string    `json:"path,omitempty"` // udp or tls-443
 	Handshake time.Time `json:"handshake,omitzero"`
 	Received  uint64    `json:"received"` // bytes
 	Sent      uint64    `json:"sent"`
@@ -81,9 +102,16 @@ func (d *door) glance() doorStatus {
 	s := doorStatus{
 		Gateway: d.id.Enrollment.Name, ID: d.id.Enrollment.ID, State: d.state(), Address: d.id.Enrollment.Address, Version: programVersion(),
 		Started: d.started, HTTPS: d.https.Addr().String(), UDPPort: d.net.Port(), Advertise: d.opts.advertise, Public: d.opts.public,
-		Control:    doorControl{Up: link.Up, Since: link.Since},
+		Control: doorControl{Up: link.Up, Since: link.Since, Skew: d.client.Skew()},
+		MTU:     d.net.MTU(), Room: d.gw.Room(), Files: fileLimit(),
 		MapVersion: d.acting.Load(), Tunnels: []doorTunnel{}, Limits: d.limits(), Counts: d.gw.Stats(),
 	}
+	s.Control.Lapsed = d.client.Lapsed()
+	if left, ok := d.client.Lease(); ok {
+		s.Control.LeaseEnds = time.Now().Add(left)
+	}
+	key, since := d.client.WireGuard()
+	s.WireGuard, s.KeySince = key.Public(), since
 	if link.Err != nil {
 		s.Control.Error = link.Err.Error()
 	}
@@ -93,7 +121,7 @@ func (d *door) glance() doorStatus {
 	now := time.Now()
 	for _, p := range d.status().Peers {
 		s.Tunnels = append(s.Tunnels, doorTunnel{
-			Node: p.ID, Up: now.Sub(p.Handshake) < fresh, Endpoint: p.Endpoint,
+			Node: p.ID, Up: now.Sub(p.Handshake) < fresh, Endpoint: p.Endpoint, Path: p.Path,
 			Handshake: p.Handshake, Received: p.Received, Sent: p.Sent, MTU: p.MTU, Probe: p.Probe,
 		})
 	}
@@ -107,6 +135,14 @@ func (d *door) localHandler() http.Handler {
 	mux.HandleFunc("GET "+pathDoorStatus, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(d.glance()) // the reader's trouble if it fails
+	})
+	mux.HandleFunc("POST "+pathDoorKey, func(w http.ResponseWriter, r *http.Request) {
+		if err := d.key.Replace(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(d.glance())
 	})
 	mux.Handle("GET "+monitor.PathMetrics, monitor.Metrics(d.collectors()...))
 	mux.Handle("GET "+monitor.PathProfiles, monitor.Profiles())
@@ -128,6 +164,7 @@ var (
 	metricDoorInfo    = prometheus.NewDesc("postern_gateway_info", "The gateway.", []string{"version"}, nil)
 	metricDoorDrain   = prometheus.NewDesc("postern_gateway_draining", "Whether new connections are to go elsewhere.", nil, nil)
 	metricDoorControl = prometheus.NewDesc("postern_gateway_control_up", "Whether the coordinator's stream is up.", nil, nil)
+	metricDoorLease   = prometheus.NewDesc("postern_gateway_lease_left_seconds", "For how long the gateway goes on without news of the coordinator; zero: it serves nobody.", nil, nil)
 	metricDoorMap     = prometheus.NewDesc("postern_gateway_map_version", "Version of the map that it acts on.", nil, nil)
 	metricDoorTunnels = prometheus.NewDesc("postern_gateway_tunnels", "Tunnels to nodes, by whether a handshake within 3 minutes vouches for them.", []string{"state"}, nil)
 	metricDoorLimits  = prometheus.NewDesc("postern_gateway_tunnel_limit_hits_total", "How often a limit on what is to become a tunnel was reached: handshakes that were answered with a cookie, relays that were turned away.", []string{"limit"}, nil)
@@ -139,7 +176,7 @@ type doorCollector struct{ status func() doorStatus }
 
 // Describe implements prometheus.Collector.
 func (doorCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{metricDoorInfo, metricDoorDrain, metricDoorControl, metricDoorMap, metricDoorTunnels, metricDoorLimits, metricDoorTraffic} {
+	for _, d := range []*prometheus.Desc{metricDoorInfo, metricDoorDrain, metricDoorControl, metricDoorLease, metricDoorMap, metricDoorTunnels, metricDoorLimits, metricDoorTraffic} {
 		ch <- d
 	}
 }
@@ -170,6 +207,9 @@ func (c doorCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(metricDoorInfo, 1, s.Version)
 	gauge(metricDoorDrain, draining)
 	gauge(metricDoorControl, control)
+	if ends := s.Control.LeaseEnds; !ends.IsZero() {
+		gauge(metricDoorLease, max(time.Until(ends).Seconds(), 0))
+	}
 	gauge(metricDoorMap, float64(s.MapVersion))
 	gauge(metricDoorTunnels, float64(up), "up")
 	gauge(metricDoorTunnels, float64(len(s.Tunnels)-up), "down")
@@ -184,9 +224,14 @@ var errNoGateway = errors.New("no gateway answers")
 func queryDoor(ctx context.Context, socket string) (s doorStatus, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	return askDoor(ctx, socket, http.MethodGet, pathDoorStatus)
+}
+
+// askDoor does a request that a gateway answers with its status.
+func askDoor(ctx context.Context, socket, method, path string) (s doorStatus, err error) {
 	t := &http.Transport{DialContext: dialSocket(socket)}
 	defer t.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gateway"+pathDoorStatus, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+path, nil)
 	if err != nil {
 		return s, err
 	}
@@ -199,7 +244,8 @@ func queryDoor(ctx context.Context, socket string) (s doorStatus, err error) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return s, fmt.Errorf("status of the gateway: %s", resp.Status)
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		return s, fmt.Errorf("%s %s of the gateway: %s: %s", method, path, resp.Status, strings.TrimSpace(string(why)))
 	}
 	return s, json.NewDecoder(resp.Body).Decode(&s)
 }
@@ -233,6 +279,7 @@ func doorFields(t *table, s doorStatus) {
 	if s.Control.Error != "" {
 		t.field("", s.Control.Error)
 	}
+	t.lease(s.Control.LeaseEnds, s.Control.Lapsed, s.Control.Up)
 	t.field("Map", strconv.FormatUint(s.MapVersion, 10))
 	t.field("Browsers", s.HTTPS+", told as "+s.Public)
 	up := 0

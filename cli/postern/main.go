@@ -24,14 +24,16 @@ import (
 // version is set when a release is linked; see the Makefile.
 var version string
 
-func main() { os.Exit(run(os.Args, os.Stdout, os.Stderr)) }
+func main() {
+	os.Exit(hosted(func(ctx context.Context, stdout, stderr io.Writer) int { return run(ctx, os.Args, stdout, stderr) }))
+}
 
 // run is main with its surroundings named; it returns the exit code.
 //
-// The first SIGINT or SIGTERM ends the command in good order, the second ends
+// The end of ctx, or the first SIGINT or SIGTERM, ends the command in good order, the second ends
 // the process at once.
-func run(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	defer context.AfterFunc(ctx, stop)()
 

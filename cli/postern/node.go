@@ -20,7 +20,7 @@ import (
 
 func nodeCommand() *cli.Command {
 	data := dataFlag("data `DIR`ectory (/var/lib/postern/node for root)")
-	config := &cli.StringFlag{Name: "config", Usage: "configuration `FILE` that says what is published, followed while the node runs"}
+	config := configFlag()
 	return &cli.Command{
 		Name: "node", Usage: "the machine beside the application, where TLS ends",
 		Subcommands: []*cli.Command{
@@ -64,10 +64,19 @@ func nodeCommand() *cli.Command {
 					"shows what they say.",
 				UsageText: "postern node renew acme.apps.example.com", Flags: []cli.Flag{data},
 			},
+			rotateKeyCommand("node", data, func(c *cli.Context) (string, error) {
+				m, err := node.ReplaceKey(c.Context, nodeSocket(c))
+				return m.WireGuard.String(), err
+			}),
+			nodeServiceCommand(data, config, systemService),
 			nodePasskeysCommand(data),
 			nodeTokensCommand(data),
 		},
 	}
+}
+
+func configFlag() cli.Flag {
+	return &cli.StringFlag{Name: "config", Usage: "configuration `FILE` that says what is published, followed while the node runs"}
 }
 
 func joinNode(c *cli.Context) error {
@@ -123,6 +132,9 @@ func runNodeCommand(c *cli.Context) error {
 	}
 	log, err := logger(c)
 	if err != nil {
+		return err
+	}
+	if _, err := parseMTU(c); err != nil {
 		return err
 	}
 	dir, err := node.Open(dataDir(c, postern.RoleNode))
@@ -240,6 +252,7 @@ func nodeStatusFields(t *table, s node.Status) {
 		t.field("Control", "down since "+t.when(s.Control.Since))
 		t.field("", dash(s.Control.Error))
 	}
+	t.lease(s.Control.LeaseEnds, s.Control.Lapsed, s.Control.Up)
 	for _, u := range s.Tunnels {
 		t.tunnel(u.Gateway, u.Path, u.Endpoint, u.Handshake, u.Received, u.Sent)
 		t.field("", mtuText(u))

@@ -21,6 +21,7 @@ func (d *door) remember(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
+			tick.Reset(d.pace())
 		}
 		if d.acting.Load() == 0 {
 			continue // without a map there are no nodes yet, and that is no news
@@ -58,7 +59,7 @@ func (d *door) greet(peers []netstack.Peer) error {
 // endpoints returns where the nodes are over UDP, as far as that is known.
 func (d *door) endpoints() member.Endpoints {
 	seen := make(member.Endpoints)
-	for _, p := range d.net.Peers() {
+	for _, p := range d.peers() {
 		if p.Endpoint.IsValid() && !p.Relayed {
 			seen[postern.WireGuardPublic(p.PublicKey)] = p.Endpoint
 		}

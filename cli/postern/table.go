@@ -53,6 +53,16 @@ func (t *table) when(at time.Time) string {
 	return at.Local().Format(time.RFC3339) + " (" + t.ago(at) + ")"
 }
 
+// lease tells of a member's lease when it matters: while the coordinator is away.
+func (t *table) lease(ends time.Time, lapsed, up bool) {
+	switch {
+	case lapsed:
+		t.field("", "for too long: nobody is served until the coordinator is back")
+	case !ends.IsZero() && !up:
+		t.field("", "serves without the coordinator until "+t.when(ends))
+	}
+}
+
 func (t *table) String() string {
 	var widths []int
 	for _, row := range t.rows {

@@ -44,6 +44,7 @@ func (d *door) tell(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Reset(d.pace())
 		case <-d.news:
 			if time.Since(reported) < tellInterval {
 				continue
@@ -118,7 +119,7 @@ func (d *door) status() postern.Status {
 	if ids == nil {
 		return s
 	}
-	for _, p := range d.net.Peers() {
+	for _, p := range d.peers() {
 		peer := postern.PeerStatus{ID: (*ids)[p.Address], Handshake: p.Handshake, Received: p.Received, Sent: p.Sent, MTU: p.MTU}
 		if p.Endpoint.IsValid() {
 			peer.Endpoint, peer.Path = p.Endpoint.String(), postern.CarrierUDP

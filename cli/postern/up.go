@@ -63,11 +63,15 @@ func up(c *cli.Context) error {
 	if strings.HasPrefix(door.public, ":") {
 		door.public = "control." + s.domain + door.public
 	}
-	g, ctx := errgroup.WithContext(c.Context)
-	ctx, end := context.WithCancel(ctx)
+	// The coordinator outlives the gateway, which may drain for long.
+	g, life := errgroup.WithContext(context.WithoutCancel(c.Context))
+	life, end := context.WithCancel(life)
+	ctx, stop := context.WithCancel(c.Context)
+	defer stop()
+	defer context.AfterFunc(life, stop)()
 	g.Go(func() error {
 		defer end()
-		return s.run(ctx)
+		return s.run(life)
 	})
 	g.Go(func() error {
 		defer end()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"encoding/json"
 	"encoding/pem"
@@ -32,7 +33,7 @@ func aSite(t *testing.T) (s *httptest.Server, caFile string) {
 // postern runs the command, and returns its exit code and what it prints.
 func runPostern(args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
-	code = run(append([]string{"postern"}, args...), &out, &errs)
+	code = run(context.Background(), append([]string{"postern"}, args...), &out, &errs)
 	return code, out.String(), errs.String()
 }
 

@@ -37,6 +37,12 @@ type certs struct {
 
 func newCerts(t *testing.T) *certs {
 	t.Helper()
+	return newCertsOf(t, acmetest.Options{})
+}
+
+// newCertsOf is newCerts with an authority that is otherwise as o says.
+func newCertsOf(t *testing.T, o acmetest.Options) *certs {
+	t.Helper()
 	d := &deployment{
 		t: t, dir: t.TempDir(), names: newNameServer(t),
 		control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
@@ -46,13 +52,14 @@ func newCerts(t *testing.T) *certs {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.ca = acmetest.Start(t, acmetest.Options{Port: d.https, CAA: func(host, account string) error {
+	o.Port, o.CAA = d.https, func(host, account string) error {
 		set, err := resolver.CAA(context.Background(), host)
 		if err != nil {
 			return err
 		}
 		return set.Permits(dnscheck.Wish{Authority: "ca.example", Account: account, Method: "tls-alpn-01"})
-	}})
+	}
+	c.ca = acmetest.Start(t, o)
 	d.coordinatorFlags = []string{"--acme-directory", c.ca.URL, "--acme-root", c.file("acme-root.pem", c.ca.Roots),
 		"--email", "ops@postern.localhost"}
 	c.app = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "the books of ", r.Host) }))

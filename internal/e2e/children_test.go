@@ -4,7 +4,10 @@ package e2e
 
 // children are the parts that this test binary can be started again in.
 var children = map[string]func() int{
-	"observer":  observe,
-	"proxy":     proxy,
 	"half open": floodHalfOpen,
+	"nodes":     nodes,
+	"observer":  observe,
+	"patient":   patient,
+	"proxy":     proxy,
+	"later":     later,
 }

@@ -93,9 +93,15 @@ func (o *operator) checkRegistry() {
 
 	var nodes []postern.NodeState
 	o.cli(&nodes, "nodes", "list")
-	ids := map[string]string{}
+	ids, members := map[string]string{}, map[string]string{}
 	for _, v := range nodes {
 		ids[v.Tenant+"/"+v.Name] = v.ID
+		for _, own := range []string{v.Tenant + "/" + v.Name, v.ID, v.Address.String(), v.WireGuard.String(), v.Identity.String()} {
+			if other, ok := members[own]; ok {
+				o.t.Errorf("nodes %s and %s both have %s", other, v.ID, own)
+			}
+			members[own] = v.ID
+		}
 	}
 	for name, want := range o.nodes {
 		if got := ids[name]; got != want {
@@ -109,6 +115,22 @@ func (o *operator) checkRegistry() {
 	}
 	o.checkRoutes()
 	o.checkAuditList()
+	o.checkVersion()
+}
+
+// checkVersion looks whether the gateway acts on a map that is no older than before.
+func (o *operator) checkVersion() {
+	o.t.Helper()
+	var s struct {
+		Map uint64 `json:"map_version"`
+	}
+	if err := o.gatewaySocket("/v1/status", &s); err != nil {
+		o.t.Errorf("ask the gateway: %v", err)
+	}
+	if s.Map < o.version {
+		o.t.Errorf("the gateway acts on version %d of the map, and has acted on %d", s.Map, o.version)
+	}
+	o.version = s.Map
 }
 
 func (o *operator) checkRoutes() {

@@ -99,9 +99,7 @@ func (d *deployment) startGatewayWithoutLimits() {
 // runGateway starts the gateway and waits until it knows where names lead.
 func (d *deployment) runGateway(flags ...string) {
 	d.t.Helper()
-	d.gateway = start(d.t, "gateway", nil, append([]string{program("postern"), "gateway", "run",
-		"--data", d.data("gateway"), "--listen", loopback(d.https),
-		"--udp", fmt.Sprintf(":%d", d.udp), "--advertise", loopback(d.udp), "--public", loopback(d.https), "--log-level", "debug"}, flags...)...)
+	d.launchGateway(append([]string{"--log-level", "debug"}, flags...)...)
 	eventually(d.t, 20*time.Second, func() error {
 		if d.gateway.ended() {
 			d.t.Fatal("the gateway ended")
@@ -111,6 +109,41 @@ func (d *deployment) runGateway(flags ...string) {
 		}
 		return nil
 	})
+}
+
+// launchGateway is runGateway that waits for nothing.
+func (d *deployment) launchGateway(flags ...string) {
+	d.t.Helper()
+	d.gateway = start(d.t, "gateway", nil, append([]string{program("postern"), "gateway", "run",
+		"--data", d.data("gateway"), "--listen", loopback(d.https),
+		"--udp", fmt.Sprintf(":%d", d.udp), "--advertise", loopback(d.udp), "--public", loopback(d.https)}, flags...)...)
+}
+
+// gatewaySocket asks the gateway's socket, and decodes the answer into out.
+func (d *deployment) gatewaySocket(path string, out any) error {
+	text, err := askSocket(filepath.Join(d.data("gateway"), "gateway.sock"), path)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, out)
+}
+
+// askSocket gets what there is at path on a role's socket.
+func askSocket(socket, path string) ([]byte, error) {
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport, Timeout: time.Minute}).Get("http://socket" + path)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", path, resp.Status)
+	}
+	return text, err
 }
 
 // cli runs an admin command and decodes its JSON into out, if not nil.

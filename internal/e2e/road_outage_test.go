@@ -20,7 +20,8 @@ import (
 	"postern"
 )
 
-// TestRoadApplicationDown has the node answer for an application that is down.
+// TestRoadApplicationDown has the node answer for an application that is down, at once
+// (R12).
 func TestRoadApplicationDown(t *testing.T) {
 	r := newRoad(t)
 	c := r.client()
@@ -36,11 +37,13 @@ func TestRoadApplicationDown(t *testing.T) {
 				t.Fatal(err)
 			}
 			req.Header.Set("Accept", test.accept)
+			begin := time.Now()
 			resp, err := c.Do(req)
 			if err != nil {
 				t.Fatal(err)
 			}
 			body := readAll(t, resp)
+			recovered(t, "R12", "application down: the node tells a "+test.name, 0, time.Second, time.Since(begin))
 			if resp.StatusCode != http.StatusBadGateway || resp.Header.Get("Retry-After") == "" {
 				t.Errorf("got status %d, Retry-After %q, want 502 and some", resp.StatusCode, resp.Header.Get("Retry-After"))
 			}
@@ -54,9 +57,11 @@ func TestRoadApplicationDown(t *testing.T) {
 	}
 	fetch(t, c, r.url("globex", "/"), http.StatusOK)
 	r.acme.again(t)
+	begin := time.Now()
 	if got := fetch(t, c, r.url("acme", "/"), http.StatusOK); got != "acme" {
 		t.Errorf("when the application is back: got %q", got)
 	}
+	recovered(t, "R12", "application back: first page", 0, time.Second, time.Since(begin))
 }
 
 // TestRoadNodeRemoved cuts a node off: what flows ends within 2 s, and neither

@@ -203,7 +203,7 @@ func TestSurviveFlood(t *testing.T) {
 			return
 		}
 		defer c.Close()
-		f.each(ctx, 5000, func(int) { c.Write(initiation(key[:])) })
+		f.each(ctx, 5000, func(int) { c.Write(nobodysHello(key[:])) })
 	})
 	f.grew("postern_gateway_tunnel_limit_hits_total{limit=\"handshakes\"}")
 
@@ -248,9 +248,9 @@ func (f *flood) grew(name string) {
 	f.t.Errorf("there is no %s", name)
 }
 
-// initiation returns a handshake initiation (WireGuard whitepaper, section 5.4.2) of
+// nobodysHello returns a handshake initiation (WireGuard whitepaper, section 5.4.2) of
 // nobody: its first MAC, which takes no secret but the receiver's public key, is good.
-func initiation(key []byte) []byte {
+func nobodysHello(key []byte) []byte {
 	const size, kind, label = 148, 1, "mac1----" // whitepaper, sections 5.4.2 and 5.4.4
 	b := make([]byte, size)
 	rand.Read(b)

@@ -22,17 +22,17 @@ const (
 	promisedBackNode = 5 * time.Second  // until they are told that it goes on
 )
 
-// A pair is a lab with two nodes at home, office and annex, that have the same service,
+// Twins are a lab with two nodes at home, office and annex, that have the same service,
 // and visitors in the world with addresses of their own.
-type pair struct {
+type twins struct {
 	*lab
 	annex    *process
 	visitors []string
 }
 
-func newPair(t *testing.T) *pair {
+func newTwins(t *testing.T) *twins {
 	t.Helper()
-	p := &pair{lab: newLab(t)}
+	p := &twins{lab: newLab(t)}
 	site := p.d.data("annex-site")
 	if err := errors.Join(os.Mkdir(site, 0o755), os.WriteFile(filepath.Join(site, "index.html"), []byte("at the annex"), 0o644)); err != nil {
 		t.Fatal(err)
@@ -53,7 +53,7 @@ func newPair(t *testing.T) *pair {
 }
 
 // curl returns what fetches a page as the visitor with an address.
-func (p *pair) curl(visitor, page string, args ...string) []string {
+func (p *twins) curl(visitor, page string, args ...string) []string {
 	host := "acme." + natDomain
 	return append([]string{"ip", "netns", "exec", p.world, "curl", "--silent", "--show-error", "--fail", "--interface", visitor,
 		"--cacert", p.d.caFile(), "--resolve", host + ":443:" + natGateway, "https://" + host + page}, args...)
@@ -61,7 +61,7 @@ func (p *pair) curl(visitor, page string, args ...string) []string {
 
 // visit has a visitor open a connection, and returns the node that it came to, and how
 // long it waited.
-func (p *pair) visit(visitor string) (node string, took time.Duration) {
+func (p *twins) visit(visitor string) (node string, took time.Duration) {
 	p.t.Helper()
 	begin := time.Now()
 	page, err := run(p.t, "", p.curl(visitor, "/", "--max-time", "20")...)
@@ -72,7 +72,7 @@ func (p *pair) visit(visitor string) (node string, took time.Duration) {
 }
 
 // homes returns which node each visitor is taken to.
-func (p *pair) homes() map[string]string {
+func (p *twins) homes() map[string]string {
 	p.t.Helper()
 	homes := map[string]string{}
 	for _, v := range p.visitors {
@@ -93,7 +93,7 @@ func of(homes map[string]string, node string) string {
 
 // state waits until operators are told that a node is in one of states, which have spaces
 // between, and returns how long that took and what they are told.
-func (p *pair) state(name, states string, patience time.Duration) (time.Duration, postern.NodeState) {
+func (p *twins) state(name, states string, patience time.Duration) (time.Duration, postern.NodeState) {
 	p.t.Helper()
 	begin := time.Now()
 	var n postern.NodeState
@@ -113,7 +113,7 @@ func (p *pair) state(name, states string, patience time.Duration) (time.Duration
 // to the other one, what is open goes on if it can, and operators are told.
 func TestSurviveNodes(t *testing.T) {
 	t.Parallel()
-	p := newPair(t)
+	p := newTwins(t)
 	homes := p.homes()
 	office, annex := of(homes, "office"), of(homes, "annex")
 	if office == "" || annex == "" {
@@ -130,7 +130,7 @@ func TestSurviveNodes(t *testing.T) {
 }
 
 // killed has the office killed while its visitor comes again and again.
-func (p *pair) killed(visitor string) {
+func (p *twins) killed(visitor string) {
 	t := p.t
 	t.Helper()
 	p.office.kill()
@@ -163,7 +163,7 @@ func (p *pair) killed(visitor string) {
 }
 
 // drained has the office drained while a download of its visitor's runs.
-func (p *pair) drained(homes map[string]string, visitor string) {
+func (p *twins) drained(homes map[string]string, visitor string) {
 	t := p.t
 	t.Helper()
 	want := p.bigFile(12 << 20)
@@ -215,7 +215,7 @@ func (p *pair) drained(homes map[string]string, visitor string) {
 }
 
 // stopped has the office do nothing for a while, while its control channel stays open.
-func (p *pair) stopped(visitor string) {
+func (p *twins) stopped(visitor string) {
 	t := p.t
 	t.Helper()
 	signal := func(s syscall.Signal) {

@@ -50,7 +50,7 @@ func (l *lab) block(rules string) {
 // blockUDP has it drop all UDP, and count what is as long as an echo.
 func (l *lab) blockUDP() {
 	l.t.Helper()
-	l.block("meta l4proto udp udp length > 1400 counter drop\n meta l4proto udp drop")
+	l.block("meta l4proto udp udp length > 1200 counter drop\n meta l4proto udp drop")
 }
 
 func (l *lab) pass() {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,11 +28,15 @@ type Client struct {
 
 	proxy connect.Proxy
 
-	id   Identity // its certificate is owned by Follow, which renews it
+	changing sync.Mutex // held while id is read or changed, but for what never changes
+	id       Identity   // as on disk
+
 	cert atomic.Pointer[tls.Certificate]
 	url  atomic.Int64 // index in id.URLs of the one that answered last
 	link atomic.Pointer[Link]
 	told atomic.Pointer[reading] // nil: never
+
+	lease *lease
 
 	backoff func(failures int) time.Duration // between streams
 
@@ -61,7 +66,7 @@ func NewClient(dir *datadir.Dir, id *Identity, proxy connect.Proxy, log *slog.Lo
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{dir: dir, log: log, id: *id, proxy: proxy, backoff: backoff, again: make(chan struct{}, 1)}
+	c := &Client{dir: dir, log: log, id: *id, proxy: proxy, backoff: backoff, again: make(chan struct{}, 1), lease: openLease(dir, log, time.Now())}
 	c.cert.Store(cert)
 	c.link.Store(&Link{})
 	c.tls = identity.ClientConfig(id.Root, nil)
@@ -87,6 +92,15 @@ func (c *Client) Now() time.Time {
 		return time.Now()
 	}
 	return r.theirs.Add(time.Since(r.ours))
+}
+
+// Skew returns how much this machine's clock is ahead of the coordinator's; zero if that
+// has not told its own.
+func (c *Client) Skew() time.Duration {
+	if c.told.Load() == nil {
+		return 0
+	}
+	return time.Now().Round(0).Sub(c.Now().Round(0))
 }
 
 // Link returns the state of the control stream.
@@ -207,17 +221,39 @@ func (c *Client) renewNow(ctx context.Context) error {
 	if e.ID != c.id.Enrollment.ID {
 		return errors.New("the coordinator answered with another member's certificate")
 	}
-	next := c.id
+	next := c.identity()
 	next.Enrollment.Certificate = e.Certificate
 	cert, err := next.Certificate()
 	if err != nil {
 		return err
 	}
-	if err := next.save(c.dir); err != nil {
+	if err := c.updateIdentity(func(id *Identity) { id.Enrollment.Certificate = e.Certificate }); err != nil {
 		return err
 	}
-	c.id.Enrollment.Certificate = e.Certificate // the rest others may be reading
 	c.cert.Store(cert)
 	c.log.Info("renewed the member's certificate")
 	return nil
+}
+
+// identity returns the membership as it is now.
+func (c *Client) identity() Identity {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	return c.id
+}
+
+// WireGuard returns the private key of the member's tunnels, and since when it is used by
+// the coordinator's clock.
+func (c *Client) WireGuard() (key postern.WireGuardPrivate, since time.Time) {
+	id := c.identity()
+	return id.WireGuard, id.WireGuardSince
+}
+
+// updateIdentity changes the membership, and returns when it is on disk. It is changed
+// here even if the disk does not take it.
+func (c *Client) updateIdentity(change func(*Identity)) error {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	change(&c.id)
+	return c.id.save(c.dir)
 }

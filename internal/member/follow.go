@@ -40,6 +40,7 @@ func (c *Client) Follow(ctx context.Context, apply func(postern.Map)) error {
 		held = postern.Map{}
 	}
 	if held.Version > 0 {
+		c.lease.grant(held)
 		apply(held)
 	}
 	for failures := 0; ; failures++ {
@@ -171,6 +172,7 @@ func (s *stream) take(line []byte) error {
 		return err
 	}
 	if s.synced {
+		s.client.lease.heard(time.Now())
 		s.news = s.news || msg.Section != nil || msg.Removed != "" // or it is a heartbeat
 		return nil
 	}
@@ -180,6 +182,7 @@ func (s *stream) take(line []byte) error {
 	if msg.Synced {
 		maps.DeleteFunc(s.held.Sections, func(tenant string, _ postern.Section) bool { return !s.seen[tenant] })
 		s.synced, s.news, s.seen = true, true, nil
+		s.client.lease.heard(time.Now())
 	}
 	return nil // half a map is shown to nobody
 }
@@ -191,6 +194,7 @@ func (s *stream) show(ctx context.Context) {
 		// The data plane must not wait for a full disk.
 		s.client.log.Error("keep the map on disk", "err", err)
 	}
+	s.client.lease.grant(s.held)
 	s.apply(s.held)
 	if !s.client.Link().Up {
 		s.client.setLink(true, nil)

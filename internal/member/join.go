@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
-	"crypto/hmac"
-	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
@@ -46,7 +44,7 @@ func Join(ctx context.Context, dir *datadir.Dir, proxy connect.Proxy, token post
 	id, err := loadIdentity(dir)
 	switch {
 	case errors.Is(err, ErrNotJoined):
-		id = &Identity{Role: role, Key: postern.NewIdentityPrivate(), WireGuard: postern.NewWireGuardPrivate()}
+		id = &Identity{Role: role, Key: postern.NewIdentityPrivate(), WireGuard: postern.NewWireGuardPrivate(), WireGuardSince: time.Now().UTC().Round(0)}
 	case err != nil:
 		return nil, err
 	case id.Enrollment.ID != "":
@@ -134,17 +132,15 @@ func enroll(ctx context.Context, proxy connect.Proxy, base string, id *Identity,
 // prove returns the headers that show possession of the token, of the identity
 // and of the WireGuard key.
 func prove(id *Identity, token postern.Token, challenge postern.Challenge, message []byte) (http.Header, error) {
-	shared, err := id.WireGuard.Shared(challenge.WireGuard)
+	mac, err := proveKey(id.WireGuard, challenge, message)
 	if err != nil {
-		return nil, fmt.Errorf("the coordinator's challenge: %w", err)
+		return nil, err
 	}
-	mac := hmac.New(sha256.New, shared)
-	mac.Write(message)
 	h := http.Header{}
 	set := func(name string, proof []byte) { h.Set(name, base64.StdEncoding.EncodeToString(proof)) }
 	set(postern.HeaderTokenSignature, ed25519.Sign(token.Key(), message))
 	set(postern.HeaderIdentitySignature, ed25519.Sign(id.Key.Key(), message))
-	set(postern.HeaderWireGuardProof, mac.Sum(nil))
+	set(postern.HeaderWireGuardProof, mac)
 	return h, nil
 }
 

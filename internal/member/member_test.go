@@ -53,6 +53,7 @@ type fakeCoordinator struct {
 	stream  func(w io.Writer, send func(postern.MapMessage)) *postern.Problem
 	seen    []postern.IdentityPublic // identities that enrolled
 	renewed int
+	key     postern.KeyRequest // the last that was proven
 }
 
 func newFakeCoordinator(t *testing.T) *fakeCoordinator {
@@ -67,6 +68,10 @@ func newFakeCoordinator(t *testing.T) *fakeCoordinator {
 	})
 	mux.HandleFunc("POST "+postern.PathEnroll, f.serveEnroll)
 	mux.HandleFunc("GET "+postern.PathMap, f.serveMap)
+	mux.HandleFunc("GET "+postern.PathKey, func(w http.ResponseWriter, r *http.Request) {
+		answer(w, 200, postern.Challenge{WireGuard: f.wg.Public()})
+	})
+	mux.HandleFunc("POST "+postern.PathKey, f.serveKey)
 	mux.HandleFunc("POST "+postern.PathRenew, func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		f.renewed++
@@ -184,6 +189,25 @@ func (f *fakeCoordinator) serveEnroll(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, 200, f.enrollment(&testing.T{}, req.Identity, time.Hour))
+}
+
+func (f *fakeCoordinator) serveKey(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	var req postern.KeyRequest
+	json.Unmarshal(body, &req)
+	binding, _ := r.TLS.ExportKeyingMaterial(postern.ChannelBinding, nil, 32)
+	shared, err := f.wg.Shared(req.WireGuard)
+	mac := hmac.New(sha256.New, shared)
+	mac.Write(postern.KeyMessage(binding, body))
+	proof, _ := base64.StdEncoding.DecodeString(r.Header.Get(postern.HeaderWireGuardProof))
+	if err != nil || len(r.TLS.PeerCertificates) == 0 || !hmac.Equal(proof, mac.Sum(nil)) {
+		answer(w, 401, postern.NewProblem(401, postern.CodeProof, "wrong proof", ""))
+		return
+	}
+	f.mu.Lock()
+	f.key = req
+	f.mu.Unlock()
+	answer(w, 200, struct{}{})
 }
 
 func (f *fakeCoordinator) serveMap(w http.ResponseWriter, r *http.Request) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io/fs"
 	"runtime"
+	"time"
 
 	"postern"
 	"postern/internal/datadir"
@@ -28,8 +29,14 @@ type Identity struct {
 	Role      postern.Role             `json:"role"`
 	Key       postern.IdentityPrivate  `json:"key"`
 	WireGuard postern.WireGuardPrivate `json:"wireguard"`
-	Root      postern.RootHash         `json:"root"` // pins the coordinator
-	URLs      []string                 `json:"urls"` // of the coordinator, best first
+
+	// WireGuardSince is since when WireGuard is used, and Next the key that is to follow
+	// it; see TunnelKey. Zero: not known, and none.
+	WireGuardSince time.Time                `json:"wireguard_since,omitzero"`
+	Next           postern.WireGuardPrivate `json:"next_wireguard,omitzero"`
+
+	Root postern.RootHash `json:"root"` // pins the coordinator
+	URLs []string         `json:"urls"` // of the coordinator, best first
 
 	// Enrollment is the zero value until the coordinator has acknowledged. Keys
 	// are saved before they are shown to anybody, so that a join that was cut
