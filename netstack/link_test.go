@@ -239,17 +239,19 @@ func TestRingIsNotOnePeers(t *testing.T) {
 		t.Error("the ring took more of the one peer")
 	default:
 	}
-	dst := make([]*stack.PacketBuffer, ringSize)
-	for len(r.byPeer) > 0 {
+	empty := func() {
+		dst := make([]*stack.PacketBuffer, ringSize)
 		for _, p := range dst[:r.next(dst)] {
 			p.DecRef()
 		}
 	}
+	empty()
 	if !within(t, "push", func() bool { return <-blocked }) {
 		t.Error("push was refused")
 	}
-	if r.bytes != 0 && r.count == 0 {
-		t.Errorf("%d bytes in an empty ring", r.bytes)
+	empty()
+	if r.count != 0 || r.bytes != 0 || len(r.byPeer) != 0 {
+		t.Errorf("an empty ring has %d packets, %d bytes, of %d peers", r.count, r.bytes, len(r.byPeer))
 	}
 }
 

@@ -33,10 +33,10 @@ table inet halfopen {
 }
 `
 
-// TestSurviveNeverOpen: connections that are never completed are the kernel's, which bounds
+// TestSurviveFloodHalfOpen: connections that are never completed are the kernel's, which bounds
 // them and answers with cookies beyond. The gateway hears of none and serves others. It
 // runs in a network of its own.
-func TestSurviveNeverOpen(t *testing.T) {
+func TestSurviveFloodHalfOpen(t *testing.T) {
 	t.Parallel()
 	self, err := os.Executable()
 	if err != nil {
