@@ -11,7 +11,7 @@ import (
 )
 
 // SetPrivateKey makes key the host's own, in place of the one that it had, and has a new
-// session made with every peer that has an endpoint, at once. They have to know the key by
+// session made with every peer that has a keepalive, at once. They have to know the key by
 // then. Connections go on; what peers sent before under the old sessions is still taken.
 //
 // A peer has no memory of a key that is new to it: where the clock was set back, so that
@@ -39,13 +39,12 @@ func (n *Net) SetPrivateKey(key [32]byte) error {
 	}
 	n.key = public
 	n.carriers.echo.setKey(public)
-	n.device.SendKeepalivesToPeersWithCurrentKeypair()
-	return n.greetIdle()
+	return n.greetAll()
 }
 
-// greetIdle makes a session with each peer whose last one is over, if it is one that we
-// greet.
-func (n *Net) greetIdle() error {
+// greetAll makes a new session with each peer that is kept alive from here. The others
+// greet us: if both do, WireGuard may lose both, and waits 5 s.
+func (n *Net) greetAll() error {
 	status, err := n.status()
 	if err != nil {
 		return err
@@ -54,7 +53,13 @@ func (n *Net) greetIdle() error {
 	var failed []error
 	for _, s := range status.peers {
 		p := n.peers[s.PublicKey]
-		if age := now.Sub(s.Handshake); p.Keepalive == 0 || age >= 0 && age < device.RejectAfterTime {
+		if p.Keepalive == 0 {
+			continue
+		}
+		if age := now.Sub(s.Handshake); age >= 0 && age < device.RejectAfterTime {
+			if peer := n.device.LookupPeer(s.PublicKey); peer != nil {
+				peer.SendKeepalive()
+			}
 			continue
 		}
 		if err := n.remake(p); err != nil {

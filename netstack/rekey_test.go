@@ -50,6 +50,8 @@ func TestRekey(t *testing.T) {
 		{"gateway", func(t *testing.T, node, gateway *host, _, gatewayPeer func() Peer) {
 			gateway.rekey(t)
 			node.mustSetPeers(t, gatewayPeer())
+			// Not both at once, or both initiations are lost and WireGuard waits 5 s.
+			eventually(t, "handshake", func() bool { return !node.status1(t).Handshake.IsZero() })
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
