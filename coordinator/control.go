@@ -81,11 +81,19 @@ func (c *Coordinator) member(role postern.Role, fn func(*http.Request, *Member) 
 		if role != "" && m.Role != role {
 			return nil, forbidden(fmt.Sprintf("that is for %ss only", role), "")
 		}
-		if !c.limits.member.allow(m.ID) {
+		if !c.limits.member.allow(m.ID) || m.Role == postern.RoleNode && !c.limits.bytes.allowN(m.ID, bodySize(r)) {
 			return nil, tooMany()
 		}
 		return fn(r, m)
 	}
+}
+
+// bodySize returns how many bytes r's body has at most.
+func bodySize(r *http.Request) int {
+	if n := r.ContentLength; n >= 0 && n < maxMemberBody {
+		return int(n)
+	}
+	return maxMemberBody
 }
 
 // authenticate returns the member that r's connection is proven to be.

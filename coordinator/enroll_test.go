@@ -253,6 +253,26 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
+// What a node sends is bounded in bytes too, and that it was is counted.
+func TestBytesAreLimited(t *testing.T) {
+	d := deploy(t)
+	d.addTenant("acme")
+	a := d.node("acme", "a")
+	d.clock.advance(time.Minute) // it may ask and send as much as any
+	before := d.gather()["limit_hits_total member_bytes"]
+	long := map[string]string{"": strings.Repeat("x", 600<<10)}
+	for range 3 {
+		must(t, a.call("POST", postern.PathStatus, long, nil))
+	}
+	wantProblem(t, a.call("POST", postern.PathStatus, long, nil), 429, postern.CodeTooMany)
+	if n := d.gather()["limit_hits_total member_bytes"] - before; n != 1 {
+		t.Errorf("counted %v times, want 1", n)
+	}
+	must(t, a.call("POST", postern.PathStatus, postern.Status{}, nil))
+	d.clock.advance(10 * time.Second)
+	must(t, a.call("POST", postern.PathStatus, long, nil))
+}
+
 // What is recorded for ever of a member's doing is little, however long it goes on.
 func TestRecordIsBounded(t *testing.T) {
 	d := deploy(t)

@@ -1,8 +1,12 @@
 package coordinator
 
 import (
+	"context"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -15,6 +19,7 @@ type limits struct {
 	source    *limiter[netip.Prefix]    // enrolments and wrong credentials, by /32 or /64
 	token     *limiter[postern.TokenID] // enrolments
 	member    *limiter[string]          // members' requests, by id
+	bytes     *limiter[string]          // bytes of nodes' requests, by id
 	redeem    *limiter[string]          // sign-ins that nodes redeem, by their ids
 	challenge *limiter[string]          // authorities that nodes await, by their ids
 	alarm     *limiter[string]          // alarms of certificates, by node id
@@ -33,6 +38,7 @@ func newLimits(now func() time.Time) limits {
 		source:    newLimiter[netip.Prefix](rate.Every(100*time.Millisecond), 120, now),
 		token:     newLimiter[postern.TokenID](rate.Every(200*time.Millisecond), 120, now),
 		member:    newLimiter[string](rate.Every(250*time.Millisecond), 60, now),
+		bytes:     newLimiter[string](64<<10, 2*maxMemberBody, now),
 		redeem:    newLimiter[string](rate.Every(20*time.Millisecond), 200, now), // a whole company in the morning
 		challenge: newLimiter[string](rate.Every(5*time.Second), 128, now),       // all names at once
 		alarm:     newLimiter[string](rate.Every(time.Minute), 60, now),
@@ -47,6 +53,31 @@ func newLimits(now func() time.Time) limits {
 	}
 }
 
+// hits returns how often each limit was reached, by its name for operators.
+func (l *limits) hits() map[string]int64 {
+	return map[string]int64{
+		"enroll_source": l.source.hits.Load(), "enroll_token": l.token.hits.Load(),
+		"member_requests": l.member.hits.Load(), "member_bytes": l.bytes.hits.Load(),
+		"member_redeem": l.redeem.hits.Load(), "member_challenges": l.challenge.hits.Load(),
+		"member_alarms": l.alarm.hits.Load(), "records": l.record.hits.Load(),
+		"signin_login": l.login.hits.Load(), "signin_source": l.signIn.hits.Load(),
+		"admission": l.admit.hits.Load(), "portal_source": l.post.hits.Load(),
+		"dns": l.look.hits.Load(), "audit": l.refused.hits.Load() + l.strangers.hits.Load(),
+	}
+}
+
+// tellLimits logs the limits that were reached since before, one line each, and returns
+// how often all were by now.
+func (c *Coordinator) tellLimits(ctx context.Context, before map[string]int64) map[string]int64 {
+	now := c.limits.hits()
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		if n := now[name] - before[name]; n > 0 {
+			c.log.WarnContext(ctx, "limit reached", "limit", name, "refused", n)
+		}
+	}
+	return now
+}
+
 // limiterSize is how many keys one generation of a limiter holds.
 const limiterSize = 8192
 
@@ -57,6 +88,7 @@ type limiter[K comparable] struct {
 	every rate.Limit
 	burst int
 	now   func() time.Time
+	hits  atomic.Int64 // refusals
 
 	mu       sync.Mutex
 	new, old map[K]*rate.Limiter
@@ -66,7 +98,18 @@ func newLimiter[K comparable](every rate.Limit, burst int, now func() time.Time)
 	return &limiter[K]{every: every, burst: burst, now: now, new: make(map[K]*rate.Limiter)}
 }
 
-func (l *limiter[K]) allow(key K) bool {
+func (l *limiter[K]) allow(key K) bool { return l.allowN(key, 1) }
+
+// allowN takes n tokens of key's, or none.
+func (l *limiter[K]) allowN(key K, n int) bool {
+	ok := l.take(key, n)
+	if !ok {
+		l.hits.Add(1)
+	}
+	return ok
+}
+
+func (l *limiter[K]) take(key K, n int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.new[key]
@@ -79,12 +122,13 @@ func (l *limiter[K]) allow(key K) bool {
 		}
 		l.new[key] = b
 	}
-	return b.AllowN(l.now(), 1)
+	return b.AllowN(l.now(), n)
 }
 
 // A gate lets some through and counts the rest.
 type gate struct {
-	now func() time.Time
+	now  func() time.Time
+	hits atomic.Int64 // refusals
 
 	mu      sync.Mutex
 	bucket  *rate.Limiter
@@ -102,6 +146,7 @@ func (g *gate) pass() (stopped int, ok bool) {
 	defer g.mu.Unlock()
 	if !g.bucket.AllowN(g.now(), 1) {
 		g.stopped++
+		g.hits.Add(1)
 		return 0, false
 	}
 	stopped, g.stopped = g.stopped, 0

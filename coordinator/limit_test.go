@@ -1,7 +1,9 @@
 package coordinator
 
 import (
+	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,6 +36,21 @@ func TestLimiter(t *testing.T) {
 	}
 	if n := len(l.new) + len(l.old); n > 2*limiterSize {
 		t.Errorf("holds %d keys, want at most %d", n, 2*limiterSize)
+	}
+}
+
+// Limits that were reached are told in a line each, of what is new.
+func TestLimitsAreTold(t *testing.T) {
+	var log strings.Builder
+	c := &Coordinator{limits: newLimits(time.Now), log: slog.New(slog.NewTextHandler(&log, nil))}
+	told := c.tellLimits(t.Context(), nil)
+	for range 8 {
+		c.limits.login.allow("anna")
+	}
+	told = c.tellLimits(t.Context(), told)
+	c.tellLimits(t.Context(), told)
+	if got := log.String(); strings.Count(got, "limit reached") != 1 || !strings.Contains(got, "limit=signin_login refused=3") || strings.Contains(got, "anna") {
+		t.Errorf("got:\n%s", got)
 	}
 }
 

@@ -27,6 +27,7 @@ var (
 	metricStreams  = newDesc("streams_open", "Members that are told of changes.")
 	metricAudit    = newDesc("audit_entries", "Entries in the audit log.")
 	metricRefused  = newDesc("refused_total", "Attempts that were refused, by what was tried; signin are those to sign in.", "action")
+	metricLimits   = newDesc("limit_hits_total", "How often a limit refused something, or, with audit and records, that it is recorded.", "limit")
 	metricAlarms   = newDesc("certificate_alarms", "Host names at which a gateway shows what no node of theirs holds, at present.")
 	metricFull     = newDesc("registry_full_total", "Changes that were refused because the disk is full.")
 	metricPortal   = newDesc("portal_certificate_not_after_seconds", "When the certificate of the portal ends; absent while it has none of its own.")
@@ -78,7 +79,7 @@ type collector struct{ c *Coordinator }
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		metricInfo, metricTenants, metricNodes, metricGateways, metricFit, metricRoutes, metricMap, metricStreams,
-		metricAudit, metricRefused, metricAlarms, metricFull, metricPortal,
+		metricAudit, metricRefused, metricLimits, metricAlarms, metricFull, metricPortal,
 	} {
 		ch <- d
 	}
@@ -111,6 +112,9 @@ func (col collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for action, n := range c.refusals.counts() {
 		count(metricRefused, float64(n), action)
+	}
+	for limit, n := range c.limits.hits() {
+		count(metricLimits, float64(n), limit)
 	}
 	count(metricFull, float64(c.full.Load()))
 	if end := c.portal.status(c.cfg.Now()).NotAfter; !end.IsZero() {

@@ -207,14 +207,16 @@ func (p *presence) control(m *Member, now time.Time) (open bool, seen time.Time)
 const seenInterval = time.Minute
 
 // keepSeen stores when members and sources were last seen, and forgets sources whose
-// time is over, sessions that ended long ago and challenges that nobody came to, now
-// and then until ctx is done.
+// time is over, sessions that ended long ago and challenges that nobody came to, and logs
+// what limits refused, now and then until ctx is done.
 func (c *Coordinator) keepSeen(ctx context.Context) error {
 	tick := time.NewTicker(seenInterval)
 	defer tick.Stop()
+	var hits map[string]int64
 	for {
 		select {
 		case <-tick.C:
+			hits = c.tellLimits(ctx, hits)
 			c.keepReserve()
 			c.storeSeen(ctx)
 			c.sweepSessions(ctx)
