@@ -60,7 +60,7 @@ proof: ## what a gateway can see and do, tried and told for a security reviewer;
 
 # A number of inputs, and no time: go test may report the end of a time as a
 # failure ("context deadline exceeded") when a worker is busy just then.
-FUZZTIME ?= 10000x
+FUZZTIME ?= 5000x
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME, such as 10000x (inputs) or 5m

@@ -134,18 +134,19 @@ const (
 // gateway says. Where a gateway does not probe, or has yet to, its handshake counts. An
 // answer or a handshake is enough while the node's stream is open, or was not open yet
 // since the coordinator started. When the stream has ended, the node may have been
-// switched off: then only what came through the tunnel after that counts. The lock is
-// held.
+// switched off: then only what came through the tunnel after that counts. While it has
+// just opened, what was missed may have been before that, and the handshake counts again.
+// The lock is held.
 func (p *presence) reach(gateway, node string, peer postern.PeerStatus, now time.Time) reach {
 	ended, known := p.seen[node]
 	open := p.streams[node] != nil || !known
 	switch {
-	case peer.Probe != nil && peer.Probe.Error != "":
+	case peer.Probe != nil && peer.Probe.Error != "" && !p.came(node, now):
 		if !p.there(gateway, now) {
 			return unknown // what it said last is old
 		}
 		return misses
-	case peer.Probe != nil:
+	case peer.Probe != nil && peer.Probe.Error == "":
 		if isFresh(peer.Probe.Time, now) && (open || peer.Probe.Time.After(ended)) {
 			return reaches
 		}
@@ -156,6 +157,16 @@ func (p *presence) reach(gateway, node string, peer postern.PeerStatus, now time
 		}
 	}
 	return unknown
+}
+
+// comesFor is how long a node that has come is not held to the probes that it missed: the
+// gateway asks it anew as soon as it hears of it, and tells.
+const comesFor = 10 * time.Second
+
+// came reports whether a node's stream is open since just now. The lock is held.
+func (p *presence) came(node string, now time.Time) bool {
+	s := p.streams[node]
+	return s != nil && now.Sub(s.opened) < comesFor
 }
 
 // there reports whether a gateway is connected, and says how its nodes do. The lock is held.

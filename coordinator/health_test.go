@@ -62,6 +62,7 @@ func TestStatesByProbes(t *testing.T) {
 	check("an older gateway", postern.StateReady, true, "")
 	report(one, time.Second, answered(time.Second))
 	check("an answer", postern.StateReady, true, "")
+	d.clock.advance(comesFor)
 	report(two, 0, missed("no answer within 2 s\x1b[31m"))
 	check("one of two", postern.StateDegraded, true, "not reached from gateway two: no answer within 2 s [31m")
 	report(one, time.Second, missed("no answer within 2 s"))
@@ -77,6 +78,18 @@ func TestStatesByProbes(t *testing.T) {
 		t.Errorf("got %+v", n)
 	}
 
+	// It is started again: that it was away is no reason to turn people away now.
+	wa.cancel()
+	report(one, time.Second, missed("no answer within 2 s"))
+	check("away", postern.StateOffline, false, "switched off")
+	wa = a.watch()
+	wa.sync()
+	check("just back", postern.StateReady, true, "")
+	d.clock.advance(comesFor)
+	report(one, time.Second, missed("no answer within 2 s"))
+	check("not really", postern.StateDegraded, false, "its tunnel is up, but it serves nobody: no answer")
+	report(one, time.Second, answered(time.Second))
+
 	wa.cancel()
 	check("the node may be switched off", postern.StateOffline, false, "switched off")
 	d.clock.advance(time.Second)
@@ -88,8 +101,10 @@ func TestStatesByProbes(t *testing.T) {
 	check("nothing for long", postern.StateOffline, false, "switched off")
 }
 
-// freshFor is how long an answer counts.
-const freshFor = 3 * time.Minute
+const (
+	freshFor = 3 * time.Minute  // how long an answer counts
+	comesFor = 10 * time.Second // and how long what was missed does not, of a node that has come
+)
 
 // A gateway's clock says how old its probes' answers are, and nothing more.
 func TestProbesWhereClocksDiffer(t *testing.T) {
