@@ -46,7 +46,7 @@ e2e: ## real processes, namespaces and browsers; needs root; SUITE=road for one
 	@mkdir -p $(REPORTS)
 	@set -e; for suite in $(suite); do \
 		echo "== e2e suite $$suite"; \
-		$(GO) test -count=1 -timeout 15m -parallel 8 -tags e2e,$(TAGS) -run "^Test$$suite" ./internal/e2e; \
+		$(GO) test -count=1 -timeout 15m -parallel 12 -tags e2e,$(TAGS) -run "^Test$$suite" ./internal/e2e; \
 	done
 
 .PHONY: proof
