@@ -222,6 +222,7 @@ func TestNodesPage(t *testing.T) {
 	b.get("/admin/nodes").want(200, "Online", "not asked yet")
 	report(&postern.ProbeStatus{Time: d.clock.now(), RTT: postern.Duration(42 * time.Millisecond)})
 	b.get("/admin/nodes").want(200, "Online", "TLS on port 443", "42 ms").wantNot("tls-443", "degraded", "Last contact")
+	d.clock.advance(10 * time.Second) // it came so long ago that it should answer
 	report(&postern.ProbeStatus{Time: d.clock.now(), Error: "no answer within 2 s"})
 	acme.wait(postern.StateDegraded)
 	b.get("/admin/nodes").want(200, "Not reachable", "Its tunnel is up, but it serves nobody: no answer within 2 s.").wantNot("42 ms")
