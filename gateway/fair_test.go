@@ -58,7 +58,7 @@ func TestIsolationI13(t *testing.T) {
 				flood.Go(func() { io.Copy(io.Discard, c); c.Close() })
 			}
 		})
-		time.Sleep(100 * time.Millisecond)
+		<-time.After(100 * time.Millisecond)
 		start, before := time.Now(), w.g.Stats().DownBytes
 		beside := w.requests(t, 100, way)
 		took, moved := time.Since(start), w.g.Stats().DownBytes-before
@@ -90,16 +90,16 @@ func (w *world) requests(t *testing.T, n int, way time.Duration) time.Duration {
 	var took []time.Duration
 	buf := make([]byte, answerSize)
 	for range n {
-		time.Sleep(3 * time.Millisecond)
+		<-time.After(3 * time.Millisecond)
 		start := time.Now()
-		time.Sleep(way)
+		<-time.After(way)
 		if _, err := c.Write(buf[:questionSize]); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := io.ReadFull(c, buf); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(way)
+		<-time.After(way)
 		took = append(took, time.Since(start))
 	}
 	slices.Sort(took)

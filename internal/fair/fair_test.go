@@ -82,7 +82,7 @@ func TestParts(t *testing.T) {
 				for i, flows := range tt.flows {
 					loads = append(loads, start(line.Share(tt.weights[i]), flows))
 				}
-				time.Sleep(10 * time.Second)
+				<-time.After(10 * time.Second)
 				for i, l := range loads {
 					if got := l.end(); !near(got, tt.want[i]*mega) {
 						t.Errorf("tenant %d: moved %d MiB, want %d", i, got/mega, tt.want[i])
@@ -105,10 +105,10 @@ func TestLittleDoesNotWait(t *testing.T) {
 				for range others {
 					loads = append(loads, start(line.Share(1), 20))
 				}
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 				little := line.Share(1)
 				for range 200 {
-					time.Sleep(3 * time.Millisecond)
+					<-time.After(3 * time.Millisecond)
 					begun := time.Now()
 					n := little.Take(func() <-chan struct{} { return nil })
 					little.Give(n - 100)
@@ -131,12 +131,12 @@ func TestRestIsNotSaved(t *testing.T) {
 		rested := line.Share(1)
 		rested.Give(rested.Take(nil))
 		busy := start(line.Share(1), 5)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		busy.mu.Lock()
 		busy.moved = 0
 		busy.mu.Unlock()
 		back := start(rested, 5)
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		if got := back.end(); !near(got, 50*mega) {
 			t.Errorf("who rested moved %d MiB, want 50", got/mega)
 		}
@@ -177,7 +177,7 @@ func TestLeave(t *testing.T) {
 				}
 			})
 		}
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		close(done)
 		wg.Wait()
 		if len(line.waiting) != 0 || len(s.waiters) != 0 {

@@ -51,7 +51,7 @@ func (m *machine) behind() bool {
 
 // work works for d.
 func (m *machine) work(d time.Duration) {
-	time.Sleep(d)
+	<-time.After(d)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for m.left += float64(m.rate) * d.Seconds(); m.left > 0 && len(m.queue) > 0; {
@@ -122,7 +122,7 @@ func (m *machine) run(line *Line, flows int, alone bool) (used float64, p50, p99
 	m.wake.Broadcast()
 	m.mu.Unlock()
 	for range 100000 {
-		time.Sleep(tick)
+		<-time.After(tick)
 		line.mu.Lock()
 		left := len(line.waiting)
 		line.mu.Unlock()
@@ -183,7 +183,7 @@ func TestSqueezeLetsGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		line := NewLine(100*mega, 0, func() bool { return true })
 		a, b := start(line.Share(1), 5), start(line.Share(1), 5)
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		if got := a.end() + b.end(); got < 900*mega {
 			t.Errorf("moved %d MiB, want nearly 1000", got/mega)
 		}
