@@ -55,7 +55,7 @@ func gatewayRows(t *table, gateways []postern.GatewayState) {
 		if g.Fit && g.State == postern.StateReady {
 			reason = "" // what `gateways dns` has to say
 		}
-		t.row(g.Name, g.State, dash(g.Public), dash(g.Endpoint), strconv.Itoa(g.Tunnels), t.ago(g.Joined), fitness(g.Fit), reason)
+		t.row(g.Name, g.State, dash(g.Public), dash(g.Endpoint), strconv.Itoa(g.Tunnels), t.ago(g.Joined), fitness(g.Fit), dash(reason))
 	}
 }
 
@@ -92,7 +92,7 @@ func drainGateway(draining bool) func(*cli.Context, *admin, []string) error {
 			return err
 		}
 		if draining {
-			note(c, "%s is draining. DNS has no use for it once %d s have passed: the records' TTL.", g.Name, postern.DNSTTL)
+			note(c, "%s is draining. `postern gateways dns` shows what is in DNS now; browsers hold on to what was for %d s.", g.Name, postern.DNSTTL)
 		} else {
 			note(c, "%s is %s.", g.Name, g.State)
 		}
