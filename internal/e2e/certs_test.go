@@ -43,10 +43,7 @@ func newCerts(t *testing.T) *certs {
 // newCertsOf is newCerts with an authority that is otherwise as o says.
 func newCertsOf(t *testing.T, o acmetest.Options) *certs {
 	t.Helper()
-	d := &deployment{
-		t: t, dir: t.TempDir(), names: newNameServer(t),
-		control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
-	}
+	d := bareDeployment(t)
 	c := &certs{deployment: d}
 	resolver, err := dnscheck.New(d.names.Addr)
 	if err != nil {

@@ -122,10 +122,7 @@ type cipher struct {
 }
 
 func newCipher(t *testing.T) *cipher {
-	d := &deployment{
-		t: t, dir: t.TempDir(), names: newNameServer(t),
-		control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
-	}
+	d := bareDeployment(t)
 	d.startCoordinator()
 	wire, err := newRecorder(d.data("wire"))
 	if err != nil {

@@ -85,10 +85,7 @@ func (d *deployment) sums(roles []string) map[string][32]byte {
 // are served and what is there can be read; what would have to be written is refused,
 // says why, and leaves every file as it was. With room again, all goes on (R13, R14).
 func TestCrashDiskFull(t *testing.T) {
-	d := &deployment{
-		t: t, dir: t.TempDir(),
-		control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t), names: newNameServer(t),
-	}
+	d := bareDeployment(t)
 	roles := []string{"coordinator", "gateway", "office"}
 	for _, role := range roles {
 		smallDisk(t, d.data(role))

@@ -45,14 +45,19 @@ type deployment struct {
 	nodes                map[string]*process // those that runNode started last, by name
 }
 
+// bareDeployment returns a deployment in which nothing runs yet.
+func bareDeployment(t testing.TB) *deployment {
+	t.Helper()
+	return &deployment{
+		t: t, dir: t.TempDir(), names: newNameServer(t),
+		control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
+	}
+}
+
 // newDeployment starts a coordinator and a gateway and waits for both.
 func newDeployment(t testing.TB) *deployment {
 	t.Helper()
-	d := &deployment{
-		t: t, dir: t.TempDir(),
-		control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
-		names: newNameServer(t),
-	}
+	d := bareDeployment(t)
 	d.startCoordinator()
 	d.joinGateway()
 	d.startGateway()
@@ -90,10 +95,13 @@ func (d *deployment) startGateway() {
 	d.runGateway("--http", loopback(d.http))
 }
 
+// unlimited are the flags of a gateway for tests that come in crowds.
+var unlimited = []string{"--http", "", "--source-rate", "-1", "--source-conns", "-1", "--tenant-rate", "-1", "--tenant-conns", "-1"}
+
 // startGatewayWithoutLimits is startGateway for tests that come in crowds.
 func (d *deployment) startGatewayWithoutLimits() {
 	d.t.Helper()
-	d.runGateway("--http", "", "--source-rate", "-1", "--source-conns", "-1", "--tenant-rate", "-1", "--tenant-conns", "-1")
+	d.runGateway(unlimited...)
 }
 
 // runGateway starts the gateway and waits until it knows where names lead.

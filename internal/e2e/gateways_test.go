@@ -322,14 +322,7 @@ func TestSurviveRollingRestart(t *testing.T) {
 	v.leave(t)
 	noteFigure(t, "survive", "R19 new connections while both gateways were restarted", float64(v.count(natGateway)+v.count(secondGateway)), "")
 	noteFigure(t, "survive", "R19 new connections that failed", float64(len(v.failed)), "")
-	select {
-	case <-curl.done:
-	case <-time.After(time.Minute):
-		t.Fatal("the download does not end")
-	}
-	if code := curl.cmd.ProcessState.ExitCode(); code != 0 || p.got() != want {
-		t.Errorf("the download ended with %d: %s", code, curl.out.tail(400))
-	}
+	p.whole(curl, want, time.Minute)
 }
 
 // again starts the gateway at addr anew, with a drain delay.

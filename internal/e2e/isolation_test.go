@@ -57,11 +57,8 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func newStreet(t *testing.T) *street {
 	t.Helper()
 	s := &street{
-		deployment: &deployment{
-			t: t, dir: t.TempDir(), names: newNameServer(t),
-			control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
-		},
-		sites: map[string]*site{}, office: map[string]*process{},
+		deployment: bareDeployment(t),
+		sites:      map[string]*site{}, office: map[string]*process{},
 	}
 	s.startCoordinator()
 	s.joinGateway()

@@ -30,12 +30,10 @@ type estate struct {
 func newEstate(t testing.TB, env []string, files map[string]string) *estate {
 	t.Helper()
 	e := &estate{
-		deployment: &deployment{
-			t: t, dir: t.TempDir(), names: newNameServer(t), env: env,
-			control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
-		},
-		apps: map[string]*application{}, office: map[string]*process{},
+		deployment: bareDeployment(t),
+		apps:       map[string]*application{}, office: map[string]*process{},
 	}
+	e.env = env
 	e.startCoordinator()
 	e.joinGateway()
 	e.startGateway()

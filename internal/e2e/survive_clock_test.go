@@ -3,23 +3,14 @@
 package e2e
 
 import (
-	"crypto/ecdh"
-	"crypto/hmac"
-	"crypto/rand"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"hash"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/crypto/blake2s"
-	"golang.org/x/crypto/chacha20poly1305"
 
 	"postern"
 )
@@ -81,88 +72,41 @@ func later() int {
 		fmt.Println(err)
 		return 1
 	}
-	c, err := net.Dial("udp", net.JoinHostPort(natGateway, fmt.Sprint(natPort)))
-	if err != nil {
+	if err := greet([32]byte(private), [32]byte(public), time.Now().Add(time.Hour)); err != nil {
 		fmt.Println(err)
-		return 1
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(5 * time.Second))
-	if _, err := c.Write(initiation(private, public, time.Now().Add(time.Hour))); err != nil {
-		fmt.Println(err)
-		return 1
-	}
-	answer := make([]byte, 1500)
-	if n, err := c.Read(answer); err != nil || n != 92 || answer[0] != 2 {
-		fmt.Println("answer", n, err)
 		return 1
 	}
 	fmt.Println("taken")
 	return 0
 }
 
-// initiation returns WireGuard's first message of a handshake, made at now (whitepaper,
-// section 5.4.2).
-func initiation(private, peer []byte, now time.Time) []byte {
-	curve := ecdh.X25519()
-	static, err := curve.NewPrivateKey(private)
+// greet has the gateway with the key peer take a greeting of the node's, made at now.
+func greet(private, peer [32]byte, now time.Time) error {
+	p, err := newParty(private, peer)
 	if err != nil {
-		panic(err)
+		return err
 	}
-	remote, err := curve.NewPublicKey(peer)
+	msg, opening, err := p.initiate(7, now)
 	if err != nil {
-		panic(err)
+		return err
 	}
-	ephemeral, err := curve.GenerateKey(rand.Reader)
+	c, err := net.Dial("udp", net.JoinHostPort(natGateway, fmt.Sprint(natPort)))
 	if err != nil {
-		panic(err)
+		return err
 	}
-	shared := func(k *ecdh.PrivateKey) []byte {
-		s, err := k.ECDH(remote)
-		if err != nil {
-			panic(err)
-		}
-		return s
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := c.Write(msg); err != nil {
+		return err
 	}
-	mix := func(parts ...[]byte) []byte {
-		sum := blake2s.Sum256(slices.Concat(parts...))
-		return sum[:]
-	}
-	mac := func(key []byte, parts ...[]byte) []byte {
-		h := hmac.New(func() hash.Hash { h, _ := blake2s.New256(nil); return h }, key)
-		h.Write(slices.Concat(parts...))
-		return h.Sum(nil)
-	}
-	kdf := func(key, input []byte) (first, second []byte) {
-		secret := mac(key, input)
-		first = mac(secret, []byte{1})
-		return first, mac(secret, first, []byte{2})
-	}
-	seal := func(key, text, additional []byte) []byte {
-		aead, err := chacha20poly1305.New(key)
-		if err != nil {
-			panic(err)
-		}
-		return aead.Seal(nil, make([]byte, chacha20poly1305.NonceSize), text, additional)
-	}
-	stamp := binary.BigEndian.AppendUint64(nil, 0x400000000000000a+uint64(now.Unix()))
-	stamp = append(stamp, 0, 0, 0, 0)
-
-	chain := mix([]byte("Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"))
-	sum := mix(mix(chain, []byte("WireGuard v1 zx2c4 Jason@zx2c4.com")), peer)
-	chain, _ = kdf(chain, ephemeral.PublicKey().Bytes())
-	sum = mix(sum, ephemeral.PublicKey().Bytes())
-	chain, key := kdf(chain, shared(ephemeral))
-	sealedStatic := seal(key, static.PublicKey().Bytes(), sum)
-	sum = mix(sum, sealedStatic)
-	_, key = kdf(chain, shared(static))
-	sealedStamp := seal(key, stamp, sum)
-
-	msg := slices.Concat([]byte{1, 0, 0, 0, 7, 7, 7, 7}, ephemeral.PublicKey().Bytes(), sealedStatic, sealedStamp)
-	mac1, err := blake2s.New128(mix([]byte("mac1----"), peer))
+	answer := make([]byte, 1500)
+	n, err := c.Read(answer)
 	if err != nil {
-		panic(err)
+		return err
 	}
-	mac1.Write(msg)
-	return append(mac1.Sum(msg), make([]byte, 16)...)
+	if n != responseSize || answer[0] != responseType {
+		return fmt.Errorf("the answer has %d bytes and the type %d", n, answer[0])
+	}
+	_, err = p.conclude(opening, answer[:n])
+	return err
 }

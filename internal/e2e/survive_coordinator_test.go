@@ -73,14 +73,7 @@ func TestSurviveCoordinator(t *testing.T) {
 	if states = slices.Compact(states); slices.Contains(states, postern.StateOffline) {
 		t.Errorf("states were %v, and the node was never offline", states)
 	}
-	select {
-	case <-curl.done:
-	case <-time.After(time.Minute):
-		t.Fatal("the download does not end")
-	}
-	if code := curl.cmd.ProcessState.ExitCode(); code != 0 || l.got() != want {
-		t.Errorf("the download ended with %d: %s", code, curl.out.tail(400))
-	}
+	l.whole(curl, want, time.Minute)
 	after := l.d.nodeStatus("office")
 	if n := strings.Count(l.office.out.String(), "control stream up") - ups; n != 1 {
 		var said []string

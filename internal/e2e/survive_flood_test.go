@@ -3,8 +3,8 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
+	"crypto/ecdh"
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/binary"
@@ -14,7 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -46,10 +46,7 @@ type flood struct {
 
 func newFlood(t *testing.T) *flood {
 	t.Helper()
-	f := &flood{deployment: &deployment{
-		t: t, dir: t.TempDir(), names: newNameServer(t),
-		control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
-	}}
+	f := &flood{deployment: bareDeployment(t)}
 	f.startCoordinator()
 	f.joinGateway()
 	f.runGateway("--http", "", "--source-rate", "-1", "--tenant-rate", fmt.Sprint(floodRate), "--bandwidth", "200mbit")
@@ -88,37 +85,23 @@ func (f *flood) serve() time.Duration {
 	return took[len(took)*99/100]
 }
 
-// resident returns the gateway's resident memory, in bytes.
-func (f *flood) resident() (n int64) {
-	f.t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", f.gateway.cmd.Process.Pid))
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	_, line, _ := strings.Cut(string(status), "VmRSS:")
-	if _, err := fmt.Sscan(line, &n); err != nil {
-		f.t.Fatal(err)
-	}
-	return n << 10
-}
-
 // beside serves the quiet tenant while a flood goes on, and writes down how that compares
 // to alone, and what the flood takes of the gateway's memory. The flood must end with
 // its context.
 func (f *flood) beside(name string, alone time.Duration, flood func(ctx context.Context)) {
 	f.t.Helper()
-	before := f.resident()
+	before := f.gateway.used().private
 	ctx, end := context.WithCancel(f.t.Context())
 	defer end()
 	var wg sync.WaitGroup
 	wg.Go(func() { flood(ctx) })
 	p99 := f.serve()
-	during := f.resident()
+	during := f.gateway.used().private
 	end()
 	wg.Wait()
 	noteFigure(f.t, "survive", "flood of "+name+": p99 of the quiet tenant, to alone", float64(p99)/float64(alone), "×")
 	f.t.Logf("%s: p99 %v alone, %v beside; gateway %d MiB before, %d during, %d after",
-		name, alone, p99, before>>20, during>>20, f.resident()>>20)
+		name, alone, p99, before>>20, during>>20, f.gateway.used().private>>20)
 	if during > before+floodMemory {
 		f.t.Errorf("%s: the gateway grew from %d to %d MiB", name, before>>20, during>>20)
 	}
@@ -194,7 +177,10 @@ func TestSurviveFlood(t *testing.T) { // by itself: it computes, where others wa
 
 	var gateways []postern.GatewayState
 	f.cli(&gateways, "gateways", "list")
-	key := gateways[0].WireGuard
+	key, err := ecdh.X25519().NewPublicKey(gateways[0].WireGuard[:])
+	if err != nil {
+		t.Fatal(err)
+	}
 	f.beside("handshakes of nobody", alone, func(ctx context.Context) {
 		c, err := net.Dial("udp", loopback(f.udp))
 		if err != nil {
@@ -202,7 +188,7 @@ func TestSurviveFlood(t *testing.T) { // by itself: it computes, where others wa
 			return
 		}
 		defer c.Close()
-		f.each(ctx, 5000, func(int) { c.Write(nobodysHello(key[:])) })
+		f.each(ctx, 5000, func(int) { c.Write(nobodysHello(&party{peer: key})) })
 	})
 	f.grew("postern_gateway_tunnel_limit_hits_total{limit=\"handshakes\"}")
 
@@ -235,8 +221,11 @@ func TestSurviveFlood(t *testing.T) { // by itself: it computes, where others wa
 // grew checks that a counter of the gateway's is more than nothing.
 func (f *flood) grew(name string) {
 	f.t.Helper()
-	text := must(f.t, "curl", "--silent", "--show-error", "--fail", "--unix-socket", f.data("gateway")+"/gateway.sock", "http://gateway/metrics")
-	for line := range strings.Lines(text) {
+	text, err := askSocket(filepath.Join(f.data("gateway"), "gateway.sock"), "/metrics")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			if strings.TrimSpace(value) == "0" {
 				f.t.Errorf("%s is 0", name)
@@ -247,21 +236,11 @@ func (f *flood) grew(name string) {
 	f.t.Errorf("there is no %s", name)
 }
 
-// nobodysHello returns a handshake initiation (WireGuard whitepaper, section 5.4.2) of
-// nobody: its first MAC, which takes no secret but the receiver's public key, is good.
-func nobodysHello(key []byte) []byte {
-	const size, kind, label = 148, 1, "mac1----" // whitepaper, sections 5.4.2 and 5.4.4
-	b := make([]byte, size)
+// nobodysHello returns a handshake initiation of nobody to p's peer: its first MAC, which
+// takes no secret but the peer's public key, is good.
+func nobodysHello(p *party) []byte {
+	b := make([]byte, initiationSize-2*blake2s.Size128, initiationSize)
 	rand.Read(b)
-	binary.LittleEndian.PutUint32(b, kind)
-	at := len(b) - 2*blake2s.Size128
-	secret := blake2s.Sum256(bytes.Join([][]byte{[]byte(label), key}, nil))
-	mac, err := blake2s.New128(secret[:])
-	if err != nil {
-		panic(err)
-	}
-	mac.Write(b[:at])
-	mac.Sum(b[:at])
-	clear(b[at+blake2s.Size128:])
-	return b
+	binary.LittleEndian.PutUint32(b, initiationType)
+	return p.addMACs(b)
 }

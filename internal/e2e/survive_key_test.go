@@ -3,10 +3,7 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 )
@@ -21,36 +18,17 @@ func TestSurviveNewKeys(t *testing.T) {
 	l := newLab(t)
 	want := l.bigFile(64 << 20)
 	curl := l.fetch("6M") // in pieces of a tenth of a second
-	file := filepath.Join(l.d.dir, "got")
-	size := func() int64 {
-		info, err := os.Stat(file)
-		if err != nil {
-			return 0
-		}
-		return info.Size()
-	}
-	eventually(t, survivePatience, func() error {
-		if size() < 1<<20 {
-			return errors.New("the download has not begun")
-		}
-		return nil
-	})
+	l.reaches(1 << 20)
 	key := l.d.nodeStatus("office").Member.WireGuard
 	still := map[string]time.Duration{}
 	for _, role := range []string{"node", "gateway", "node", "gateway"} {
 		data := l.d.data(map[string]string{"node": "office", "gateway": "gateway"}[role])
 		stood := make(chan time.Duration, 1)
 		done := make(chan struct{})
-		go func() { stood <- standstill(size, done) }()
+		go func() { stood <- standstill(l.size, done) }()
 		must(t, program("postern"), role, "rotate-key", "--data", data)
 		l.answered(survivePatience)
-		before := size()
-		eventually(t, survivePatience, func() error {
-			if size() < before+1<<20 {
-				return errors.New("the download does not go on")
-			}
-			return nil
-		})
+		l.reaches(l.size() + 1<<20)
 		close(done)
 		longest := <-stood
 		if longest > promisedKey+survivePatience {
@@ -64,14 +42,7 @@ func TestSurviveNewKeys(t *testing.T) {
 	if now := l.d.nodeStatus("office").Member.WireGuard; now == key {
 		t.Error("the node has the key that it had")
 	}
-	select {
-	case <-curl.done:
-	case <-time.After(2 * time.Minute):
-		t.Fatal("the download does not end")
-	}
-	if code := curl.cmd.ProcessState.ExitCode(); code != 0 || l.got() != want {
-		t.Errorf("the download ended with %d: %s", code, curl.out.tail(400))
-	}
+	l.whole(curl, want, 2*time.Minute)
 
 	// Both come up with the keys that they have now.
 	l.office.kill()

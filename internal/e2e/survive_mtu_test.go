@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -74,26 +73,16 @@ func (l *lab) measured(mtu int) time.Duration {
 	})
 	took := time.Since(begin)
 	eventually(l.t, survivePatience, func() error {
-		metrics := l.in(l.world, "curl", "--silent", "--unix-socket", filepath.Join(l.d.data("gateway"), "gateway.sock"), "http://gateway/v1/status")
-		if !strings.Contains(metrics, fmt.Sprintf(`"mtu":%d`, mtu)) {
-			return fmt.Errorf("the gateway's packets are others: %s", metrics)
+		var s struct{ Tunnels []struct{ MTU int } }
+		if err := l.d.gatewaySocket("/v1/status", &s); err != nil {
+			return err
+		}
+		if len(s.Tunnels) != 1 || s.Tunnels[0].MTU != mtu {
+			return fmt.Errorf("the gateway's packets are others: %+v", s)
 		}
 		return nil
 	})
 	return took
-}
-
-// whole waits for a download to end, and holds it against what was sent.
-func (l *lab) whole(curl *process, want string) {
-	l.t.Helper()
-	select {
-	case <-curl.done:
-	case <-time.After(time.Minute):
-		l.t.Fatal("the download does not end")
-	}
-	if code := curl.cmd.ProcessState.ExitCode(); code != 0 || l.got() != want {
-		l.t.Errorf("the download ended with %d: %s; got %s, want %s", code, curl.out.tail(400), l.got(), want)
-	}
 }
 
 // Paths that carry less than the tunnel's MTU asks for, whether routers say so or not:
@@ -115,7 +104,7 @@ func TestSurviveMTU(t *testing.T) {
 			l.settle()
 			l.measured(v.mtu)
 			want := l.bigFile(8 << 20)
-			l.whole(l.fetch("1G"), want)
+			l.whole(l.fetch("1G"), want, time.Minute)
 			if got := l.path(); got != postern.CarrierUDP || l.switches(l.office) != 0 {
 				t.Errorf("the tunnel goes by %q after %d changes", got, l.switches(l.office))
 			}
@@ -131,30 +120,13 @@ func TestSurviveMTUShrinks(t *testing.T) {
 	l.measured(1420)
 	want := l.bigFile(24 << 20)
 	curl := l.fetch("2M")
-	size := func() int64 {
-		info, err := os.Stat(filepath.Join(l.d.dir, "got"))
-		if err != nil {
-			return 0
-		}
-		return info.Size()
-	}
-	eventually(t, survivePatience, func() error {
-		if size() < 2<<20 {
-			return errors.New("the download has not begun")
-		}
-		return nil
-	})
+	l.reaches(2 << 20)
 	l.carry(1300, false)
 	recovered(t, "MTU", "the path carries less, in silence: found", promisedMTU, survivePatience, l.measured(1232))
-	begin, before := time.Now(), size()
-	eventually(t, survivePatience, func() error {
-		if size() < before+1<<20 {
-			return errors.New("the download does not go on")
-		}
-		return nil
-	})
+	begin := time.Now()
+	l.reaches(l.size() + 1<<20)
 	noteFigure(t, "survive", "path MTU shrinks: 1 MiB more after that took", time.Since(begin).Seconds(), "s")
-	l.whole(curl, want)
+	l.whole(curl, want, time.Minute)
 	if got := l.path(); got != postern.CarrierUDP || l.switches(l.office) != 0 {
 		t.Errorf("the tunnel goes by %q after %d changes", got, l.switches(l.office))
 	}

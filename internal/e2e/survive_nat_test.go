@@ -175,12 +175,7 @@ func TestSurviveNATRebinding(t *testing.T) {
 	l := newLab(t)
 	want := l.bigFile(24 << 20)
 	curl := l.fetch("2M")
-	eventually(t, survivePatience, func() error {
-		if info, err := os.Stat(filepath.Join(l.d.dir, "got")); err != nil || info.Size() < 1<<20 {
-			return fmt.Errorf("the download has not begun: %v", err)
-		}
-		return nil
-	})
+	l.reaches(1 << 20)
 	var took []time.Duration
 	for range 3 {
 		old := l.mustEndpoint()
@@ -189,22 +184,15 @@ func TestSurviveNATRebinding(t *testing.T) {
 		took = append(took, after)
 	}
 	recovered(t, "R6", "NAT gave a node that sends another port: the gateway follows", 0, survivePatience, took...)
-	select {
-	case <-curl.done:
-	case <-time.After(time.Minute):
-		t.Fatal("the download does not end")
-	}
-	if code := curl.cmd.ProcessState.ExitCode(); code != 0 || l.got() != want {
-		t.Errorf("the download ended with %d: %s; got %s, want %s", code, curl.out.tail(400), l.got(), want)
-	}
+	l.whole(curl, want, time.Minute)
 	if got := l.switches(l.office); got != 0 {
 		t.Errorf("%d changes of path were logged", got)
 	}
 }
 
 // A NAT that forgets sooner than the keepalive of 25 s would hold it, is held by the
-// node's asking whether its gateways live, every five seconds; one that forgets sooner
-// than that, by the keepalive that its operator sets.
+// node's asking whether its gateways live, every two and a half seconds; one that forgets
+// nearly as soon, by the keepalive that its operator sets.
 func TestSurviveNATShort(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -233,17 +221,23 @@ func TestSurviveNATShort(t *testing.T) {
 				}
 				return err
 			})
-			begin := time.Now()
+			begin, lowest := time.Now(), tt.timeout
 			eventually(t, time.Minute, func() error {
 				idle := time.Since(begin)
-				if m, ok := l.mapping(); !ok || m.port != before.Port() {
+				m, ok := l.mapping()
+				if !ok || m.port != before.Port() {
 					t.Fatalf("after %v the mapping is %+v (%t), and was for port %d", idle, m, ok, before.Port())
 				}
+				lowest = min(lowest, m.left)
 				if idle < 2*tt.timeout+5*time.Second {
 					return errors.New("not idle for long enough")
 				}
 				return nil
 			})
+			// What the node asks would leave less than a second of three.
+			if tt.file != "" && lowest < time.Second {
+				t.Errorf("the mapping had %v left at a time, with a keepalive of 1 s", lowest)
+			}
 			l.request(2)
 		})
 	}

@@ -169,12 +169,7 @@ func (p *twins) drained(homes map[string]string, visitor string) {
 	want := p.bigFile(12 << 20)
 	file := filepath.Join(p.d.dir, "got")
 	curl := start(t, "curl", nil, p.curl(visitor, "/big", "--limit-rate", "2M", "--output", file)...)
-	eventually(t, survivePatience, func() error {
-		if info, err := os.Stat(file); err != nil || info.Size() < 1<<20 {
-			return fmt.Errorf("the download has not begun: %v", err)
-		}
-		return nil
-	})
+	p.reaches(1 << 20)
 	p.d.cli(nil, "nodes", "drain", "acme/office")
 	eventually(t, survivePatience, func() error {
 		if node, _ := p.visit(visitor); node != "annex" {
@@ -192,14 +187,7 @@ func (p *twins) drained(homes map[string]string, visitor string) {
 	if curl.ended() {
 		t.Error("the download ended before the office was drained")
 	}
-	select {
-	case <-curl.done:
-	case <-time.After(time.Minute):
-		t.Fatal("the download does not end")
-	}
-	if code := curl.cmd.ProcessState.ExitCode(); code != 0 || p.got() != want {
-		t.Errorf("the download ended with %d: %s; got %s, want %s", code, curl.out.tail(400), p.got(), want)
-	}
+	p.whole(curl, want, time.Minute)
 	if _, n := p.state("office", postern.StateReady, survivePatience); !n.Draining {
 		t.Errorf("the office is drained, and is %+v", n)
 	}

@@ -15,6 +15,7 @@ import (
 	"postern"
 	"postern/coordinator"
 	"postern/coordinator/sqlite"
+	"postern/internal/member"
 )
 
 const (
@@ -72,6 +73,22 @@ func (d *deployment) populate(nodes, tenants int) (keys [][32]byte) {
 	return keys
 }
 
+// startCrowded starts a coordinator that has so many nodes and a gateway, and returns who
+// the gateway is, and the nodes' keys.
+func (d *deployment) startCrowded(nodes, tenants int) (gateway *member.Identity, keys [][32]byte) {
+	d.t.Helper()
+	d.startCoordinator()
+	d.joinGateway()
+	d.coordinator.stop()
+	keys = d.populate(nodes, tenants)
+	d.startCoordinator()
+	gateway, err := loadIdentity(d.data("gateway"), postern.RoleGateway)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return gateway, keys
+}
+
 // overlayAddress is a node's place in the overlay: docs/protocol.md.
 func overlayAddress(deployment netip.Prefix, tenant uint32, node int) netip.Addr {
 	a := deployment.Addr().As16()
@@ -84,7 +101,7 @@ func overlayAddress(deployment netip.Prefix, tenant uint32, node int) netip.Addr
 // its map.
 func (d *deployment) crowdGateway() {
 	d.t.Helper()
-	d.launchGateway("--http", "", "--source-rate", "-1", "--source-conns", "-1", "--tenant-rate", "-1", "--tenant-conns", "-1")
+	d.launchGateway(unlimited...)
 	eventually(d.t, time.Minute, func() error {
 		if d.gateway.ended() {
 			d.t.Fatal("the gateway ended")
@@ -105,20 +122,9 @@ func (d *deployment) crowdGateway() {
 // Ten thousand nodes join one gateway, and lose it when it is killed; when it runs again
 // all are back (R17).
 func TestSurviveCrowd(t *testing.T) { // by itself: it computes, where others wait
-	d := &deployment{
-		t: t, dir: t.TempDir(), names: newNameServer(t),
-		control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
-	}
-	d.startCoordinator()
-	d.joinGateway()
-	d.coordinator.stop()
-	keys := d.populate(crowdNodes, crowdTenants)
-	d.startCoordinator()
+	d := bareDeployment(t)
+	id, keys := d.startCrowded(crowdNodes, crowdTenants)
 	took := func(what string, since time.Time) { noteFigure(t, "scale", what, time.Since(since).Seconds(), "s") }
-	id, err := loadIdentity(d.data("gateway"), postern.RoleGateway)
-	if err != nil {
-		t.Fatal(err)
-	}
 	begin := time.Now()
 	d.crowdGateway()
 	took("10,000 nodes: gateway starts and knows them after", begin)

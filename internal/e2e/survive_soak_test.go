@@ -60,19 +60,8 @@ func (p *process) holds(socket string) (h held) {
 // Thousands of sessions, connections, control streams and relays come and go: what
 // gateway, coordinator and node hold on to stays as it was.
 func TestSurviveSoak(t *testing.T) { // by itself: it computes, where others wait
-	d := &deployment{
-		t: t, dir: t.TempDir(), names: newNameServer(t),
-		control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
-	}
-	d.startCoordinator()
-	d.joinGateway()
-	d.coordinator.stop()
-	keys := d.populate(soakTunnels, 1)
-	d.startCoordinator()
-	id, err := loadIdentity(d.data("gateway"), postern.RoleGateway)
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := bareDeployment(t)
+	id, keys := d.startCrowded(soakTunnels, 1)
 	d.crowdGateway()
 	site := d.data("site")
 	if err := os.Mkdir(site, 0o755); err != nil {

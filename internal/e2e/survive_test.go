@@ -132,6 +132,40 @@ func (l *lab) fetch(rate string) *process {
 		"--resolve", host+":443:"+natGateway, "https://"+host+"/big")
 }
 
+// size returns how many bytes fetch has downloaded so far.
+func (l *lab) size() int64 {
+	info, err := os.Stat(filepath.Join(l.d.dir, "got"))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// reaches waits until fetch has downloaded so many bytes.
+func (l *lab) reaches(bytes int64) {
+	l.t.Helper()
+	eventually(l.t, survivePatience, func() error {
+		if got := l.size(); got < bytes {
+			return fmt.Errorf("the download has come to %d bytes, want %d", got, bytes)
+		}
+		return nil
+	})
+}
+
+// whole waits for a download to end, for as long at most, and holds it against what was
+// sent.
+func (l *lab) whole(curl *process, want string, patience time.Duration) {
+	l.t.Helper()
+	select {
+	case <-curl.done:
+	case <-time.After(patience):
+		l.t.Fatal("the download does not end")
+	}
+	if code := curl.cmd.ProcessState.ExitCode(); code != 0 || l.got() != want {
+		l.t.Errorf("the download ended with %d: %s; got %s, want %s", code, curl.out.tail(400), l.got(), want)
+	}
+}
+
 // got returns the digest of what fetch downloaded.
 func (l *lab) got() string {
 	l.t.Helper()
@@ -158,12 +192,7 @@ func TestSurviveBlockedUDP(t *testing.T) {
 	}
 	l.listed(postern.CarrierUDP)
 	curl := l.fetch("700K")
-	eventually(t, survivePatience, func() error {
-		if info, err := os.Stat(filepath.Join(l.d.dir, "got")); err != nil || info.Size() < 1<<20 {
-			return fmt.Errorf("the download has not begun: %v", err)
-		}
-		return nil
-	})
+	l.reaches(1 << 20)
 	l.blockUDP()
 	out := l.switched(postern.CarrierRelay, promisedOut)
 	recovered(t, "R10", "UDP is blocked: on the relay", promisedOut, survivePatience, out)
@@ -184,14 +213,7 @@ func TestSurviveBlockedUDP(t *testing.T) {
 	recovered(t, "R10", "UDP passes: in use again", promisedBack, survivePatience, back)
 	l.request(10)
 	l.listed(postern.CarrierUDP)
-	select {
-	case <-curl.done:
-	case <-time.After(3 * time.Minute):
-		t.Fatal("the download does not end")
-	}
-	if code := curl.cmd.ProcessState.ExitCode(); code != 0 || l.got() != want {
-		t.Errorf("the download ended with %d: %s; got %s, want %s", code, curl.out.tail(400), l.got(), want)
-	}
+	l.whole(curl, want, 3*time.Minute)
 	if got := l.switches(l.office); got != 2 {
 		t.Errorf("%d changes of path were logged, want 2", got)
 	}

@@ -62,10 +62,7 @@ func fromEverywhere(t *testing.T, port int) string {
 // A thousand real nodes, of a hundred tenants, join one gateway, and each is reached
 // through it; the gateway is killed and runs again, and each is reached again (R17).
 func TestSurviveThousandNodes(t *testing.T) { // by itself: it computes, where others wait
-	d := &deployment{
-		t: t, dir: t.TempDir(), names: newNameServer(t),
-		control: freePort(t), https: freePort(t), http: freePort(t), udp: freePort(t),
-	}
+	d := bareDeployment(t)
 	d.startCoordinator()
 	d.joinGateway()
 	d.crowdGateway()
