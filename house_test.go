@@ -20,7 +20,7 @@ var walls = map[string][]string{
 	"internal/accept":           {},
 	"internal/fair":             {},
 	"internal/splice":           {},
-	"internal/connect":          {},
+	"internal/connect":          {"."},
 	"internal/relay":            {"."},
 	"internal/proxyproto":       {},
 	"internal/identity":         {"."},

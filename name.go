@@ -97,6 +97,12 @@ func ParseHost(s string) (string, error) {
 	return host, CheckHost(host)
 }
 
+// IsLocalhost reports whether host is this machine, whatever a resolver thinks (RFC 6761,
+// section 6.3).
+func IsLocalhost(host string) bool {
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
+
 // ServiceHost returns the host name of a tenant's service below base.
 func ServiceHost(service, tenant, base string) string {
 	if service == DefaultService {

@@ -73,19 +73,20 @@ type Coordinator struct {
 	writing  sync.Mutex // held from a transaction's start until its snapshot is published
 	snapshot atomic.Pointer[snapshot]
 
-	presence  presence
-	changed   bell          // rings when the snapshot changed, or what presence tells of members
-	claimed   chan struct{} // wakes who looks for proofs
-	limits    limits
-	crowd     *crowd
-	passwords *passwords
-	renewals  renewals
-	waits     challengeWaits
-	refusals  *refusals
-	fit       atomic.Pointer[[]string]          // see fitBefore
-	lookups   atomic.Pointer[map[string]lookup] // by public name of a gateway
-	full      atomic.Int64                      // changes that the disk had no room for
-	tight     atomic.Bool                       // there is only what was the Reserve
+	presence   presence
+	changed    bell          // rings when the snapshot changed, or what presence tells of members
+	claimed    chan struct{} // wakes who looks for proofs
+	limits     limits
+	crowd      *crowd
+	passwords  *passwords
+	renewals   renewals
+	waits      challengeWaits
+	refusals   *refusals
+	fit        atomic.Pointer[[]string]          // see fitBefore
+	lookups    atomic.Pointer[map[string]lookup] // by public name of a gateway; nil before the first
+	fitUnsaved atomic.Bool                       // what fit says
+	full       atomic.Int64                      // changes that the disk had no room for
+	tight      atomic.Bool                       // there is only what was the Reserve
 }
 
 // New opens the registry in cfg.Store, and makes it if the store is new. It
@@ -122,7 +123,6 @@ func New(cfg Config) (*Coordinator, error) {
 		crowd: newCrowd(defaultCrowd), passwords: newPasswords(), refusals: newRefusals(),
 		waits: challengeWaits{turn: 10 * time.Second, gateways: 5 * time.Second},
 	}
-	c.lookups.Store(&map[string]lookup{})
 	rand.Read(c.secret[:])
 	for _, name := range cfg.Names {
 		c.names[name] = true

@@ -129,7 +129,8 @@ func (c *Coordinator) fitBefore() []string {
 	return nil
 }
 
-// keepFit remembers which gateways are fit, also for the next start, unless none is.
+// keepFit remembers which gateways are fit, also for the next start, unless none is. What
+// cannot be stored is tried again the next time.
 func (c *Coordinator) keepFit(ctx context.Context) {
 	snap := c.snapshot.Load()
 	var fit, names []string
@@ -138,12 +139,15 @@ func (c *Coordinator) keepFit(ctx context.Context) {
 			fit, names = append(fit, snap.gateways[i].ID), append(names, snap.gateways[i].Name)
 		}
 	}
-	if len(fit) == 0 || slices.Equal(fit, c.fitBefore()) {
+	same := slices.Equal(fit, c.fitBefore())
+	if len(fit) == 0 || same && !c.fitUnsaved.Load() {
 		return
 	}
-	c.fit.Store(&fit)
-	c.log.Info("other gateways are fit for DNS", "fit", strings.Join(names, " "))
-	err := c.update(ctx, actorSelf, func(ch *change) error {
+	if c.fit.Store(&fit); !same {
+		c.log.Info("other gateways are fit for DNS", "fit", strings.Join(names, " "))
+	}
+	// The request that this is a part of may be over before.
+	err := c.update(context.WithoutCancel(ctx), actorSelf, func(ch *change) error {
 		d, err := ch.Deployment()
 		if err != nil {
 			return err
@@ -151,8 +155,8 @@ func (c *Coordinator) keepFit(ctx context.Context) {
 		d.Fit = c.fitBefore() // and not of an older change
 		return ch.PutDeployment(d)
 	})
-	if err != nil {
-		c.log.Warn("which gateways are fit for DNS not stored", "err", err)
+	if c.fitUnsaved.Store(err != nil); err != nil {
+		c.log.Warn("which gateways are fit for DNS not stored; trying again", "err", err)
 	}
 }
 
@@ -170,7 +174,7 @@ func (c *Coordinator) addressesOf(g *Member) (addrs []netip.Addr, unknown string
 	case c.cfg.Resolver == nil:
 		return []netip.Addr{}, fmt.Sprintf("there is nobody to ask for its public name %s", host)
 	}
-	if l := (*c.lookups.Load())[host]; len(l.addrs) > 0 {
+	if l := c.lookedUp()[host]; len(l.addrs) > 0 {
 		return l.addrs, ""
 	} else if l.err != nil {
 		return []netip.Addr{}, fmt.Sprintf("its public name %s leads nowhere: %v", host, l.err)
@@ -183,6 +187,15 @@ func (c *Coordinator) addressesOf(g *Member) (addrs []netip.Addr, unknown string
 type lookup struct {
 	addrs []netip.Addr // sorted
 	err   error        // of the last time
+}
+
+// lookedUp returns what came of looking up public names of gateways, by name; nil before
+// any was.
+func (c *Coordinator) lookedUp() map[string]lookup {
+	if l := c.lookups.Load(); l != nil {
+		return *l
+	}
+	return nil
 }
 
 // keepLookups looks public names of gateways up, now and then and when there are others,
@@ -206,20 +219,17 @@ func (c *Coordinator) keepLookups(ctx context.Context) error {
 
 // lookUp looks up the public names of snap's gateways, or those alone that were not yet.
 func (c *Coordinator) lookUp(ctx context.Context, snap *snapshot, all bool) {
-	if c.cfg.Resolver == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
-	before, now := *c.lookups.Load(), make(map[string]lookup)
+	before, now := c.lookedUp(), make(map[string]lookup)
 	for _, g := range snap.gateways {
 		host := publicHost(g)
-		if _, err := netip.ParseAddr(host); host == "" || err == nil {
+		if _, err := netip.ParseAddr(host); host == "" || err == nil || c.cfg.Resolver == nil {
 			continue
 		}
 		l, known := before[host]
 		if all || !known {
-			at, err := c.cfg.Resolver.Addresses(ctx, host)
+			asking, cancel := context.WithTimeout(ctx, lookupTimeout)
+			at, err := c.cfg.Resolver.Addresses(asking, host)
+			cancel()
 			if l.err = err; err == nil {
 				l.addrs = slices.Clone(at.Addrs)
 				slices.SortFunc(l.addrs, netip.Addr.Compare)
@@ -244,22 +254,23 @@ func (c *Coordinator) dnsState(snap *snapshot) postern.DNSState {
 		}
 	}
 	var fit, kept, all []netip.Addr
+	anyFit, anyBefore := false, false
 	for i, g := range snap.gateways {
 		v := verdicts[i]
 		all = append(all, v.Addresses...)
 		if v.Fit {
-			fit = append(fit, v.Addresses...)
+			anyFit, fit = true, append(fit, v.Addresses...)
 		}
 		if slices.Contains(before, g.ID) {
-			kept = append(kept, v.Addresses...)
+			anyBefore, kept = true, append(kept, v.Addresses...)
 		}
 		out.Gateways = append(out.Gateways, postern.DNSGateway{ID: g.ID, Name: g.Name, Fitness: v.Fitness})
 	}
 	chosen := fit
 	if len(chosen) == 0 {
-		chosen, out.Kept = kept, true
+		chosen, out.Kept = kept, !anyFit && len(kept) > 0
 	}
-	if len(chosen) == 0 {
+	if len(chosen) == 0 && !anyBefore {
 		chosen = all
 	}
 	slices.SortFunc(chosen, netip.Addr.Compare)

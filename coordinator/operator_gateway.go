@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"net/http"
 
 	"postern"
 )
@@ -56,6 +57,10 @@ func (o *Operator) RemoveGateway(ctx context.Context, id string) error {
 func (o *Operator) DNS(context.Context) (postern.DNSState, error) {
 	if err := o.whole(); err != nil {
 		return postern.DNSState{}, err
+	}
+	if o.c.lookups.Load() == nil {
+		return postern.DNSState{}, postern.NewProblem(http.StatusServiceUnavailable, postern.CodeUnavailable,
+			"the public names of gateways have yet to be looked up", "try again in a few seconds")
 	}
 	return o.c.dnsState(o.c.snapshot.Load()), nil
 }

@@ -124,6 +124,7 @@ func (g *Gateway) route(ctx context.Context, c *client) error {
 	// From here on, that is what splice.Paced does, and nothing is to be held for it.
 	c.keep()
 	c.keep = func() bool { return false }
+	harden(c.Conn)
 	_, _, err = splice.Paced(ctx, c, node, g.limiter.pace(c.visit))
 	return err
 }
@@ -229,7 +230,9 @@ func (g *Gateway) connect(ctx context.Context, c *client) (net.Conn, error) {
 			return nil, err
 		}
 	}
-	g.spares.came(a.node, a.conn)
+	if g.routes.Load().dialsAhead(a.node) {
+		g.spares.came(a.node, a.conn)
+	}
 	return a.conn, nil
 }
 

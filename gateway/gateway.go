@@ -157,8 +157,8 @@ func (g *Gateway) Close() error {
 	return nil
 }
 
-// reportInterval is how often refusals are logged, all in one line, and how long
-// at most a connection outlives its window.
+// reportInterval is how often refusals and reached limits are logged, and how long at
+// most a connection outlives its window.
 const reportInterval = time.Minute
 
 // Serve accepts connections from ln and routes each, until ctx ends. Then it
@@ -210,7 +210,7 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 var errDrained = errors.New("the gateway is shutting down")
 
 // watch calls end when the Gateway is closed, logs refusals, and ends connections
-// whose time is over, until ctx ends.
+// whose time is over or whose client is gone, until ctx ends.
 func (g *Gateway) watch(ctx context.Context, end func()) {
 	report := time.NewTicker(reportInterval)
 	defer report.Stop()
@@ -264,7 +264,6 @@ func (g *Gateway) accept(ctx context.Context, ln net.Listener, serve func(net.Co
 		c, err := ln.Accept()
 		if err == nil {
 			failures = 0
-			harden(c)
 			serve(c)
 			continue
 		}

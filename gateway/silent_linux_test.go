@@ -20,9 +20,10 @@ func TestSaysSilent(t *testing.T) {
 	}{
 		{"idle for long", unix.TCPInfo{Last_ack_recv: long}, false},
 		{"something on its way", unix.TCPInfo{Last_ack_recv: short, Unacked: 3, Retransmits: 4}, false},
-		{"something on its way for long", unix.TCPInfo{Last_ack_recv: long, Unacked: 3, Retransmits: 7}, true},
+		{"something on its way for long", unix.TCPInfo{Last_ack_recv: long, Last_data_recv: long, Unacked: 3, Retransmits: 7}, true},
+		{"uploads for long, and gets an answer", unix.TCPInfo{Last_ack_recv: long, Last_data_recv: short, Unacked: 1}, false},
 		{"paused, and answers probes", unix.TCPInfo{Last_ack_recv: 2 * long, Notsent_bytes: 1 << 20, Probes: 1}, false},
-		{"paused, and gone", unix.TCPInfo{Last_ack_recv: 2 * long, Notsent_bytes: 1 << 20, Probes: 3}, true},
+		{"paused, and gone", unix.TCPInfo{Last_ack_recv: 2 * long, Last_data_recv: 2 * long, Notsent_bytes: 1 << 20, Probes: 3}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := saysSilent(&tt.info); got != tt.want {

@@ -162,7 +162,7 @@ func (e *examiner) gateways() {
 
 // addresses tells where DNS leads.
 func (e *examiner) addresses(ctx context.Context) []netip.Addr {
-	if isLocalName(e.Host) {
+	if postern.IsLocalhost(e.Host) {
 		e.add("address", postern.FindingOK, "names below .localhost are this machine, without DNS", "")
 		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
 	}
@@ -179,13 +179,9 @@ func (e *examiner) addresses(ctx context.Context) []netip.Addr {
 	return a.Addrs
 }
 
-func isLocalName(host string) bool {
-	return host == "localhost" || strings.HasSuffix(host, ".localhost")
-}
-
 // caa tells who may issue certificates for the name.
 func (e *examiner) caa(ctx context.Context) {
-	if isLocalName(e.Host) && !e.named {
+	if postern.IsLocalhost(e.Host) && !e.named {
 		return // the world's DNS knows nothing of it
 	}
 	set, err := e.dns.CAA(ctx, e.Host)

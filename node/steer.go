@@ -384,6 +384,7 @@ func (s *steering) callUp(ctx context.Context) {
 	if now.Before(s.redial) {
 		return
 	}
+	s.redial = now.Add(minRedial) // one that ends at once is not opened anew at once
 	ctx, cancel := context.WithCancel(ctx)
 	r := &openRelay{opened: make(chan struct{}), ended: make(chan struct{}), cancel: cancel}
 	s.relay = r

@@ -21,6 +21,8 @@ type sky struct {
 	session  bool // the gateway has ours
 	deaf     bool // and makes no new one
 	relays   bool // can be opened
+	fleeting bool // and end at once
+	dials    int
 	relayed  bool // in use
 	greeted  int
 	received uint64
@@ -81,8 +83,12 @@ func (s *sky) steer(t *testing.T) *steering {
 	st.dial = func(context.Context) (relayRun, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.dials++
 		if !s.relays {
 			return nil, errNothing
+		}
+		if s.fleeting {
+			return func(context.Context) error { return errNothing }, nil
 		}
 		return func(ctx context.Context) error {
 			ctx, cancel := context.WithCancel(ctx)
@@ -251,6 +257,24 @@ func TestSteerReopensRelay(t *testing.T) {
 		s.set(func() { s.relays = true })
 		<-time.After(time.Minute)
 		s.changes(t, tls443, udp, tls443)
+	})
+}
+
+// Relays that end as soon as they are open, such as those of two machines with one
+// membership, are not opened all the time.
+func TestSteerFleetingRelays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sky{session: true, relays: true, fleeting: true}
+		s.steer(t)
+		<-time.After(time.Minute)
+		if s.dials < 5 || s.dials > 60 {
+			t.Errorf("dialed %d times in a minute", s.dials)
+		}
+		s.set(func() { s.fleeting = false })
+		<-time.After(time.Minute)
+		if s.hangUp == nil {
+			t.Error("no relay is open, where one would last")
+		}
 	})
 }
 

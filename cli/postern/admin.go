@@ -164,7 +164,7 @@ func remoteAdmin(token postern.Token) *admin {
 // section 6.3), whatever the system's resolver thinks.
 func dialLocalhost(ctx context.Context, network, addr string) (net.Conn, error) {
 	d := net.Dialer{Timeout: 10 * time.Second}
-	if host, port, err := net.SplitHostPort(addr); err == nil && strings.HasSuffix("."+host, ".localhost") {
+	if host, port, err := net.SplitHostPort(addr); err == nil && postern.IsLocalhost(host) {
 		addr = net.JoinHostPort("127.0.0.1", port)
 	}
 	return d.DialContext(ctx, network, addr)

@@ -164,7 +164,9 @@ func (h *dnsHook) look(ctx context.Context, now time.Time) {
 	if err != nil {
 		panic(fmt.Sprintf("JSON of %+v: %v", s, err))
 	}
-	if err := h.run(ctx, append(in, '\n')); err != nil {
+	if err := h.run(ctx, append(in, '\n')); ctx.Err() != nil {
+		return // it may have been cut short
+	} else if err != nil {
 		wait := min(maxHookRetry, minHookRetry<<min(h.failures, 10))
 		h.done, h.retry, h.failures = "", now.Add(wait), h.failures+1
 		h.log.Error("the command failed; trying again", "err", err, "after", wait)

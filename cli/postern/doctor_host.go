@@ -143,7 +143,7 @@ func (e *examination) answers(ctx context.Context, subject, addr, name string) {
 
 // leads adds whether DNS knows an address of name.
 func (e *examination) leads(ctx context.Context, dns *dnscheck.Resolver, name, hint string) {
-	if isLocal(name) {
+	if postern.IsLocalhost(name) {
 		e.add("dns", postern.FindingOK, name+" is this machine, without DNS", "")
 		return
 	}
@@ -323,5 +323,3 @@ func examineDoor(ctx context.Context, dir string) examination {
 		"more memory (GOMEMLIMIT), or another gateway")
 	return e
 }
-
-func isLocal(name string) bool { return name == "localhost" || strings.HasSuffix(name, ".localhost") }

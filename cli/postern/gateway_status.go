@@ -136,14 +136,14 @@ func (d *door) localHandler() http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(d.glance()) // the reader's trouble if it fails
 	})
-	mux.HandleFunc("POST "+pathDoorKey, func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("POST "+pathDoorKey, monitor.Slow(func(w http.ResponseWriter, r *http.Request) {
 		if err := d.key.Replace(r.Context()); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(d.glance())
-	})
+	}))
 	mux.Handle("GET "+monitor.PathMetrics, monitor.Metrics(d.collectors()...))
 	mux.Handle("GET "+monitor.PathProfiles, monitor.Profiles())
 	return mux

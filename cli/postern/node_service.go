@@ -221,7 +221,10 @@ func uninstallService(c *cli.Context, host serviceHost) error {
 	if !s.Installed {
 		return fail("there is nothing to be done", errNoService)
 	}
-	if err := errors.Join(host.stop(), host.uninstall()); err != nil {
+	if err := host.stop(); err != nil {
+		return err
+	}
+	if err := host.uninstall(); err != nil {
 		return err
 	}
 	dir := dataDir(c, postern.RoleNode)

@@ -20,6 +20,7 @@ type fakeHost struct {
 	serviceState
 	asked     []string
 	installed nodeService
+	stuck     error // of stop
 }
 
 func (h *fakeHost) note(what string) error { h.asked = append(h.asked, what); return nil }
@@ -28,8 +29,11 @@ func (h *fakeHost) install(s nodeService) error {
 	h.installed, h.Installed, h.Enabled = s, true, true
 	return h.note("install")
 }
-func (h *fakeHost) start() error                 { h.Running = true; return h.note("start") }
-func (h *fakeHost) stop() error                  { h.Running = false; return h.note("stop") }
+func (h *fakeHost) start() error { h.Running = true; return h.note("start") }
+func (h *fakeHost) stop() error {
+	h.Running = h.stuck != nil
+	return errors.Join(h.note("stop"), h.stuck)
+}
 func (h *fakeHost) uninstall() error             { h.Installed = false; return h.note("uninstall") }
 func (h *fakeHost) state() (serviceState, error) { return h.serviceState, nil }
 
@@ -93,6 +97,11 @@ func TestServiceUninstall(t *testing.T) {
 	}
 	h.Installed, h.Running = true, true
 	dir := t.TempDir()
+	h.stuck = errors.New("it does not end")
+	if _, _, err := h.service("uninstall", "--data", dir); !errors.Is(err, h.stuck) || !slices.Equal(h.asked, []string{"stop"}) {
+		t.Errorf("one that does not end: got %v, asked %q", err, h.asked)
+	}
+	h.stuck, h.asked = nil, nil
 	_, said, err := h.service("uninstall", "--data", dir)
 	if err != nil || !slices.Equal(h.asked, []string{"stop", "uninstall"}) || !strings.Contains(said, dir) {
 		t.Errorf("got %v, asked %q, said %q", err, h.asked, said)

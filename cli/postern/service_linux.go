@@ -70,8 +70,12 @@ func (s systemdHost) install(n nodeService) error {
 		return err
 	}
 	_, err := os.Stat(s.root + packageUnit)
-	packaged := err == nil && n.program == unitProgram && n.data == unitData
-	if !packaged {
+	if packaged := err == nil && n.program == unitProgram && n.data == unitData; packaged {
+		// What was installed here before would hide it.
+		if err := errors.Join(foreign(s.root+ownUnit), removeOwn(s.root+ownUnit)); err != nil {
+			return err
+		}
+	} else {
 		owner, err := s.owner(n.data)
 		if err != nil {
 			return err

@@ -169,6 +169,31 @@ func TestSystemdServiceOfThePackage(t *testing.T) {
 }
 
 // A program that the service's user cannot reach is refused, and nothing is written.
+// What was installed before there was a package, with other data, would hide its unit.
+func TestSystemdServiceBecomesThePackages(t *testing.T) {
+	b := newBench(t)
+	dir, program := openDir(t)
+	if err := b.install(nodeService{program: program, data: dir}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.MkdirAll(filepath.Dir(b.root+packageUnit), 0o755), os.WriteFile(b.root+packageUnit, nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	packaged := nodeService{program: unitProgram, data: unitData}
+	if err := b.install(packaged); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(b.root + ownUnit); err == nil {
+		t.Error("the unit of before is still there")
+	}
+	if err := os.WriteFile(b.root+ownUnit, []byte("[Service]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.install(packaged); err == nil || !strings.Contains(err.Error(), ownUnit) {
+		t.Errorf("with somebody else's unit: got %v", err)
+	}
+}
+
 func TestSystemdServiceOutOfReach(t *testing.T) {
 	b := newBench(t)
 	dir, program := openDir(t)

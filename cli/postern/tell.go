@@ -47,6 +47,7 @@ func (d *door) tell(ctx context.Context) {
 			tick.Reset(d.pace())
 		case <-d.news:
 			if time.Since(reported) < tellInterval {
+				tick.Reset(tellInterval) // and not when the pace says
 				continue
 			}
 		}

@@ -2,12 +2,14 @@ package sqlite
 
 import (
 	"path/filepath"
+	"reflect"
 	"testing"
 
 	"postern/coordinator"
 )
 
-// Gateways from when none could be drained are not, and the next one that is stays so.
+// Gateways and nodes from when none could be drained, nor weighed, are not, and the next
+// ones that are stay so.
 func TestGoldenGateways(t *testing.T) {
 	s := openDump(t, filepath.Join(t.TempDir(), "registry.db"), "testdata/schema-3.sql")
 	must(t, coordinator.VerifyAudit(t.Context(), s))
@@ -25,6 +27,17 @@ func TestGoldenGateways(t *testing.T) {
 		if g, err := tx.Members().Get(gateways[0].ID); err != nil || !g.Draining {
 			t.Errorf("drained: got %+v, %v", g, err)
 		}
-		return nil
+		nodes, err := tx.Members().In("acme")
+		must(t, err)
+		if len(nodes) != 1 || nodes[0].Weight != 0 || nodes[0].Draining {
+			t.Fatalf("nodes: got %+v", nodes)
+		}
+		nodes[0].Weight, nodes[0].Draining = 50, true
+		must(t, tx.Members().Put(nodes[0]))
+		got, err := tx.Members().Get(nodes[0].ID)
+		if !reflect.DeepEqual(got, nodes[0]) {
+			t.Errorf("got %+v, want %+v", got, nodes[0])
+		}
+		return err
 	}))
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
+
+	"postern"
 )
 
 // Direct is the setting that says to use no proxy, whatever the environment says.
@@ -52,6 +54,9 @@ func ParseProxy(setting string) (Proxy, error) {
 func of(cfg *httpproxy.Config) Proxy {
 	choose := cfg.ProxyFunc()
 	return func(addr string) (*url.URL, error) {
+		if host, _, err := net.SplitHostPort(addr); err == nil && postern.IsLocalhost(host) {
+			return nil, nil
+		}
 		u, err := choose(&url.URL{Scheme: "https", Host: addr})
 		if err != nil {
 			return nil, errors.New("the proxy of the environment is no URL")
@@ -90,7 +95,7 @@ func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("address %q: %w", addr, err)
 	}
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+	if postern.IsLocalhost(host) {
 		addr = net.JoinHostPort("127.0.0.1", port)
 	}
 	return d.DialContext(ctx, "tcp", addr)

@@ -84,6 +84,8 @@ func TestParseProxy(t *testing.T) {
 		{"", "gw.example.com:443", "env.example.com:8080"},
 		{"", "inside.example.com:443", ""},
 		{"", "127.0.0.1:443", ""},
+		{"", "gw.postern.localhost:443", ""},
+		{"http://p.example.com:3128/", "localhost:443", ""},
 		{Direct, "gw.example.com:443", ""},
 		{"https://p.example.com", "gw.example.com:443", "p.example.com"},
 		{"http://p.example.com:3128/", "inside.example.com:443", ""},

@@ -274,15 +274,16 @@ type bucket struct {
 	at     time.Time
 }
 
-func newBucket(rate float64) bucket {
-	b := bucket{}
+func newBucket(rate float64) (b bucket) {
 	b.set(rate)
-	b.tokens = b.burst
 	return b
 }
 
-// set makes rate the rate from now on.
+// set makes rate the rate from now on. While it was any, nothing was owed.
 func (b *bucket) set(rate float64) {
+	if b.rate == 0 {
+		b.tokens = math.Inf(1)
+	}
 	b.rate, b.burst = rate, max(rate*burstTime.Seconds(), maxQuantum)
 	b.tokens = min(b.tokens, b.burst)
 }

@@ -3,6 +3,7 @@ package fair
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -163,6 +164,54 @@ func TestSqueeze(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSqueezeAgain: a machine that was let go and is behind anew is slowed down, and does
+// not stand still for what it moved meanwhile.
+func TestSqueezeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var behind atomic.Bool
+		line := NewLine(0, 0, behind.Load)
+		var sofar atomic.Int64
+		stop := make(chan struct{})
+		var flows sync.WaitGroup
+		for range 2 {
+			share := line.Share(1)
+			for range 4 {
+				flows.Go(func() { // 12.5 MiB a second, if it may
+					for {
+						n := share.Take(func() <-chan struct{} { return stop })
+						sofar.Add(int64(n))
+						select {
+						case <-time.After(time.Duration(n) * time.Second / (25 * mega / 2)):
+						case <-stop:
+							return
+						}
+					}
+				})
+			}
+		}
+		moved := func(d time.Duration) int {
+			before := sofar.Load()
+			<-time.After(d)
+			return int(sofar.Load() - before)
+		}
+		free := moved(time.Second)
+		for i := range 3 {
+			behind.Store(true)
+			<-time.After(50 * time.Millisecond)
+			if got := moved(500 * time.Millisecond); got < free/8 || got > free*3/8 {
+				t.Errorf("time %d: moved %d MiB in half a second of being behind, want half of %d", i, got/mega, free/2/mega)
+			}
+			behind.Store(false)
+			<-time.After(10 * time.Second)
+			if got := moved(time.Second); got < free*9/10 {
+				t.Errorf("time %d: moved %d MiB in a second when it was let go, want %d", i, got/mega, free/mega)
+			}
+		}
+		close(stop)
+		flows.Wait()
+	})
 }
 
 // TestAloneIsNotSqueezed: a tenant that is alone has nobody to hold up.

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -107,7 +106,7 @@ func resolve(ctx context.Context, hostport string) (netip.AddrPort, error) {
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("port %q is no number", port)
 	}
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+	if postern.IsLocalhost(host) {
 		host = "127.0.0.1" // see RFC 6761, section 6.3
 	}
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)

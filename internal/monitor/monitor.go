@@ -72,6 +72,17 @@ func patient(next http.Handler) http.Handler {
 	})
 }
 
+// Slow lets h, which bounds its time itself, take longer than other answers may.
+func Slow(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		h(w, r)
+	}
+}
+
 // Listen listens at addr, for ServeMetrics. If addr is empty, it listens nowhere: the
 // listener is nil.
 func Listen(addr string) (net.Listener, error) {

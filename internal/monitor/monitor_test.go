@@ -7,13 +7,31 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
+
+// deadlines are those that an answer was given.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	set []time.Time
+}
+
+func (d *deadlines) SetWriteDeadline(t time.Time) error { d.set = append(d.set, t); return nil }
+
+func TestSlow(t *testing.T) {
+	d := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+	Slow(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "late") })(d, httptest.NewRequest("GET", "/", nil))
+	if len(d.set) != 1 || !d.set[0].IsZero() || d.Body.String() != "late" {
+		t.Errorf("deadlines %v, answer %q", d.set, d.Body)
+	}
+}
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 

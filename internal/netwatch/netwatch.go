@@ -140,6 +140,7 @@ func (w *watch) run(ctx context.Context) {
 		before := w.held
 		if w.held = w.place(); w.held.moved(before) {
 			w.Changed(ctx, "it has other addresses")
+			w.last = w.read() // the time that took is no sleep
 		}
 	}
 }

@@ -21,6 +21,7 @@ type machine struct {
 	place   string
 	set     time.Duration // how far the clock on the wall is ahead of the fake one
 	event   func()        // tells that something may have changed; nil: nobody listens
+	takes   time.Duration // to work a change in
 	changes []string
 	at      []time.Time
 	looks   int
@@ -35,6 +36,12 @@ func (m *machine) watch(t *testing.T, deaf error) {
 			Changed: func(_ context.Context, why string) {
 				m.mu.Lock()
 				defer m.mu.Unlock()
+				if m.takes > 0 {
+					takes := m.takes
+					m.mu.Unlock()
+					<-time.After(takes)
+					m.mu.Lock()
+				}
 				m.changes, m.at = append(m.changes, why), append(m.at, time.Now())
 			},
 			place: func() place { m.mu.Lock(); defer m.mu.Unlock(); m.looks++; return place{addresses: m.place} },
@@ -98,6 +105,19 @@ func TestMove(t *testing.T) {
 		<-time.After(time.Minute)
 		if got, at := m.told(); len(got) != 1 || at.Sub(begin) > settleTime {
 			t.Errorf("told %q after %v", got, at.Sub(begin))
+		}
+	})
+}
+
+// What a move takes to be worked in is no sleep.
+func TestMoveTakesLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &machine{place: "home", takes: 2 * lateTick}
+		m.watch(t, nil)
+		m.moves("train")
+		<-time.After(time.Minute)
+		if got, _ := m.told(); len(got) != 1 {
+			t.Errorf("told %q", got)
 		}
 	})
 }
