@@ -160,6 +160,11 @@ func (c *Coordinator) keepFit(ctx context.Context) {
 	}
 }
 
+// leadsToAll reports whether a name is one of those that are to lead to all gateways.
+func (c *Coordinator) leadsToAll(host string) bool {
+	return host == c.cfg.Base || strings.HasSuffix(host, "."+c.cfg.Base)
+}
+
 // addressesOf returns where browsers reach g. If that is not known, it says why.
 func (c *Coordinator) addressesOf(g *Member) (addrs []netip.Addr, unknown string) {
 	host := publicHost(g)
@@ -169,7 +174,7 @@ func (c *Coordinator) addressesOf(g *Member) (addrs []netip.Addr, unknown string
 	switch {
 	case host == "":
 		return []netip.Addr{}, "it has not told where browsers reach it"
-	case host == c.cfg.Base || strings.HasSuffix(host, "."+c.cfg.Base):
+	case c.leadsToAll(host):
 		return []netip.Addr{}, fmt.Sprintf("its public name %s is one of those that lead to all gateways: start it with --public and its own address", host)
 	case c.cfg.Resolver == nil:
 		return []netip.Addr{}, fmt.Sprintf("there is nobody to ask for its public name %s", host)
@@ -222,7 +227,7 @@ func (c *Coordinator) lookUp(ctx context.Context, snap *snapshot, all bool) {
 	before, now := c.lookedUp(), make(map[string]lookup)
 	for _, g := range snap.gateways {
 		host := publicHost(g)
-		if _, err := netip.ParseAddr(host); host == "" || err == nil || c.cfg.Resolver == nil {
+		if _, err := netip.ParseAddr(host); host == "" || err == nil || c.leadsToAll(host) || c.cfg.Resolver == nil {
 			continue
 		}
 		l, known := before[host]
@@ -249,7 +254,7 @@ func (c *Coordinator) dnsState(snap *snapshot) postern.DNSState {
 		A: []netip.Addr{}, AAAA: []netip.Addr{}, Gateways: []postern.DNSGateway{},
 	}
 	for _, name := range c.cfg.Names {
-		if !strings.HasSuffix(name, "."+c.cfg.Base) {
+		if !c.leadsToAll(name) {
 			out.Names = append(out.Names, name)
 		}
 	}

@@ -1,6 +1,7 @@
 package coordinator_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -119,6 +120,27 @@ func TestFitness(t *testing.T) {
 	two.reports(false, nodes...)
 	d.clock.advance(time.Minute)
 	d.wantDNS("both are silent", true, "2001:db8::8")
+}
+
+// After a restart at which public names lead nowhere, DNS has no use for a gateway that is
+// drained, though its address is all that is known.
+func TestDNSAfterRestartWithoutNames(t *testing.T) {
+	d := deploy(t)
+	d.addTenant("acme")
+	n := d.node("acme", "a")
+	d.dns.lead("gw2.example.com", "203.0.113.8")
+	one, two := d.publicGateway("one", "203.0.113.7:443"), d.publicGateway("two", "gw2.example.com:443")
+	one.reports(false, n)
+	two.reports(false, n)
+	yes := true
+	must(t, d.operate("PATCH", "/gateways/"+one.ID, postern.GatewayChange{Draining: &yes}, nil))
+	eventually(t, "the name to be looked up", func() bool { return len(d.askDNS().A) == 1 })
+	d.wantDNS("one is drained", false, "203.0.113.8")
+	d.stop()
+	d.dns.change(func() { d.dns.err = errors.New("no answer") })
+	d.start()
+	d.wantDNS("nothing is known of two", false)
+	d.wantGateway("two", postern.StateOffline, true, "leads nowhere: no answer")
 }
 
 // What an operator drains is not fit, until they end it; it is told so, and nodes are not.
