@@ -17,7 +17,7 @@ import (
 // TestIsolationI13: a tenant at a hundred times its limits, of connections and of the
 // line, slows another's requests down by less than a fifth, at the 99th percentile. The
 // clock is a fake one, so that what is measured is what the gateway has somebody wait for,
-// and not this machine; TestFloodBeside measures that.
+// and not this machine; TestSurviveFlood measures that.
 func TestIsolationI13(t *testing.T) {
 	const (
 		line  = 12_500_000 // bytes a second

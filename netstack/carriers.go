@@ -16,12 +16,12 @@ import (
 // WireGuard sends to a peer by the carrier of its endpoint, which is that of the last
 // packet that it could authenticate or, with Config.FixedEndpoints, the one last set.
 //
-// It also keeps apart, on the way in over UDP, what is no datagram of WireGuard's; see
-// echo.
+// It also keeps apart, on the way in over UDP, what is no datagram of WireGuard's (see
+// echo), and has handshakes wait (see handshakes).
 type carriers struct {
-	conn.Bind // UDP
-	echo      *echo
-	cookies   cookies
+	conn.Bind  // UDP
+	echo       *echo
+	handshakes *handshakes
 
 	deliveries chan *delivery // from Relay.Receive to the one ReceiveFunc of all relays
 	dead       chan struct{}  // closed by shut: nobody receives any more
@@ -34,11 +34,13 @@ type carriers struct {
 
 var _ conn.Bind = (*carriers)(nil)
 
-func newCarriers(udp conn.Bind, e *echo) *carriers {
-	return &carriers{
+func newCarriers(udp conn.Bind, own Key, e *echo) *carriers {
+	c := &carriers{
 		Bind: udp, echo: e, ends: map[Key]*relayEnd{},
 		deliveries: make(chan *delivery), dead: make(chan struct{}),
 	}
+	c.handshakes = newHandshakes(own, c.Send)
+	return c
 }
 
 // Open implements conn.Bind.
@@ -48,12 +50,12 @@ func (c *carriers) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 		return nil, 0, err
 	}
 	for i, f := range receive {
-		receive[i] = c.echo.receiver(c.Bind, f)
+		receive[i] = c.handshakes.receiver(c.echo.receiver(c.Bind, f))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = make(chan struct{})
-	return append(receive, c.relayReceiver(c.closed)), port, nil
+	return append(receive, c.receiver(c.closed)), port, nil
 }
 
 // Close implements conn.Bind. Relays go on when it is opened again.
@@ -73,7 +75,6 @@ func (c *carriers) shut() { c.shutOnce.Do(func() { close(c.dead) }) }
 // Send implements conn.Bind. To a peer whose relay is not open, or slow, datagrams are
 // lost as they may be anywhere.
 func (c *carriers) Send(bufs [][]byte, to conn.Endpoint) error {
-	c.cookies.count(bufs)
 	end, ok := to.(*relayEnd)
 	if !ok {
 		return c.Bind.Send(bufs, to)
@@ -134,21 +135,30 @@ type delivery struct {
 	taken     chan struct{} // gets one when datagrams were copied; holds one
 }
 
-// relayReceiver returns the conn.ReceiveFunc of all relays, until closed is.
-func (c *carriers) relayReceiver(closed <-chan struct{}) conn.ReceiveFunc {
+// receiver returns the conn.ReceiveFunc of all relays, and of handshakes, until closed is.
+func (c *carriers) receiver(closed <-chan struct{}) conn.ReceiveFunc {
 	var left *delivery // not taken yet, or nil
 	return func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (n int, err error) {
-		if left == nil {
+		for left == nil {
 			select {
 			case left = <-c.deliveries:
+			case m := <-c.handshakes.next():
+				if c.handshakes.passes(m) {
+					sizes[0], eps[0] = copy(bufs[0], m.message), m.from
+					return 1, nil
+				}
+			case <-c.handshakes.rest:
+				c.handshakes.rest = nil
 			case <-closed:
 				return 0, net.ErrClosed
 			}
 		}
-		for ; n < len(bufs) && len(left.datagrams) > 0; n++ {
-			sizes[n] = copy(bufs[n], left.datagrams[0]) // a longer one is no datagram of WireGuard's
-			eps[n] = left.from
-			left.datagrams = left.datagrams[1:]
+		for ; n < len(bufs) && len(left.datagrams) > 0; left.datagrams = left.datagrams[1:] {
+			if d := left.datagrams[0]; !c.handshakes.take(d, left.from) {
+				sizes[n] = copy(bufs[n], d) // a longer one is no datagram of WireGuard's
+				eps[n] = left.from
+				n++
+			}
 		}
 		if len(left.datagrams) == 0 {
 			left.taken <- struct{}{}
@@ -177,9 +187,8 @@ func (e *relayEnd) at() netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// DstIP is the peer's own address, so that WireGuard's limits on handshakes (whitepaper,
-// section 5.3) are each client's own.
-func (e *relayEnd) DstIP() netip.Addr { return limitedAs(e.at().Addr()) }
+// DstIP is the peer's own address, so that limits on handshakes are each client's own.
+func (e *relayEnd) DstIP() netip.Addr { return e.at().Addr() }
 
 // DstToBytes is what a cookie is bound to (whitepaper, section 5.4.7).
 func (e *relayEnd) DstToBytes() []byte {

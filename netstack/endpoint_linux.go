@@ -164,7 +164,7 @@ func (e *endpoint) ifindex() uint32 {
 }
 
 func (e *endpoint) SrcToString() string { return e.SrcIP().String() }
-func (e *endpoint) DstIP() netip.Addr   { return limitedAs(e.dst.Addr()) }
+func (e *endpoint) DstIP() netip.Addr   { return e.dst.Addr() }
 func (e *endpoint) DstToString() string { return e.dst.String() }
 
 // DstToBytes is what a cookie is bound to (whitepaper, section 5.4.7).

@@ -1,17 +1,153 @@
 package netstack
 
 import (
+	"encoding/binary"
 	"net/netip"
+	"runtime"
 	"sync/atomic"
+	"time"
 
+	"golang.org/x/time/rate"
+	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/ratelimiter"
 )
 
-// Under load, WireGuard asks whoever shakes hands to show that it is where it says, with a
-// cookie, and takes 20 handshakes a second from one address (whitepaper, sections 5.3 and
-// 5.4.7). The address is what an endpoint's DstIP says, which our bind uses for nothing
-// else. WireGuard's own bind sends to it; so elsewhere than on Linux, where gateways run,
-// the whole address counts.
+// Handshakes are initiations and responses that came, on their way to WireGuard. One takes
+// it a multiplication on the curve, or five, in which others' packets wait for the
+// processor; and it would work on all that are there, one after the other. So they wait
+// here, and go on a few at a time. When many wait, each is asked to show that it is from
+// where it says, with a cookie, and one address has 20 a second (whitepaper, sections 5.3
+// and 5.4.7). WireGuard would do so too, but has no more to do with many.
+type handshakes struct {
+	// Static after newHandshakes.
+	send    func(bufs [][]byte, to conn.Endpoint) error
+	waiting chan *handshake
+	checker device.CookieChecker
+	limiter ratelimiter.Ratelimiter
+	pace    *rate.Limiter // in the cost of cookies
+
+	refused atomic.Uint64
+
+	// Owned by the caller of next and passes.
+	crowded time.Time        // until when it is
+	rest    <-chan time.Time // until when nothing goes on; nil: it does
+}
+
+// A handshake is a message of one.
+type handshake struct {
+	message []byte
+	from    conn.Endpoint
+}
+
+const (
+	maxHandshakes = 1024 // that wait; beyond, they are dropped
+
+	// crowd is how many wait until cookies are asked for, for crowdTime from then.
+	crowd     = maxHandshakes / 8
+	crowdTime = time.Second
+
+	// A processor is to work on handshakesPerSecond, handshakesAtOnce of them in a row,
+	// which take it a millisecond. A cookie costs it a sixteenth of that.
+	handshakesPerSecond = 2000
+	handshakesAtOnce    = 4
+	handshakeCost       = 16
+)
+
+func newHandshakes(own Key, send func([][]byte, conn.Endpoint) error) *handshakes {
+	processors := runtime.GOMAXPROCS(0)
+	h := &handshakes{
+		send: send, waiting: make(chan *handshake, maxHandshakes),
+		pace: rate.NewLimiter(rate.Limit(processors*handshakesPerSecond*handshakeCost), processors*handshakesAtOnce*handshakeCost),
+	}
+	h.limiter.Init()
+	h.setKey(own)
+	return h
+}
+
+// setKey makes own the key that those who shake hands have to know, from now on.
+func (h *handshakes) setKey(own Key) { h.checker.Init(device.NoisePublicKey(own)) }
+
+// close ends what h has running. Nobody calls passes any more.
+func (h *handshakes) close() { h.limiter.Close() }
+
+// receiver returns receive without handshakes, which wait.
+func (h *handshakes) receiver(receive conn.ReceiveFunc) conn.ReceiveFunc {
+	return func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
+		n, err := receive(bufs, sizes, eps)
+		for i, size := range sizes[:n] {
+			if h.take(bufs[i][:size], eps[i]) {
+				sizes[i] = 0
+			}
+		}
+		return n, err
+	}
+}
+
+// take reports whether b is of a handshake. It then waits, or is dropped: if there are
+// too many, or if it is of somebody who does not know our key.
+func (h *handshakes) take(b []byte, from conn.Endpoint) bool {
+	if len(b) != device.MessageInitiationSize && len(b) != device.MessageResponseSize {
+		return false
+	}
+	if kind := binary.LittleEndian.Uint32(b); kind != device.MessageInitiationType && kind != device.MessageResponseType {
+		return false
+	}
+	if !h.checker.CheckMAC1(b) {
+		return true
+	}
+	select {
+	case h.waiting <- &handshake{append([]byte(nil), b...), from}:
+	default:
+		h.refused.Add(1)
+	}
+	return true
+}
+
+// next returns where the next handshake comes from, nil while none is to.
+func (h *handshakes) next() <-chan *handshake {
+	if h.rest != nil {
+		return nil
+	}
+	return h.waiting
+}
+
+// passes reports whether m, which came from next, is to go on to WireGuard.
+func (h *handshakes) passes(m *handshake) bool {
+	now := time.Now()
+	if len(h.waiting) >= crowd {
+		h.crowded = now.Add(crowdTime)
+	}
+	passes, cost := true, handshakeCost
+	if now.Before(h.crowded) && !h.known(m) {
+		h.refused.Add(1)
+		passes, cost = false, 1
+	}
+	if wait := h.pace.ReserveN(now, cost).DelayFrom(now); wait > 0 {
+		h.rest = time.After(wait)
+	}
+	return passes
+}
+
+// known reports whether m has a cookie that was given out to where it is from, and is not
+// one of too many from there. If it has none, one is sent.
+func (h *handshakes) known(m *handshake) bool {
+	if h.checker.CheckMAC2(m.message, m.from.DstToBytes()) {
+		return h.limiter.Allow(limitedAs(m.from.DstIP()))
+	}
+	sender := binary.LittleEndian.Uint32(m.message[4:])
+	cookie, err := h.checker.CreateReply(m.message, sender, m.from.DstToBytes())
+	if err != nil {
+		panic("netstack: no cookie: " + err.Error()) // there are random numbers, and a key for them
+	}
+	b := make([]byte, device.MessageCookieReplySize)
+	binary.LittleEndian.PutUint32(b, cookie.Type)
+	binary.LittleEndian.PutUint32(b[4:], cookie.Receiver)
+	copy(b[8:], cookie.Nonce[:])
+	copy(b[8+len(cookie.Nonce):], cookie.Cookie[:])
+	_ = h.send([][]byte{b}, m.from) // as good as lost, which any may be
+	return false
+}
 
 // limitedAs returns what addr counts as: a network has 2^64 addresses of IPv6 for nothing.
 func limitedAs(addr netip.Addr) netip.Addr {
@@ -22,16 +158,6 @@ func limitedAs(addr netip.Addr) netip.Addr {
 	return p.Addr()
 }
 
-// cookies counts the handshakes that were answered with a cookie.
-type cookies struct{ sent atomic.Uint64 }
-
-// count looks at what is sent.
-func (c *cookies) count(bufs [][]byte) {
-	if b := bufs[0]; len(b) == device.MessageCookieReplySize && b[0] == device.MessageCookieReplyType {
-		c.sent.Add(1)
-	}
-}
-
-// Cookies returns how many handshakes were answered with a cookie so far, since there
-// were too many.
-func (n *Net) Cookies() uint64 { return n.carriers.cookies.sent.Load() }
+// RefusedHandshakes returns how many messages of handshakes did not go on to WireGuard so
+// far, since there were too many: they were answered with a cookie, or dropped.
+func (n *Net) RefusedHandshakes() uint64 { return n.carriers.handshakes.refused.Load() }

@@ -157,7 +157,7 @@ func New(cfg Config) (*Net, error) {
 	if err != nil {
 		return nil, err
 	}
-	carriers := newCarriers(newBind(cfg.Logger), newEcho(key, !cfg.FixedEndpoints))
+	carriers := newCarriers(newBind(cfg.Logger), key, newEcho(key, !cfg.FixedEndpoints))
 	n := &Net{
 		key:      key,
 		address:  cfg.Address,
@@ -293,6 +293,7 @@ func (n *Net) shutdown() {
 	defer n.configuring.Unlock()
 	n.carriers.shut()
 	n.device.Close()
+	n.carriers.handshakes.close()
 	n.stack.Close()
 	// A processor may have been turning a queued segment into an endpoint while
 	// the stack aborted the others; Wait would wait for that one for ever.

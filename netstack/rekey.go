@@ -39,6 +39,7 @@ func (n *Net) SetPrivateKey(key [32]byte) error {
 	}
 	n.key = public
 	n.carriers.echo.setKey(public)
+	n.carriers.handshakes.setKey(public)
 	return n.greetAll()
 }
 

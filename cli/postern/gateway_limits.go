@@ -12,7 +12,7 @@ type doorLimits struct {
 }
 
 func (d *door) limits() doorLimits {
-	return doorLimits{Handshakes: d.net.Cookies(), Relays: d.relays.Crowded()}
+	return doorLimits{Handshakes: d.net.RefusedHandshakes(), Relays: d.relays.Crowded()}
 }
 
 func (l doorLimits) byName() map[string]int64 {

@@ -10,4 +10,7 @@ var children = map[string]func() int{
 	"proxy":     proxy,
 	"later":     later,
 	"half open": floodHalfOpen,
+	"big site":  bigSite,
+	"visits":    visits,
+	"flood":     flood,
 }

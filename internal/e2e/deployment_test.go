@@ -35,7 +35,8 @@ type deployment struct {
 	dir string   // coordinator/, gateway/, one a node
 	env []string // of the coordinator and the nodes, beside the test's own
 
-	coordinatorFlags []string // beside those that all have
+	coordinatorFlags []string            // beside those that all have
+	behind           map[string][]string // what the command of the gateway, or of a node, comes behind, by name
 
 	control, https, http, udp int // ports
 
@@ -122,9 +123,9 @@ func (d *deployment) runGateway(flags ...string) {
 // launchGateway is runGateway that waits for nothing.
 func (d *deployment) launchGateway(flags ...string) {
 	d.t.Helper()
-	d.gateway = start(d.t, "gateway", nil, append([]string{program("postern"), "gateway", "run",
+	d.gateway = start(d.t, "gateway", nil, slices.Concat(d.behind["gateway"], []string{program("postern"), "gateway", "run",
 		"--data", d.data("gateway"), "--listen", loopback(d.https),
-		"--udp", fmt.Sprintf(":%d", d.udp), "--advertise", loopback(d.udp), "--public", loopback(d.https)}, flags...)...)
+		"--udp", fmt.Sprintf(":%d", d.udp), "--advertise", loopback(d.udp), "--public", loopback(d.https)}, flags)...)
 }
 
 // gatewaySocket asks the gateway's socket, and decodes the answer into out.
@@ -236,7 +237,7 @@ func publicly(publish ...string) []string {
 // runNode starts a node that has joined.
 func (d *deployment) runNode(name string) *process {
 	d.t.Helper()
-	p := start(d.t, name, d.env, program("postern"), "node", "run", "--data", d.data(name), "--log-level", "debug")
+	p := start(d.t, name, d.env, append(slices.Clone(d.behind[name]), program("postern"), "node", "run", "--data", d.data(name), "--log-level", "debug")...)
 	if d.nodes == nil {
 		d.nodes = make(map[string]*process)
 	}
@@ -280,15 +281,24 @@ func (d *deployment) routes(name, state string) {
 // roots returns the private CA, the one thing that clients trust.
 func (d *deployment) roots() *x509.CertPool {
 	d.t.Helper()
-	data, err := os.ReadFile(d.caFile())
+	pool, err := poolOf(d.caFile())
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	return pool
+}
+
+// poolOf returns the certificates in file as those to trust.
+func poolOf(file string) (*x509.CertPool, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
 	pool := x509.NewCertPool()
 	if block, _ := pem.Decode(data); block == nil || !pool.AppendCertsFromPEM(data) {
-		d.t.Fatal("the private CA is no certificate")
+		return nil, fmt.Errorf("%s has no certificate", file)
 	}
-	return pool
+	return pool, nil
 }
 
 func (d *deployment) caFile() string {
@@ -303,19 +313,24 @@ func (d *deployment) url(host, path string) string {
 // client returns an HTTP client that dials the gateway whatever the name, trusts
 // the private CA alone, and speaks protos, HTTP/2 first if none are given.
 func (d *deployment) client(protos ...string) *http.Client {
+	c := clientOf(d.https, d.roots(), protos...)
+	d.t.Cleanup(c.CloseIdleConnections)
+	return c
+}
+
+// clientOf returns an HTTP client that dials a port of this machine, whatever the name.
+func clientOf(port int, roots *x509.CertPool, protos ...string) *http.Client {
 	if protos == nil {
 		protos = []string{"h2", "http/1.1"}
 	}
-	transport := &http.Transport{
+	return &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, loopback(d.https))
+			return new(net.Dialer).DialContext(ctx, network, loopback(port))
 		},
-		TLSClientConfig:     &tls.Config{RootCAs: d.roots(), NextProtos: protos},
+		TLSClientConfig:     &tls.Config{RootCAs: roots, NextProtos: protos},
 		ForceAttemptHTTP2:   protos[0] == "h2",
 		MaxIdleConnsPerHost: 64,
-	}
-	d.t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: 2 * time.Minute}
+	}}
 }
 
 // get fetches a page and returns its status and body.

@@ -3,223 +3,188 @@
 package e2e
 
 import (
-	"context"
-	"crypto/ecdh"
-	"crypto/rand"
-	"crypto/tls"
-	"encoding/binary"
+	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/http/httptest"
-	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"golang.org/x/crypto/blake2s"
+	"golang.org/x/sys/unix"
 
 	"postern"
 )
 
 const (
-	floodTime  = 3 * time.Second
-	floodRate  = 5   // new connections a second that one tenant may have; a flood tries a hundred times as many
-	floodBurst = 100 // milliseconds' worth of a flood that come at once
+	// A flood is measured in turns of floodTime alone and as long beside it, of which the
+	// middle one counts: three, and seven where something else kept the machine busy.
+	floodTime           = 1500 * time.Millisecond
+	fewTurns, manyTurns = 3, 7
 
 	// floodMemory is what a flood may take of the gateway: its buffers are bounded, and
 	// the collector runs when memory has doubled.
 	floodMemory = 256 << 20
+
+	// floodSlower is how much slower requests of another tenant may be beside a flood, at
+	// the 99th percentile, to somebody who is floodAway of the gateway, there and back.
+	floodSlower = 1.2
+	floodAway   = 20 * time.Millisecond
 )
 
-// A flood is a deployment with a tenant that floods, acme, and one that is quiet, globex.
-type flood struct {
+// A flooded is a deployment with a tenant that floods, acme, and one that is quiet,
+// globex. What is measured is what the gateway does to globex: so it has a processor of
+// its own if there are two, and of the rest acme's node, its application and its clients have what
+// those of globex leave, which on their own machines would not feel each other either.
+type flooded struct {
 	*deployment
-	quiet *http.Client
-	big   string // acme's page that does not end
+	scene       scene
+	quiet, loud []string // what commands of globex and of acme come behind
 }
 
-func newFlood(t *testing.T) *flood {
+func newFlooded(t *testing.T) *flooded {
 	t.Helper()
-	f := &flood{deployment: bareDeployment(t)}
+	f := &flooded{deployment: bareDeployment(t), quiet: []string{"nice", "-n", "-20"}, loud: []string{"chrt", "--idle", "0"}}
+	var gateway []string
+	if first, others := processors(t); others != "" {
+		gateway = []string{"taskset", "-c", first}
+		f.quiet = append(f.quiet, "taskset", "-c", others)
+		f.loud = append(f.loud, "taskset", "-c", others)
+	}
+	f.behind = map[string][]string{"gateway": gateway, "acme-office": f.loud, "globex-office": f.quiet}
 	f.startCoordinator()
 	f.joinGateway()
 	f.runGateway("--http", "", "--source-rate", "-1", "--tenant-rate", fmt.Sprint(floodRate), "--bandwidth", "200mbit")
-	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		piece := make([]byte, 2<<10)
-		for {
-			if _, err := w.Write(piece); err != nil || r.URL.Path != "/big" {
-				return
-			}
-		}
-	}))
-	t.Cleanup(site.Close)
 	for _, tenant := range []string{"acme", "globex"} {
-		f.node(f.tenant(tenant), tenant+"-office", site.URL)
+		node := tenant + "-office"
+		f.node(f.tenant(tenant), node, "http://"+f.site(f.behind[node]))
 	}
-	f.quiet = f.client("http/1.1")
-	f.big = f.url("acme", "/big")
+	var gateways []postern.GatewayState
+	f.cli(&gateways, "gateways", "list")
+	f.scene = scene{HTTPS: f.https, UDP: f.udp, CA: f.caFile(), Key: gateways[0].WireGuard}
 	return f
 }
 
-// serve asks for pages of the quiet tenant, one after the other for floodTime, and returns
-// the 99th percentile of how long they took. None may fail.
-func (f *flood) serve() time.Duration {
+// processors returns one that this process may use, and the others, as taskset(1) takes
+// them.
+func processors(t *testing.T) (first, others string) {
+	t.Helper()
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		t.Fatal(err)
+	}
+	var usable []string
+	for i := range len(set) * 64 {
+		if set.IsSet(i) {
+			usable = append(usable, strconv.Itoa(i))
+		}
+	}
+	return usable[0], strings.Join(usable[1:], ",")
+}
+
+// child starts this binary again in a part, behind a command.
+func (f *flooded) child(behind []string, part string, s scene) *process {
 	f.t.Helper()
-	var took []time.Duration
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for begin := time.Now(); time.Since(begin) < floodTime; <-tick.C {
-		start := time.Now()
-		if status, _, err := get(f.quiet, f.url("globex", "/")); status != http.StatusOK {
-			f.t.Fatalf("the quiet tenant is not served: %d, %v", status, err)
-		}
-		took = append(took, time.Since(start))
+	self, err := os.Executable()
+	if err != nil {
+		f.t.Fatal(err)
 	}
-	slices.Sort(took)
-	return took[len(took)*99/100]
+	text, err := json.Marshal(s)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return start(f.t, part, []string{childEnv + "=" + part, sceneEnv + "=" + string(text)}, append(slices.Clone(behind), self)...)
 }
 
-// beside serves the quiet tenant while a flood goes on, and writes down how that compares
-// to alone, and what the flood takes of the gateway's memory. The flood must end with
-// its context.
-func (f *flood) beside(name string, alone time.Duration, flood func(ctx context.Context)) {
+// site starts an application and returns where it listens.
+func (f *flooded) site(behind []string) (address string) {
 	f.t.Helper()
-	before := f.gateway.used().private
-	ctx, end := context.WithCancel(f.t.Context())
-	defer end()
-	var wg sync.WaitGroup
-	wg.Go(func() { flood(ctx) })
-	p99 := f.serve()
-	during := f.gateway.used().private
-	end()
-	wg.Wait()
-	noteFigure(f.t, "survive", "flood of "+name+": p99 of the quiet tenant, to alone", float64(p99)/float64(alone), "×")
-	f.t.Logf("%s: p99 %v alone, %v beside; gateway %d MiB before, %d during, %d after",
-		name, alone, p99, before>>20, during>>20, f.gateway.used().private>>20)
-	if during > before+floodMemory {
-		f.t.Errorf("%s: the gateway grew from %d to %d MiB", name, before>>20, during>>20)
-	}
-}
-
-// dialFrom connects to the gateway from one of 200 addresses.
-func (f *flood) dialFrom(i int) (net.Conn, error) {
-	from := netip.AddrFrom4([4]byte{127, 9, byte(i % 200), 1})
-	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Timeout: 10 * time.Second}
-	return d.Dial("tcp", loopback(f.https))
-}
-
-// each calls one so many times a second until ctx ends, some at once.
-func (f *flood) each(ctx context.Context, perSecond int, one func(i int)) {
-	tick := time.NewTicker(floodBurst * time.Millisecond)
-	defer tick.Stop()
-	for i := 0; ; {
-		for range perSecond * floodBurst / 1000 {
-			one(i)
-			i++
+	p := f.child(behind, "big site", scene{})
+	eventually(f.t, 10*time.Second, func() error {
+		var ok bool
+		if address, ok = strings.CutSuffix(p.out.String(), "\n"); !ok {
+			return errors.New("the application does not listen")
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+		return nil
+	})
+	return address
+}
+
+// visit asks for pages of the quiet tenant, and returns the 50th and the 99th percentile of
+// how long they took.
+func (f *flooded) visit() (p50, p99 time.Duration) {
+	f.t.Helper()
+	p := f.child(f.quiet, "visits", f.scene)
+	<-p.done
+	if _, err := fmt.Sscan(p.out.String(), &p50, &p99); err != nil {
+		f.t.Fatalf("the visits ended with %q", p.out.String())
+	}
+	return p50, p99
+}
+
+// beside serves the quiet tenant alone and beside a flood, in turns, and writes down how
+// the two compare and what the flood takes of the gateway's memory.
+func (f *flooded) beside(name string) {
+	f.t.Helper()
+	s := f.scene
+	s.Flood = name
+	var near, far []float64 // beside, to alone
+	for len(far) < fewTurns || len(far) < manyTurns && median(far) > floodSlower {
+		_, alone := f.visit()
+		before := f.gateway.used()
+		flood := f.child(f.loud, "flood", s)
+		p50, p99 := f.visit()
+		during := f.gateway.used()
+		flood.stop()
+		near = append(near, float64(p99)/float64(alone))
+		far = append(far, float64(floodAway+p99)/float64(floodAway+alone))
+		f.t.Logf("%s: p99 %v alone, %v beside (p50 %v); %s; gateway %d MiB before, %d during, and %v of processor",
+			name, alone, p99, p50, strings.TrimSpace(flood.out.String()), before.private>>20, during.private>>20, during.cpu-before.cpu)
+		if code := flood.cmd.ProcessState.ExitCode(); code != 0 {
+			f.t.Errorf("%s: it ended with %d", name, code)
 		}
+		if during.private > before.private+floodMemory {
+			f.t.Errorf("%s: the gateway grew from %d to %d MiB", name, before.private>>20, during.private>>20)
+		}
+	}
+	noteFigure(f.t, "survive", "flood of "+name+": p99 of the quiet tenant, to alone", median(near), "×")
+	noteFigure(f.t, "survive", fmt.Sprintf("flood of %s: the same, %v away", name, floodAway), median(far), "×")
+	if m := median(far); m > floodSlower {
+		f.t.Errorf("%s: another tenant's requests take %.2f times as long, %v away; want %v at most", name, m, floodAway, floodSlower)
 	}
 }
 
-// download reads the page that does not end, for as long as read has it.
-func (f *flood) download(ctx context.Context, hc *http.Client, read func(body io.Reader)) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.big, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := hc.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	read(resp.Body)
-	return nil
+func median(x []float64) float64 {
+	x = slices.Sorted(slices.Values(x))
+	return x[len(x)/2]
 }
 
 // TestSurviveFlood: floods of one tenant, and of nobody, cost the gateway bounded memory,
-// and another tenant is served all along.
+// and another tenant is served all along, by less than a fifth slower (I13). What is not the
+// gateway's doing shows in a flood that goes elsewhere on this machine.
 func TestSurviveFlood(t *testing.T) { // by itself: it computes, where others wait
-	f := newFlood(t)
-	hc := f.client("http/1.1")
-	f.serve() // everything is warm
-	alone := f.serve()
-
-	f.beside("connections and bytes of one tenant", alone, func(ctx context.Context) {
-		var flows sync.WaitGroup
-		defer flows.Wait()
-		for range floodRate {
-			flows.Go(func() { f.download(ctx, hc, func(body io.Reader) { io.Copy(io.Discard, body) }) })
+	f := newFlooded(t)
+	f.visit() // everything is warm
+	for _, flood := range []struct{ name, counts string }{
+		{"what does not come to the gateway", ""},
+		{"connections of one tenant", `limit_hits_total{limit="tenant_rate"}`},
+		{"bytes of one tenant", `limit_hits_total{limit="bandwidth"}`},
+		{"handshakes of nobody", `tunnel_limit_hits_total{limit="handshakes"}`},
+		{"hellos that do not come", `limit_hits_total{limit="source_hellos"}`},
+		{"clients that do not read", `limit_hits_total{limit="tenant_rate"}`},
+	} {
+		f.beside(flood.name)
+		if flood.counts != "" {
+			f.grew("postern_gateway_" + flood.counts)
 		}
-		var tried atomic.Int64
-		f.each(ctx, 100*floodRate, func(i int) {
-			if c, err := f.dialFrom(i); err == nil {
-				tried.Add(1)
-				flows.Go(func() {
-					defer c.Close()
-					tls.Client(c, &tls.Config{ServerName: "acme." + base}).HandshakeContext(ctx)
-				})
-			}
-		})
-		t.Logf("%d connections tried", tried.Load())
-	})
-	f.grew("postern_gateway_limit_hits_total{limit=\"tenant_rate\"}")
-	f.grew("postern_gateway_limit_hits_total{limit=\"bandwidth\"}")
-
-	var gateways []postern.GatewayState
-	f.cli(&gateways, "gateways", "list")
-	key, err := ecdh.X25519().NewPublicKey(gateways[0].WireGuard[:])
-	if err != nil {
-		t.Fatal(err)
 	}
-	f.beside("handshakes of nobody", alone, func(ctx context.Context) {
-		c, err := net.Dial("udp", loopback(f.udp))
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer c.Close()
-		f.each(ctx, 5000, func(int) { c.Write(nobodysHello(&party{peer: key})) })
-	})
-	f.grew("postern_gateway_tunnel_limit_hits_total{limit=\"handshakes\"}")
-
-	f.beside("hellos that do not come", alone, func(ctx context.Context) {
-		var conns []net.Conn
-		defer func() {
-			for _, c := range conns {
-				c.Close()
-			}
-		}()
-		f.each(ctx, 1000, func(i int) {
-			if c, err := f.dialFrom(i % 20); err == nil {
-				conns = append(conns, c)
-				c.Write([]byte{22, 3, 1, 2, 0})
-			}
-		})
-		t.Logf("%d connections that said the beginning of a hello", len(conns))
-	})
-	f.grew("postern_gateway_limit_hits_total{limit=\"source_hellos\"}")
-
-	f.beside("clients that do not read", alone, func(ctx context.Context) {
-		var clients sync.WaitGroup
-		defer clients.Wait()
-		f.each(ctx, floodRate, func(int) {
-			clients.Go(func() { f.download(ctx, hc, func(io.Reader) { <-ctx.Done() }) })
-		})
-	})
 }
 
 // grew checks that a counter of the gateway's is more than nothing.
-func (f *flood) grew(name string) {
+func (f *flooded) grew(name string) {
 	f.t.Helper()
 	text, err := askSocket(filepath.Join(f.data("gateway"), "gateway.sock"), "/metrics")
 	if err != nil {
@@ -234,13 +199,4 @@ func (f *flood) grew(name string) {
 		}
 	}
 	f.t.Errorf("there is no %s", name)
-}
-
-// nobodysHello returns a handshake initiation of nobody to p's peer: its first MAC, which
-// takes no secret but the peer's public key, is good.
-func nobodysHello(p *party) []byte {
-	b := make([]byte, initiationSize-2*blake2s.Size128, initiationSize)
-	rand.Read(b)
-	binary.LittleEndian.PutUint32(b, initiationType)
-	return p.addMACs(b)
 }
