@@ -13,12 +13,13 @@ import (
 	"golang.zx2c4.com/wireguard/ratelimiter"
 )
 
-// Handshakes are initiations and responses that came, on their way to WireGuard. One takes
-// it a multiplication on the curve, or five, in which others' packets wait for the
-// processor; and it would work on all that are there, one after the other. So they wait
-// here, and go on a few at a time. When many wait, each is asked to show that it is from
-// where it says, with a cookie, and one address has 20 a second (whitepaper, sections 5.3
-// and 5.4.7). WireGuard would do so too, but has no more to do with many.
+// Handshakes are those that others begin, on their way to WireGuard. One takes it a
+// multiplication on the curve, or five, in which others' packets wait for the processor;
+// and it would work on all that are there, one after the other. So they wait here, and go
+// on a few at a time. When many wait, each is asked to show that it is from where it says,
+// with a cookie, and one address has 20 a second (whitepaper, sections 5.3 and 5.4.7).
+// WireGuard would do so too, but has no more to do with many. Answers to those that we
+// begin do not wait: what is none costs next to nothing.
 type handshakes struct {
 	// Static after newHandshakes.
 	send    func(bufs [][]byte, to conn.Endpoint) error
@@ -34,7 +35,7 @@ type handshakes struct {
 	rest    <-chan time.Time // until when nothing goes on; nil: it does
 }
 
-// A handshake is a message of one.
+// A handshake is its first message, the initiation.
 type handshake struct {
 	message []byte
 	from    conn.Endpoint
@@ -84,13 +85,10 @@ func (h *handshakes) receiver(receive conn.ReceiveFunc) conn.ReceiveFunc {
 	}
 }
 
-// take reports whether b is of a handshake. It then waits, or is dropped: if there are
-// too many, or if it is of somebody who does not know our key.
+// take reports whether b is a handshake. It then waits, or is dropped: if there are too
+// many, or if it is of somebody who does not know our key.
 func (h *handshakes) take(b []byte, from conn.Endpoint) bool {
-	if len(b) != device.MessageInitiationSize && len(b) != device.MessageResponseSize {
-		return false
-	}
-	if kind := binary.LittleEndian.Uint32(b); kind != device.MessageInitiationType && kind != device.MessageResponseType {
+	if len(b) != device.MessageInitiationSize || binary.LittleEndian.Uint32(b) != device.MessageInitiationType {
 		return false
 	}
 	if !h.checker.CheckMAC1(b) {
@@ -158,6 +156,6 @@ func limitedAs(addr netip.Addr) netip.Addr {
 	return p.Addr()
 }
 
-// RefusedHandshakes returns how many messages of handshakes did not go on to WireGuard so
-// far, since there were too many: they were answered with a cookie, or dropped.
+// RefusedHandshakes returns how many handshakes did not go on to WireGuard so far, since
+// there were too many: they were answered with a cookie, or dropped.
 func (n *Net) RefusedHandshakes() uint64 { return n.carriers.handshakes.refused.Load() }
