@@ -75,6 +75,7 @@ func (c *carriers) shut() { c.shutOnce.Do(func() { close(c.dead) }) }
 // Send implements conn.Bind. To a peer whose relay is not open, or slow, datagrams are
 // lost as they may be anywhere.
 func (c *carriers) Send(bufs [][]byte, to conn.Endpoint) error {
+	c.handshakes.count(bufs)
 	end, ok := to.(*relayEnd)
 	if !ok {
 		return c.Bind.Send(bufs, to)

@@ -19,7 +19,7 @@ import (
 // on a few at a time. When many wait, each is asked to show that it is from where it says,
 // with a cookie, and one address has 20 a second (whitepaper, sections 5.3 and 5.4.7).
 // WireGuard would do so too, but has no more to do with many. Answers to those that we
-// begin do not wait: what is none costs next to nothing.
+// begin do not wait: what only looks like one costs next to nothing.
 type handshakes struct {
 	// Static after newHandshakes.
 	send    func(bufs [][]byte, to conn.Endpoint) error
@@ -118,7 +118,6 @@ func (h *handshakes) passes(m *handshake) bool {
 	}
 	passes, cost := true, handshakeCost
 	if now.Before(h.crowded) && !h.known(m) {
-		h.refused.Add(1)
 		passes, cost = false, 1
 	}
 	if wait := h.pace.ReserveN(now, cost).DelayFrom(now); wait > 0 {
@@ -131,7 +130,11 @@ func (h *handshakes) passes(m *handshake) bool {
 // one of too many from there. If it has none, one is sent.
 func (h *handshakes) known(m *handshake) bool {
 	if h.checker.CheckMAC2(m.message, m.from.DstToBytes()) {
-		return h.limiter.Allow(limitedAs(m.from.DstIP()))
+		if h.limiter.Allow(limitedAs(m.from.DstIP())) {
+			return true
+		}
+		h.refused.Add(1)
+		return false
 	}
 	sender := binary.LittleEndian.Uint32(m.message[4:])
 	cookie, err := h.checker.CreateReply(m.message, sender, m.from.DstToBytes())
@@ -147,6 +150,14 @@ func (h *handshakes) known(m *handshake) bool {
 	return false
 }
 
+// count looks at what is sent, by us or by WireGuard, which still asks for cookies if very
+// many answer at once.
+func (h *handshakes) count(bufs [][]byte) {
+	if b := bufs[0]; len(b) == device.MessageCookieReplySize && b[0] == device.MessageCookieReplyType {
+		h.refused.Add(1)
+	}
+}
+
 // limitedAs returns what addr counts as: a network has 2^64 addresses of IPv6 for nothing.
 func limitedAs(addr netip.Addr) netip.Addr {
 	if !addr.Is6() || addr.Is4In6() {
@@ -156,6 +167,6 @@ func limitedAs(addr netip.Addr) netip.Addr {
 	return p.Addr()
 }
 
-// RefusedHandshakes returns how many handshakes did not go on to WireGuard so far, since
-// there were too many: they were answered with a cookie, or dropped.
+// RefusedHandshakes returns how many handshakes were not gone on with so far, since there
+// were too many: they were answered with a cookie, or dropped.
 func (n *Net) RefusedHandshakes() uint64 { return n.carriers.handshakes.refused.Load() }

@@ -7,7 +7,7 @@ import (
 
 // doorLimits are how often limits were reached on what is to become a tunnel.
 type doorLimits struct {
-	Handshakes uint64 `json:"handshakes"` // that WireGuard answered with a cookie, being under load
+	Handshakes uint64 `json:"handshakes"` // that got a cookie or nothing, since there were too many
 	Relays     int64  `json:"relays"`     // that were turned away: too many had yet to show who they are
 }
 
