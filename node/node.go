@@ -324,7 +324,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer stop()
 	g, work := errgroup.WithContext(work)
 	g.Go(func() error { return n.awaitClose(work) })
-	g.Go(func() error { return n.client.Follow(work, n.apply) })
+	g.Go(func() error { return n.client.Follow(work, n.client.Resume(n.apply), n.apply) })
 	g.Go(func() error { return n.client.FollowLease(work, func() { wake(n.changed) }) })
 	g.Go(func() error { return run.key.Run(work) })
 	g.Go(func() error { return n.workMap(work, run) })

@@ -393,6 +393,8 @@ func (d *door) close() {
 // followed and the tunnels stay.
 func (d *door) run(ctx context.Context) error {
 	defer d.close()
+	// First, as somebody may be at the door already: systemd holds it open.
+	held := d.client.Resume(d.apply)
 	d.log.Info("gateway up", "gateway", d.id.Enrollment.Name, "https", d.https.Addr().String(),
 		"udp_port", d.net.Port(), "address", d.id.Enrollment.Address, "version", programVersion())
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -402,7 +404,7 @@ func (d *door) run(ctx context.Context) error {
 	defer stop()
 
 	g.Go(func() error { d.drain(ctx, life); stop(); return nil })
-	g.Go(func() error { return d.client.Follow(life, d.apply) })
+	g.Go(func() error { return d.client.Follow(life, held, d.apply) })
 	g.Go(func() error { return d.client.FollowLease(life, d.lease) })
 	g.Go(func() error { return d.key.Run(life) })
 	g.Go(func() error { return d.roam(life) })

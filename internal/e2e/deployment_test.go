@@ -38,6 +38,8 @@ type deployment struct {
 	coordinatorFlags []string            // beside those that all have
 	behind           map[string][]string // what the command of the gateway, or of a node, comes behind, by name
 
+	sockets []*os.File // that the gateway is handed
+
 	control, https, http, udp int // ports
 
 	names *nameServer // that the coordinator asks
@@ -123,7 +125,7 @@ func (d *deployment) runGateway(flags ...string) {
 // launchGateway is runGateway that waits for nothing.
 func (d *deployment) launchGateway(flags ...string) {
 	d.t.Helper()
-	d.gateway = start(d.t, "gateway", nil, slices.Concat(d.behind["gateway"], []string{program("postern"), "gateway", "run",
+	d.gateway = startWith(d.t, "gateway", d.sockets, nil, slices.Concat(d.behind["gateway"], []string{program("postern"), "gateway", "run",
 		"--data", d.data("gateway"), "--listen", loopback(d.https),
 		"--udp", fmt.Sprintf(":%d", d.udp), "--advertise", loopback(d.udp), "--public", loopback(d.https)}, flags)...)
 }

@@ -134,14 +134,14 @@ func (o *observer) run(ctx context.Context) error {
 		DrainTimeout:    time.Second,
 		Logger:          log,
 	})
-	g.Go(func() error {
-		return client.Follow(ctx, func(m postern.Map) {
-			if err := overlay.SetPeers(member.NodePeers(m)); err != nil {
-				log.Error("set tunnels", "err", err)
-			}
-			gw.SetRoutes(gateway.NewTable(m))
-		})
-	})
+	apply := func(m postern.Map) {
+		if err := overlay.SetPeers(member.NodePeers(m)); err != nil {
+			log.Error("set tunnels", "err", err)
+		}
+		gw.SetRoutes(gateway.NewTable(m))
+	}
+	held := client.Resume(apply)
+	g.Go(func() error { return client.Follow(ctx, held, apply) })
 	g.Go(func() error { return o.tell(ctx, client) })
 	g.Go(func() error { return gw.Serve(ctx, ln) })
 	return g.Wait()

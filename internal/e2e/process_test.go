@@ -66,8 +66,15 @@ type process struct {
 // netns exec. Its output goes to the test's log when the test fails.
 func start(t testing.TB, name string, env []string, argv ...string) *process {
 	t.Helper()
+	return startWith(t, name, nil, env, argv...)
+}
+
+// startWith is start of a process that has files open, from the fourth on.
+func startWith(t testing.TB, name string, files []*os.File, env []string, argv ...string) *process {
+	t.Helper()
 	p := &process{t: t, name: name, cmd: exec.Command(argv[0], argv[1:]...), out: new(buffer), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.ExtraFiles = files
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	// Its own group, so that nothing it started outlives it.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

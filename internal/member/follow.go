@@ -25,24 +25,29 @@ const (
 	silence = 45 * time.Second
 )
 
-// Follow keeps the map current until ctx is done, and then returns nil. It calls
-// apply, from its own goroutine, with the map on disk, if there is one, and then
-// with every newer one; what changed while the member was away, or busy, is
-// shown to it in one call. What apply was given is on disk already.
-//
-// It fails only with ErrRemoved, after which the map on disk is gone, so that
-// the member does not come up from it again. A coordinator that is away, or that
-// offers a map older than the one held, is asked again, ever more slowly.
-func (c *Client) Follow(ctx context.Context, apply func(postern.Map)) error {
+// Resume calls apply with the map on disk, if there is one, and returns it, for Follow.
+func (c *Client) Resume(apply func(postern.Map)) (held postern.Map) {
 	held, err := LoadMap(c.dir)
 	if err != nil {
 		c.log.Error("read the map on disk; starting without", "err", err)
-		held = postern.Map{}
+		return postern.Map{}
 	}
 	if held.Version > 0 {
 		c.lease.grant(held)
 		apply(held)
 	}
+	return held
+}
+
+// Follow keeps the map current until ctx is done, and then returns nil. It calls
+// apply, from its own goroutine, with every map newer than held, which Resume
+// returned; what changed while the member was away, or busy, is shown to it in one
+// call. What apply was given is on disk already.
+//
+// It fails only with ErrRemoved, after which the map on disk is gone, so that
+// the member does not come up from it again. A coordinator that is away, or that
+// offers a map older than the one held, is asked again, ever more slowly.
+func (c *Client) Follow(ctx context.Context, held postern.Map, apply func(postern.Map)) error {
 	for failures := 0; ; failures++ {
 		s := stream{client: c, held: held.Clone(), apply: apply}
 		err := s.run(ctx)

@@ -367,9 +367,10 @@ func follow(t *testing.T, f *fakeCoordinator, dir *datadir.Dir) (maps <-chan pos
 	c.backoff = func(int) time.Duration { return time.Millisecond }
 	ctx, cancel := context.WithCancel(t.Context())
 	applied, done, ended := make(chan postern.Map, 100), make(chan error, 1), make(chan struct{})
+	apply := func(m postern.Map) { applied <- m }
 	go func() {
 		defer close(ended)
-		done <- c.Follow(ctx, func(m postern.Map) { applied <- m })
+		done <- c.Follow(ctx, c.Resume(apply), apply)
 	}()
 	t.Cleanup(func() { cancel(); <-ended; c.Close() })
 	return applied, done, c

@@ -38,7 +38,7 @@ func TestReconnect(t *testing.T) {
 	c.backoff = func(int) time.Duration { return time.Hour }
 	ctx, cancel := context.WithCancel(t.Context())
 	var following sync.WaitGroup
-	following.Go(func() { c.Follow(ctx, func(postern.Map) {}) })
+	following.Go(func() { c.Follow(ctx, postern.Map{}, func(postern.Map) {}) })
 	defer following.Wait()
 	defer cancel()
 
