@@ -232,7 +232,7 @@ func (e *examination) members(ctx context.Context, a *admin, o postern.Overview)
 			e.add("gateway", postern.FindingError, g.Name+" is "+g.State+": "+g.Reason, "`postern doctor` on its machine says more; traffic through it may go on")
 			continue
 		}
-		e.grade(g.Tunnels > 0 || o.Nodes == 0, postern.FindingWarning, "gateway", fmt.Sprintf("%s is ready, with %d tunnels to %d nodes", g.Name, g.Tunnels, o.Nodes),
+		e.grade(g.Tunnels > 0 || o.Nodes == 0, postern.FindingWarning, "gateway", fmt.Sprintf("%s is ready, with %s to %s", g.Name, count(g.Tunnels, "tunnel"), count(o.Nodes, "node")),
 			"UDP to "+dash(g.Endpoint)+" has to get through from where the nodes are")
 		if g.Public != "" {
 			e.answers(ctx, "port", g.Public, o.Portal.Host)
@@ -319,7 +319,7 @@ func examineDoor(ctx context.Context, dir string) examination {
 	if s.AccessLog != nil {
 		e.grade(s.AccessLog.Lost == 0, postern.FindingWarning, "access log", fmt.Sprintf("%s, %d lines lost", s.AccessLog.File, s.AccessLog.Lost), "its disk is, or was, full or slow")
 	}
-	e.grade(s.Counts.Full == 0, postern.FindingWarning, "limits", fmt.Sprintf("%d connections are open; all room was taken %d times", s.Counts.Open, s.Counts.Full),
+	e.grade(s.Counts.Full == 0, postern.FindingWarning, "limits", fmt.Sprintf("%s of visitors open; all room was taken %s", count(int(s.Counts.Open), "connection"), count(int(s.Counts.Full), "time")),
 		"more memory (GOMEMLIMIT), or another gateway")
 	return e
 }
