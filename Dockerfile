@@ -13,13 +13,14 @@ ARG VERSION=unknown
 RUN CGO_ENABLED=1 go build -trimpath -buildvcs=false \
         -tags urfave_cli_no_docs,netgo,osusergo,sqlite_omit_load_extension \
         -ldflags "-s -w -X main.version=$VERSION -linkmode external -extldflags -static" \
-        -o /out/usr/bin/postern ./cli/postern
-# A directory for the data that belongs to the user below.
-RUN mkdir -p /out/var/lib/postern /out/tmp && chmod 0700 /out/var/lib/postern && chmod 1777 /out/tmp
+        -o /out/root/usr/bin/postern ./cli/postern
+# A directory for the data that belongs to the user below. The program does not.
+RUN mkdir -p /out/own/var/lib/postern /out/own/tmp && chmod 0700 /out/own/var/lib/postern && chmod 1777 /out/own/tmp
 
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-COPY --from=build --chown=65532:65532 /out/ /
+COPY --from=build /out/root/ /
+COPY --from=build --chown=65532:65532 /out/own/ /
 USER 65532:65532
 ENV POSTERN_DATA=/var/lib/postern
 VOLUME /var/lib/postern
