@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
 )
@@ -141,18 +142,25 @@ func (c *carriers) receiver(closed <-chan struct{}) conn.ReceiveFunc {
 	var left *delivery // not taken yet, or nil
 	return func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (n int, err error) {
 		for left == nil {
+			var m *handshake
+			begun, answers := c.handshakes.next()
 			select {
 			case left = <-c.deliveries:
-			case m := <-c.handshakes.next():
-				if c.handshakes.passes(m) {
-					sizes[0], eps[0] = copy(bufs[0], m.message), m.from
-					return 1, nil
+				continue
+			case m = <-begun:
+				if !c.handshakes.passes(m) {
+					continue
 				}
+			case m = <-answers:
+				c.handshakes.spend(time.Now(), answerCost)
 			case <-c.handshakes.rest:
 				c.handshakes.rest = nil
+				continue
 			case <-closed:
 				return 0, net.ErrClosed
 			}
+			sizes[0], eps[0] = copy(bufs[0], m.message), m.from
+			return 1, nil
 		}
 		for ; n < len(bufs) && len(left.datagrams) > 0; left.datagrams = left.datagrams[1:] {
 			if d := left.datagrams[0]; !c.handshakes.take(d, left.from) {

@@ -13,17 +13,17 @@ import (
 	"golang.zx2c4.com/wireguard/ratelimiter"
 )
 
-// Handshakes are those that others begin, on their way to WireGuard. One takes it a
-// multiplication on the curve, or five, in which others' packets wait for the processor;
-// and it would work on all that are there, one after the other. So they wait here, and go
-// on a few at a time. When many wait, each is asked to show that it is from where it says,
-// with a cookie, and one address has 20 a second (whitepaper, sections 5.3 and 5.4.7).
-// WireGuard would do so too, but has no more to do with many. Answers to those that we
-// begin do not wait: what only looks like one costs next to nothing.
+// Handshakes are on their way to WireGuard. One takes it a multiplication on the curve, or
+// five, in which others' packets wait for the processor; and it would work on all that are
+// there, one after the other. So they wait here, and go on a few at a time. When many wait
+// that others begin, each is asked to show that it is from where it says, with a cookie,
+// and one address has 20 a second (whitepaper, sections 5.3 and 5.4.7). WireGuard would do
+// so too, but has no more to do with many, and would with those who answer us.
 type handshakes struct {
 	// Static after newHandshakes.
 	send    func(bufs [][]byte, to conn.Endpoint) error
-	waiting chan *handshake
+	begun   chan *handshake // initiations
+	answers chan *handshake // to ours: responses
 	checker device.CookieChecker
 	limiter ratelimiter.Ratelimiter
 	pace    *rate.Limiter // in the cost of cookies
@@ -35,30 +35,31 @@ type handshakes struct {
 	rest    <-chan time.Time // until when nothing goes on; nil: it does
 }
 
-// A handshake is its first message, the initiation.
+// A handshake is a message of one.
 type handshake struct {
 	message []byte
 	from    conn.Endpoint
 }
 
 const (
-	maxHandshakes = 1024 // that wait; beyond, they are dropped
+	maxHandshakes = 1024 // of a kind that wait; beyond, they are dropped
 
-	// crowd is how many wait until cookies are asked for, for crowdTime from then.
+	// crowd is how many begun ones wait until cookies are asked for, for crowdTime from then.
 	crowd     = maxHandshakes / 8
 	crowdTime = time.Second
 
 	// A processor is to work on handshakesPerSecond, handshakesAtOnce of them in a row,
-	// which take it a millisecond. A cookie costs it a sixteenth of that.
+	// which take it a millisecond. An answer costs it half of that, a cookie a sixteenth.
 	handshakesPerSecond = 2000
 	handshakesAtOnce    = 4
 	handshakeCost       = 16
+	answerCost          = handshakeCost / 2
 )
 
 func newHandshakes(own Key, send func([][]byte, conn.Endpoint) error) *handshakes {
 	processors := runtime.GOMAXPROCS(0)
 	h := &handshakes{
-		send: send, waiting: make(chan *handshake, maxHandshakes),
+		send: send, begun: make(chan *handshake, maxHandshakes), answers: make(chan *handshake, maxHandshakes),
 		pace: rate.NewLimiter(rate.Limit(processors*handshakesPerSecond*handshakeCost), processors*handshakesAtOnce*handshakeCost),
 	}
 	h.limiter.Init()
@@ -85,17 +86,26 @@ func (h *handshakes) receiver(receive conn.ReceiveFunc) conn.ReceiveFunc {
 	}
 }
 
-// take reports whether b is a handshake. It then waits, or is dropped: if there are too
+// take reports whether b is of a handshake. It then waits, or is dropped: if there are too
 // many, or if it is of somebody who does not know our key.
 func (h *handshakes) take(b []byte, from conn.Endpoint) bool {
-	if len(b) != device.MessageInitiationSize || binary.LittleEndian.Uint32(b) != device.MessageInitiationType {
+	if len(b) < 4 {
+		return false
+	}
+	var queue chan *handshake
+	switch kind := binary.LittleEndian.Uint32(b); {
+	case kind == device.MessageInitiationType && len(b) == device.MessageInitiationSize:
+		queue = h.begun
+	case kind == device.MessageResponseType && len(b) == device.MessageResponseSize:
+		queue = h.answers
+	default:
 		return false
 	}
 	if !h.checker.CheckMAC1(b) {
 		return true
 	}
 	select {
-	case h.waiting <- &handshake{append([]byte(nil), b...), from}:
+	case queue <- &handshake{append([]byte(nil), b...), from}:
 	default:
 		h.refused.Add(1)
 	}
@@ -103,27 +113,32 @@ func (h *handshakes) take(b []byte, from conn.Endpoint) bool {
 }
 
 // next returns where the next handshake comes from, nil while none is to.
-func (h *handshakes) next() <-chan *handshake {
+func (h *handshakes) next() (begun, answers <-chan *handshake) {
 	if h.rest != nil {
-		return nil
+		return nil, nil
 	}
-	return h.waiting
+	return h.begun, h.answers
 }
 
-// passes reports whether m, which came from next, is to go on to WireGuard.
+// passes reports whether m, which was begun, is to go on to WireGuard.
 func (h *handshakes) passes(m *handshake) bool {
 	now := time.Now()
-	if len(h.waiting) >= crowd {
+	if len(h.begun) >= crowd {
 		h.crowded = now.Add(crowdTime)
 	}
-	passes, cost := true, handshakeCost
 	if now.Before(h.crowded) && !h.known(m) {
-		passes, cost = false, 1
+		h.spend(now, 1)
+		return false
 	}
+	h.spend(now, handshakeCost)
+	return true
+}
+
+// spend has h rest if what was spent together is more than there is time for.
+func (h *handshakes) spend(now time.Time, cost int) {
 	if wait := h.pace.ReserveN(now, cost).DelayFrom(now); wait > 0 {
 		h.rest = time.After(wait)
 	}
-	return passes
 }
 
 // known reports whether m has a cookie that was given out to where it is from, and is not
@@ -150,8 +165,7 @@ func (h *handshakes) known(m *handshake) bool {
 	return false
 }
 
-// count looks at what is sent, by us or by WireGuard, which still asks for cookies if very
-// many answer at once.
+// count looks at what is sent, by us or by WireGuard.
 func (h *handshakes) count(bufs [][]byte) {
 	if b := bufs[0]; len(b) == device.MessageCookieReplySize && b[0] == device.MessageCookieReplyType {
 		h.refused.Add(1)

@@ -104,11 +104,19 @@ func newShaker(key Key, addr string) *shaker {
 	return s
 }
 
-// hello returns a message whose macs are good, if the key is.
+// hello and answer return messages whose macs are good, if the key is.
 func (s *shaker) hello() []byte {
-	b := make([]byte, device.MessageInitiationSize)
+	return s.message(device.MessageInitiationType, device.MessageInitiationSize)
+}
+
+func (s *shaker) answer() []byte {
+	return s.message(device.MessageResponseType, device.MessageResponseSize)
+}
+
+func (s *shaker) message(kind uint32, size int) []byte {
+	b := make([]byte, size)
 	rand.Read(b)
-	binary.LittleEndian.PutUint32(b, device.MessageInitiationType)
+	binary.LittleEndian.PutUint32(b, kind)
 	clear(b[len(b)-blake2s.Size128:])
 	s.macs.AddMacs(b)
 	return b
@@ -236,6 +244,34 @@ func TestHandshakesInACrowd(t *testing.T) {
 	})
 }
 
+// TestAnswersInACrowd: those whom we greeted answer, as many as there are, and no crowd of
+// others is in their way; but they go on a few at a time, too.
+func TestAnswersInACrowd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key := Key{1}
+		s := newShakes(key)
+		defer s.end()
+		start := time.Now()
+		const n = maxHandshakes
+		for _, w := range strangers(key, n) {
+			if !s.handshakes.take(w.answer(), w.end) {
+				t.Fatal("it is taken for something else")
+			}
+		}
+		s.greet(t, strangers(key, 4*crowd)...)
+		if got := len(s.passed); got < n || got > n+crowd {
+			t.Errorf("%d went on, want %d answers and a few that are none", got, n)
+		}
+		processors := runtime.GOMAXPROCS(0)
+		for i, at := range s.passed {
+			most := 2 * (float64(processors)*(handshakesAtOnce+handshakesPerSecond*at.Sub(start).Seconds()) + 1)
+			if float64(i) > most {
+				t.Fatalf("%d went on within %v, want %.0f at most", i+1, at.Sub(start), most)
+			}
+		}
+	})
+}
+
 // TestHandshakesAreBounded: those for whom there is no room are dropped, and counted.
 func TestHandshakesAreBounded(t *testing.T) {
 	h := newHandshakes(Key{1}, nil)
@@ -243,9 +279,10 @@ func TestHandshakesAreBounded(t *testing.T) {
 	s := newShaker(Key{1}, "192.0.2.1:1")
 	for range maxHandshakes + 100 {
 		h.take(s.hello(), s.end)
+		h.take(s.answer(), s.end)
 	}
-	if got := h.refused.Load(); got != 100 {
-		t.Errorf("%d were refused, want 100", got)
+	if got := h.refused.Load(); got != 200 {
+		t.Errorf("%d were refused, want 200", got)
 	}
 }
 
@@ -254,11 +291,11 @@ func TestHandshakesOfStrangers(t *testing.T) {
 	h := newHandshakes(Key{1}, nil)
 	defer h.close()
 	s := newShaker(Key{2}, "192.0.2.1:1")
-	if !h.take(s.hello(), s.end) || len(h.waiting) != 0 || h.refused.Load() != 0 {
-		t.Errorf("%d wait", len(h.waiting))
+	if !h.take(s.hello(), s.end) || len(h.begun) != 0 || h.refused.Load() != 0 {
+		t.Errorf("%d wait", len(h.begun))
 	}
 	h.setKey(Key{2})
-	if !h.take(s.hello(), s.end) || len(h.waiting) != 1 {
+	if !h.take(s.hello(), s.end) || len(h.begun) != 1 {
 		t.Error("who knows our new key does not wait")
 	}
 }
@@ -324,6 +361,7 @@ func TestHandshakeInAFlood(t *testing.T) {
 func FuzzHandshake(f *testing.F) {
 	key := Key{1}
 	f.Add(initiation(key))
+	f.Add(newShaker(key, "192.0.2.1:1").answer())
 	f.Add([]byte{device.MessageResponseType, 0, 0, 0})
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -331,11 +369,11 @@ func FuzzHandshake(f *testing.F) {
 		defer h.close()
 		taken := h.take(b, new(relayEnd))
 		good := len(b) >= 2*blake2s.Size128 && h.checker.CheckMAC1(b)
-		if taken && len(b) != device.MessageInitiationSize {
+		if taken && len(b) != device.MessageInitiationSize && len(b) != device.MessageResponseSize {
 			t.Errorf("%d bytes were taken", len(b))
 		}
-		if (len(h.waiting) == 1) != (taken && good) {
-			t.Errorf("%d wait, taken %t, good %t", len(h.waiting), taken, good)
+		if waiting := len(h.begun) + len(h.answers); (waiting == 1) != (taken && good) {
+			t.Errorf("%d wait, taken %t, good %t", waiting, taken, good)
 		}
 	})
 }
