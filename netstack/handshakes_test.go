@@ -158,6 +158,7 @@ func newShakes(key Key) *shakes {
 // greet has who shake hands say hello, and returns how many go on within a second.
 func (s *shakes) greet(t *testing.T, who ...*shaker) int {
 	t.Helper()
+	synctest.Wait()
 	before := len(s.passed)
 	for _, w := range who {
 		if !s.handshakes.take(w.hello(), w.end) {
