@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -125,14 +127,18 @@ func (s *shaker) message(kind uint32, size int) []byte {
 // shakes are handshakes whose receiver runs until end.
 type shakes struct {
 	*carriers
+	end func()
+
+	mu      sync.Mutex
 	cookies map[conn.Endpoint][]byte // the last to each
-	passed  []time.Time
-	end     func()
+	went    []time.Time              // when one went on
 }
 
 func newShakes(key Key) *shakes {
 	s := &shakes{carriers: newCarriers(nil, key, newEcho(key, true)), cookies: map[conn.Endpoint][]byte{}}
 	s.handshakes.send = func(bufs [][]byte, to conn.Endpoint) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.cookies[to] = bufs[0]
 		return nil
 	}
@@ -147,27 +153,42 @@ func newShakes(key Key) *shakes {
 			if err != nil {
 				return
 			}
+			s.mu.Lock()
 			for range n {
-				s.passed = append(s.passed, time.Now())
+				s.went = append(s.went, time.Now())
 			}
+			s.mu.Unlock()
 		}
 	}()
 	return s
 }
 
+// passed returns when handshakes went on.
+func (s *shakes) passed() []time.Time {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.went)
+}
+
+// cookie returns the last that was sent to one.
+func (s *shakes) cookie(to conn.Endpoint) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cookies[to]
+}
+
 // greet has who shake hands say hello, and returns how many go on within a second.
 func (s *shakes) greet(t *testing.T, who ...*shaker) int {
 	t.Helper()
-	synctest.Wait()
-	before := len(s.passed)
+	before := len(s.passed())
 	for _, w := range who {
 		if !s.handshakes.take(w.hello(), w.end) {
 			t.Fatal("it is taken for something else")
 		}
 	}
 	<-time.After(time.Second)
-	synctest.Wait()
-	return len(s.passed) - before
+	return len(s.passed()) - before
 }
 
 // strangers returns n who shake hands, each from elsewhere.
@@ -190,7 +211,7 @@ func TestHandshakesInPace(t *testing.T) {
 			t.Fatalf("%d of %d went on, %d were refused", got, n, s.handshakes.refused.Load())
 		}
 		processors := runtime.GOMAXPROCS(0)
-		for i, at := range s.passed {
+		for i, at := range s.passed() {
 			most := float64(processors)*(handshakesAtOnce+handshakesPerSecond*at.Sub(start).Seconds()) + 1
 			if float64(i) > most {
 				t.Fatalf("%d went on within %v, want %.0f at most", i+1, at.Sub(start), most)
@@ -215,7 +236,7 @@ func TestHandshakesInACrowd(t *testing.T) {
 			t.Errorf("%d went on that brought no cookie", got)
 		}
 		var cookie device.MessageCookieReply
-		if err := binary.Read(bytes.NewReader(s.cookies[honest.end]), binary.LittleEndian, &cookie); err != nil {
+		if err := binary.Read(bytes.NewReader(s.cookie(honest.end)), binary.LittleEndian, &cookie); err != nil {
 			t.Fatalf("no cookie: %v", err)
 		}
 		if !honest.macs.ConsumeReply(&cookie) {
@@ -260,11 +281,11 @@ func TestAnswersInACrowd(t *testing.T) {
 			}
 		}
 		s.greet(t, strangers(key, 4*crowd)...)
-		if got := len(s.passed); got < n || got > n+crowd {
+		if got := len(s.passed()); got < n || got > n+crowd {
 			t.Errorf("%d went on, want %d answers and a few that are none", got, n)
 		}
 		processors := runtime.GOMAXPROCS(0)
-		for i, at := range s.passed {
+		for i, at := range s.passed() {
 			most := 2 * (float64(processors)*(handshakesAtOnce+handshakesPerSecond*at.Sub(start).Seconds()) + 1)
 			if float64(i) > most {
 				t.Fatalf("%d went on within %v, want %.0f at most", i+1, at.Sub(start), most)
