@@ -3,7 +3,7 @@
 package e2e
 
 // children are the parts that this test binary can be started again in.
-var children = map[string]func() int{
+var children = map[string]func() error{
 	"nodes":     nodes,
 	"observer":  observe,
 	"patient":   patient,

@@ -33,14 +33,12 @@ const partEnv = "POSTERN_E2E_NODES"
 
 // nodes is a child: real nodes, as many as it is told, that join and run until they are
 // killed. It says so when all have joined.
-func nodes() int {
+func nodes() error {
 	var part nodesPart
-	err := json.Unmarshal([]byte(os.Getenv(partEnv)), &part)
-	if err == nil {
-		err = part.run(context.Background())
+	if err := json.Unmarshal([]byte(os.Getenv(partEnv)), &part); err != nil {
+		return err
 	}
-	fmt.Fprintln(os.Stderr, err)
-	return 1
+	return part.run(context.Background())
 }
 
 func (p *nodesPart) run(ctx context.Context) error {

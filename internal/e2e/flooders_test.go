@@ -37,20 +37,18 @@ type scene struct {
 	Key        postern.WireGuardPublic // its own
 	CA         string                  // file
 	Flood      string                  // one of floods
-	For        time.Duration
 }
 
-func sceneOfChild() (s scene, err error) {
-	err = json.Unmarshal([]byte(os.Getenv(sceneEnv)), &s)
-	return s, err
-}
-
-func (s scene) client() (*http.Client, error) {
+// sceneOfChild returns the scene of this child, and a client for it.
+func sceneOfChild() (s scene, hc *http.Client, err error) {
+	if err := json.Unmarshal([]byte(os.Getenv(sceneEnv)), &s); err != nil {
+		return s, nil, err
+	}
 	roots, err := poolOf(s.CA)
 	if err != nil {
-		return nil, err
+		return s, nil, err
 	}
-	return clientOf(s.HTTPS, roots, "http/1.1"), nil
+	return s, clientOf(s.HTTPS, roots, "http/1.1"), nil
 }
 
 func (s scene) url(tenant, path string) string {
@@ -59,15 +57,13 @@ func (s scene) url(tenant, path string) string {
 
 // bigSite is a child: an application whose page /big does not end, and which reads what it
 // is sent. It says where it listens.
-func bigSite() int {
+func bigSite() error {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return err
 	}
 	fmt.Println(ln.Addr())
-	fmt.Fprintln(os.Stderr, http.Serve(ln, http.HandlerFunc(serveBig)))
-	return 1
+	return http.Serve(ln, http.HandlerFunc(serveBig))
 }
 
 func serveBig(w http.ResponseWriter, r *http.Request) {
@@ -82,52 +78,40 @@ func serveBig(w http.ResponseWriter, r *http.Request) {
 
 // visits is a child: it asks for pages of globex, one after the other, and says how long
 // they took, in nanoseconds: the 50th and the 99th percentile. None may fail.
-func visits() int {
-	s, err := sceneOfChild()
+func visits() error {
+	s, hc, err := sceneOfChild()
 	if err != nil {
-		fmt.Println(err)
-		return 1
-	}
-	c, err := s.client()
-	if err != nil {
-		fmt.Println(err)
-		return 1
+		return err
 	}
 	var took []time.Duration
 	tick := time.NewTicker(3 * time.Millisecond)
 	defer tick.Stop()
 	for begin := time.Now(); time.Since(begin) < floodTime; <-tick.C {
 		start := time.Now()
-		if status, _, err := get(c, s.url("globex", "/")); status != http.StatusOK {
-			fmt.Println("the quiet tenant is not served:", status, err)
-			return 1
+		if status, _, err := get(hc, s.url("globex", "/")); status != http.StatusOK {
+			return fmt.Errorf("the quiet tenant is not served: %d, %v", status, err)
 		}
 		took = append(took, time.Since(start))
 	}
 	slices.Sort(took)
 	fmt.Println(int64(took[len(took)/2]), int64(took[len(took)*99/100]))
-	return 0
+	return nil
 }
 
 // flood is a child: it floods until it is asked to end, for a minute at most, and says
 // what came of that.
-func flood() int {
-	s, err := sceneOfChild()
+func flood() error {
+	s, hc, err := sceneOfChild()
 	if err != nil {
-		fmt.Println(err)
-		return 1
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
-	said, err := floods[s.Flood](ctx, s)
-	if err != nil {
-		fmt.Println(err)
-		return 1
-	}
+	said, err := floods[s.Flood](ctx, s, hc)
 	fmt.Println(said)
-	return 0
+	return err
 }
 
 const (
@@ -136,8 +120,8 @@ const (
 )
 
 // floods are what gateways are flooded with, until ctx ends.
-var floods = map[string]func(ctx context.Context, s scene) (string, error){
-	"what does not come to the gateway": func(ctx context.Context, s scene) (string, error) {
+var floods = map[string]func(ctx context.Context, s scene, hc *http.Client) (string, error){
+	"what does not come to the gateway": func(ctx context.Context, _ scene, _ *http.Client) (string, error) {
 		elsewhere := httptest.NewTLSServer(http.HandlerFunc(serveBig))
 		defer elsewhere.Close()
 		var flows sync.WaitGroup
@@ -150,7 +134,7 @@ var floods = map[string]func(ctx context.Context, s scene) (string, error){
 		flows.Wait()
 		return fmt.Sprintf("%d MiB", moved.Load()>>20), nil
 	},
-	"connections of one tenant": func(ctx context.Context, s scene) (string, error) {
+	"connections of one tenant": func(ctx context.Context, s scene, _ *http.Client) (string, error) {
 		var flows sync.WaitGroup
 		defer flows.Wait()
 		n := each(ctx, 100*floodRate, func(i int) {
@@ -163,11 +147,7 @@ var floods = map[string]func(ctx context.Context, s scene) (string, error){
 		})
 		return fmt.Sprintf("%d connections", n), nil
 	},
-	"bytes of one tenant": func(ctx context.Context, s scene) (string, error) {
-		hc, err := s.client()
-		if err != nil {
-			return "", err
-		}
+	"bytes of one tenant": func(ctx context.Context, s scene, hc *http.Client) (string, error) {
 		var flows sync.WaitGroup
 		var moved counter
 		for range floodRate {
@@ -181,7 +161,7 @@ var floods = map[string]func(ctx context.Context, s scene) (string, error){
 		flows.Wait()
 		return fmt.Sprintf("%d MiB", moved.Load()>>20), nil
 	},
-	"handshakes of nobody": func(ctx context.Context, s scene) (string, error) {
+	"handshakes of nobody": func(ctx context.Context, s scene, _ *http.Client) (string, error) {
 		key, err := ecdh.X25519().NewPublicKey(s.Key[:])
 		if err != nil {
 			return "", err
@@ -194,7 +174,7 @@ var floods = map[string]func(ctx context.Context, s scene) (string, error){
 		n := each(ctx, 5000, func(int) { _, _ = c.Write(nobodysHello(&party{peer: key})) }) // as good as lost
 		return fmt.Sprintf("%d handshakes", n), nil
 	},
-	"hellos that do not come": func(ctx context.Context, s scene) (string, error) {
+	"hellos that do not come": func(ctx context.Context, s scene, _ *http.Client) (string, error) {
 		var conns []net.Conn
 		defer func() {
 			for _, c := range conns {
@@ -209,11 +189,7 @@ var floods = map[string]func(ctx context.Context, s scene) (string, error){
 		})
 		return fmt.Sprintf("%d connections", n), nil
 	},
-	"clients that do not read": func(ctx context.Context, s scene) (string, error) {
-		hc, err := s.client()
-		if err != nil {
-			return "", err
-		}
+	"clients that do not read": func(ctx context.Context, s scene, hc *http.Client) (string, error) {
 		var clients sync.WaitGroup
 		defer clients.Wait()
 		n := each(ctx, 100, func(int) {

@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
@@ -71,19 +70,14 @@ func (d *deployment) becomeObserver(o observer) {
 }
 
 // observe is the observer as a process.
-func observe() int {
+func observe() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	var o observer
-	err := json.Unmarshal([]byte(os.Getenv(observerEnv)), &o)
-	if err == nil {
-		err = o.run(ctx)
+	if err := json.Unmarshal([]byte(os.Getenv(observerEnv)), &o); err != nil {
+		return err
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "observer:", err)
-		return 1
-	}
-	return 0
+	return o.run(ctx)
 }
 
 func (o *observer) run(ctx context.Context) error {

@@ -21,7 +21,11 @@ var programs string
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(childEnv); name != "" {
-		os.Exit(children[name]())
+		if err := children[name](); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	code, err := buildAndRun(m)
 	if err != nil {

@@ -66,18 +66,16 @@ func hexText(key []byte) string { return fmt.Sprintf("%x", key) }
 
 // later greets the gateway as a node would whose clock is an hour ahead, and waits for its
 // answer.
-func later() int {
+func later() error {
 	var private, public []byte
 	if _, err := fmt.Sscanf(os.Getenv(laterEnv), "%x %x", &private, &public); err != nil {
-		fmt.Println(err)
-		return 1
+		return err
 	}
 	if err := greet([32]byte(private), [32]byte(public), time.Now().Add(time.Hour)); err != nil {
-		fmt.Println(err)
-		return 1
+		return err
 	}
 	fmt.Println("taken")
-	return 0
+	return nil
 }
 
 // greet has the gateway with the key peer take a greeting of the node's, made at now.

@@ -16,15 +16,14 @@ import (
 const patientAddress = "192.168.77.2:9000"
 
 // patient is a child: an application that begins an answer and never ends it.
-func patient() int {
-	fmt.Fprintln(os.Stderr, http.ListenAndServe(patientAddress, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func patient() error {
+	return http.ListenAndServe(patientAddress, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, "wait")
 		_ = http.NewResponseController(w).Flush()
 		if r.URL.Path == "/wait" {
 			<-r.Context().Done()
 		}
-	})))
-	return 1
+	}))
 }
 
 // promisedReaped is how long at most an open connection is kept whose other end is gone:

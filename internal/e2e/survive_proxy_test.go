@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 )
 
@@ -20,15 +19,13 @@ const (
 
 // proxy is a child: an HTTP proxy that connects (RFC 9110, section 9.3.6) whoever has the
 // password (RFC 7617), and does nothing else.
-func proxy() int {
+func proxy() error {
 	ln, err := net.Listen("tcp", proxyAddress)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return err
 	}
 	fmt.Println("proxy up")
-	fmt.Fprintln(os.Stderr, http.Serve(ln, http.HandlerFunc(proxyRequest)))
-	return 1
+	return http.Serve(ln, http.HandlerFunc(proxyRequest))
 }
 
 func proxyRequest(w http.ResponseWriter, r *http.Request) {
