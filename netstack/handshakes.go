@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"runtime"
@@ -105,7 +106,7 @@ func (h *handshakes) take(b []byte, from conn.Endpoint) bool {
 		return true
 	}
 	select {
-	case queue <- &handshake{append([]byte(nil), b...), from}:
+	case queue <- &handshake{bytes.Clone(b), from}:
 	default:
 		h.refused.Add(1)
 	}

@@ -167,7 +167,7 @@ var (
 	metricDoorLease   = prometheus.NewDesc("postern_gateway_lease_left_seconds", "For how long the gateway goes on without news of the coordinator; zero: it serves nobody.", nil, nil)
 	metricDoorMap     = prometheus.NewDesc("postern_gateway_map_version", "Version of the map that it acts on.", nil, nil)
 	metricDoorTunnels = prometheus.NewDesc("postern_gateway_tunnels", "Tunnels to nodes, by whether a handshake within 3 minutes vouches for them.", []string{"state"}, nil)
-	metricDoorLimits  = prometheus.NewDesc("postern_gateway_tunnel_limit_hits_total", "How often a limit on what is to become a tunnel was reached: handshakes that were answered with a cookie, relays that were turned away.", []string{"limit"}, nil)
+	metricDoorLimits  = prometheus.NewDesc("postern_gateway_tunnel_limit_hits_total", "How often a limit on what is to become a tunnel was reached: handshakes that got a cookie or nothing, relays that were turned away.", []string{"limit"}, nil)
 	metricDoorTraffic = prometheus.NewDesc("postern_gateway_tunnel_bytes", "Bytes of the tunnels there are, with all that WireGuard adds.", []string{"direction"}, nil)
 )
 
