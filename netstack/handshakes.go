@@ -58,14 +58,19 @@ const (
 )
 
 func newHandshakes(own Key, send func([][]byte, conn.Endpoint) error) *handshakes {
-	processors := runtime.GOMAXPROCS(0)
 	h := &handshakes{
 		send: send, begun: make(chan *handshake, maxHandshakes), answers: make(chan *handshake, maxHandshakes),
-		pace: rate.NewLimiter(rate.Limit(processors*handshakesPerSecond*handshakeCost), processors*handshakesAtOnce*handshakeCost),
+		pace: paceOf(runtime.GOMAXPROCS(0)),
 	}
 	h.limiter.Init()
 	h.setKey(own)
 	return h
+}
+
+// paceOf returns what so many processors are to work on.
+func paceOf(processors int) *rate.Limiter {
+	each := processors * handshakeCost
+	return rate.NewLimiter(rate.Limit(each*handshakesPerSecond), each*handshakesAtOnce)
 }
 
 // setKey makes own the key that those who shake hands have to know, from now on.

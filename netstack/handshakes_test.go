@@ -124,6 +124,9 @@ func (s *shaker) message(kind uint32, size int) []byte {
 	return b
 }
 
+// processors are those of the machine that shakes are on.
+const processors = 2
+
 // shakes are handshakes whose receiver runs until end.
 type shakes struct {
 	*carriers
@@ -136,6 +139,7 @@ type shakes struct {
 
 func newShakes(key Key) *shakes {
 	s := &shakes{carriers: newCarriers(nil, key, newEcho(key, true)), cookies: map[conn.Endpoint][]byte{}}
+	s.handshakes.pace = paceOf(processors)
 	s.handshakes.send = func(bufs [][]byte, to conn.Endpoint) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -210,9 +214,8 @@ func TestHandshakesInPace(t *testing.T) {
 		if got := s.greet(t, strangers(Key{1}, n)...); got != n || s.handshakes.refused.Load() != 0 {
 			t.Fatalf("%d of %d went on, %d were refused", got, n, s.handshakes.refused.Load())
 		}
-		processors := runtime.GOMAXPROCS(0)
 		for i, at := range s.passed() {
-			most := float64(processors)*(handshakesAtOnce+handshakesPerSecond*at.Sub(start).Seconds()) + 1
+			most := processors*(handshakesAtOnce+handshakesPerSecond*at.Sub(start).Seconds()) + 1
 			if float64(i) > most {
 				t.Fatalf("%d went on within %v, want %.0f at most", i+1, at.Sub(start), most)
 			}
@@ -284,9 +287,8 @@ func TestAnswersInACrowd(t *testing.T) {
 		if got := len(s.passed()); got < n || got > n+crowd {
 			t.Errorf("%d went on, want %d answers and a few that are none", got, n)
 		}
-		processors := runtime.GOMAXPROCS(0)
 		for i, at := range s.passed() {
-			most := 2 * (float64(processors)*(handshakesAtOnce+handshakesPerSecond*at.Sub(start).Seconds()) + 1)
+			most := 2 * (processors*(handshakesAtOnce+handshakesPerSecond*at.Sub(start).Seconds()) + 1)
 			if float64(i) > most {
 				t.Fatalf("%d went on within %v, want %.0f at most", i+1, at.Sub(start), most)
 			}
