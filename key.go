@@ -125,7 +125,7 @@ func encodeKey(k [32]byte) string { return base64.StdEncoding.EncodeToString(k[:
 // decodeKey never quotes its input: it may be a private key.
 func decodeKey(k *[32]byte, text []byte) error {
 	b, err := base64.StdEncoding.Strict().DecodeString(string(text))
-	if err != nil || len(b) != len(k) {
+	if err != nil || len(b) != len(k) || len(text) != 44 { // more: the decoder leaves out line breaks
 		return fmt.Errorf("a key is 32 bytes in base64 (44 characters), not %d characters like these", len(text))
 	}
 	copy(k[:], b)

@@ -45,7 +45,7 @@ func TestKeyText(t *testing.T) {
 	if err := json.Unmarshal(data, &back); err != nil || back != k {
 		t.Errorf("key %s came back different, err %v", data, err)
 	}
-	for _, bad := range []string{"", "x", strings.Repeat("A", 43), strings.Repeat("A", 44), strings.Repeat("!", 44), strings.Repeat("A", 88)} {
+	for _, bad := range []string{"", "x", strings.Repeat("A", 43), strings.Repeat("A", 44), strings.Repeat("!", 44), strings.Repeat("A", 88), strings.Repeat("A", 43) + "\n="} {
 		err := back.UnmarshalText([]byte(bad))
 		if err == nil {
 			t.Errorf("UnmarshalText(%q) took it", bad)

@@ -124,7 +124,7 @@ func parseToken(text string) (Token, error) {
 		return Token{}, errors.New("its checksum does not match: mistyped or cut short")
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(rest[:cut])
-	if err != nil {
+	if err != nil || strings.ContainsAny(rest[:cut], "\r\n") { // which the decoder leaves out
 		return Token{}, errors.New("its middle is not base64url")
 	}
 	return decodeToken(TokenKind(kind), b)

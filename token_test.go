@@ -3,6 +3,8 @@ package postern_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"reflect"
 	"strings"
 	"testing"
@@ -13,6 +15,12 @@ import (
 func newToken() postern.Token {
 	root := postern.RootHash{1, 2, 3}
 	return postern.NewToken(postern.JoinToken, root, "https://control.apps.example.com", "https://203.0.113.7:8443")
+}
+
+// resealed returns text with a line break at i and the checksum that belongs to it.
+func resealed(text string, i int) string {
+	signed := text[:i] + "\n" + text[i:strings.LastIndexByte(text, '_')]
+	return fmt.Sprintf("%s_%08x", signed, crc32.ChecksumIEEE([]byte(signed)))
 }
 
 func TestTokenRoundTrip(t *testing.T) {
@@ -46,6 +54,7 @@ func TestParseTokenRefuses(t *testing.T) {
 		{"another's token", "ghp_0123456789", "does not start with"},
 		{"one character wrong", good[:middle] + string(flip) + good[middle+1:], "checksum"},
 		{"cut short", good[:len(good)-1], "checksum"},
+		{"line break", resealed(good, middle), "base64url"},
 		{"no checksum", "pstjoin1_AAAA", "no checksum"},
 		{"too long", "pstjoin1_" + strings.Repeat("A", 5000), "characters"},
 		{"other kind's prefix", "pstadmin1" + strings.TrimPrefix(good, "pstjoin1"), "checksum"},

@@ -68,7 +68,7 @@ func parsePAT(text string) (s patSecret, err error) {
 		return s, fmt.Errorf("%w: its checksum does not match: mistyped or cut short", errPAT)
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(signed[len(tokenPrefix):])
-	if err != nil {
+	if err != nil || len(b) != len(s) { // fewer if there are line breaks, which the decoder leaves out
 		return s, fmt.Errorf("%w: its middle is not base64url", errPAT)
 	}
 	copy(s[:], b)
@@ -90,7 +90,7 @@ func (h patHash) MarshalText() ([]byte, error) {
 // UnmarshalText takes 43 characters of base64url.
 func (h *patHash) UnmarshalText(text []byte) error {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(string(text))
-	if err != nil || len(b) != len(h) {
+	if err != nil || len(b) != len(h) || len(text) != 43 {
 		return errors.New("want 43 characters of base64url for the hash of a token")
 	}
 	copy(h[:], b)

@@ -45,6 +45,7 @@ func TestPATText(t *testing.T) {
 		{"one letter changed", text[:20] + string(text[20]^1) + text[21:], "checksum"},
 		{"checksum in upper case", text[:len(text)-8] + strings.Repeat("F", 8), "checksum"},
 		{"not base64url", sealed(tokenPrefix + "+" + middle[1:]), "base64url"},
+		{"line break", sealed(tokenPrefix + middle[:41] + "A\n"), "base64url"},
 		{"bits that are not used", sealed(tokenPrefix + middle[:42] + "B"), "base64url"},
 	}
 	for _, tt := range tests {
@@ -57,6 +58,23 @@ func TestPATText(t *testing.T) {
 				t.Errorf("the error %v quotes the token", err)
 			}
 		})
+	}
+}
+
+func TestPATHashText(t *testing.T) {
+	want := newPATSecret().hash()
+	text, err := want.MarshalText()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got patHash
+	if err := got.UnmarshalText(text); err != nil || got != want {
+		t.Errorf("%s came back as %x, err %v", text, got, err)
+	}
+	for _, bad := range []string{"", string(text[:42]), string(text) + "A", string(text[:20]) + "\n" + string(text[20:]), strings.Repeat("+", 43)} {
+		if err := got.UnmarshalText([]byte(bad)); err == nil {
+			t.Errorf("UnmarshalText(%q) took it", bad)
+		}
 	}
 }
 

@@ -82,6 +82,7 @@ func TestAuthorizeAttacks(t *testing.T) {
 		{"plain challenge", set("code_challenge_method", "plain"), 0, "invalid_request"},
 		{"challenge without method", set("code_challenge_method", ""), 0, "invalid_request"},
 		{"another method", set("code_challenge_method", "s256"), 0, "invalid_request"},
+		{"challenge with a line break", set("code_challenge", strings.Repeat("A", 20)+"\r"+strings.Repeat("A", 23)), 0, "invalid_request"},
 		{"challenge cut short", set("code_challenge", "AAAA"), 0, "invalid_request"},
 		{"no nonce", set("nonce", ""), 0, "invalid_request"},
 		{"endless nonce", set("nonce", strings.Repeat("x", 257)), 0, "invalid_request"},

@@ -126,7 +126,7 @@ func (req *authRequest) check(q url.Values) error {
 // isChallenge reports whether s is a SHA-256 in base64url (RFC 7636, section 4.2).
 func isChallenge(s string) bool {
 	sum, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	return err == nil && len(sum) == 32
+	return err == nil && len(sum) == 32 && len(s) == 43 // more if there are line breaks, which the decoder leaves out
 }
 
 // needs reports whether somebody who signed in at that time has to do it once more.

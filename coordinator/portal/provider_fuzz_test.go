@@ -22,6 +22,7 @@ func FuzzAuthRequest(f *testing.F) {
 	f.Add(right.Encode() + "&max_age=0&response_mode=query")
 	f.Add(right.Encode() + "&client_id=" + host)
 	f.Add(strings.Replace(right.Encode(), "https", "http", 1))
+	f.Add(strings.Replace(right.Encode(), "AAAA", "AA%0AAA", 1))
 	f.Add("client_id=" + host + "&redirect_uri=https%3A%2F%2Fevil.example")
 	clients := func(name string) (string, bool) { return "https://" + name, name == host }
 	f.Fuzz(func(t *testing.T, raw string) {
