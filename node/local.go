@@ -54,8 +54,12 @@ const (
 	pathLocalTokens        = "/v1/tokens"
 )
 
-// ErrNotRunning says that no node answers on a socket.
-var ErrNotRunning = errors.New("the node is not running")
+// ErrNotRunning says that no node answers on a socket, and ErrNoSockets that this system has
+// none, as Windows before version 1803 and Server 2019.
+var (
+	ErrNotRunning = errors.New("the node is not running")
+	ErrNoSockets  = errors.New("this version of Windows has no unix sockets, by which a node is asked")
+)
 
 // QueryStatus asks the node whose Socket has the given path how it does. It
 // fails with ErrNotRunning if there is none.
@@ -85,8 +89,11 @@ func askLocal(ctx context.Context, socket, method, path string, in, out any) err
 		return err
 	}
 	resp, err := t.RoundTrip(req)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errRefused) {
 		return fmt.Errorf("%s: %w", socket, ErrNotRunning)
+	}
+	if errors.Is(err, errNoFamily) {
+		return ErrNoSockets
 	}
 	if err != nil {
 		return err
@@ -109,8 +116,18 @@ func askLocal(ctx context.Context, socket, method, path string, in, out any) err
 	return nil
 }
 
+// closeAll closes all of these that are not nil.
+func closeAll(all ...net.Listener) {
+	for _, ln := range all {
+		if ln != nil {
+			ln.Close()
+		}
+	}
+}
+
 // listenLocal opens the socket at path, mode 0600. What a process that died left
-// there is replaced; the data directory's lock says that none is alive.
+// there is replaced; the data directory's lock says that none is alive. It fails with
+// ErrNoSockets where there are none.
 func listenLocal(path string) (net.Listener, error) {
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
 		if err := os.Remove(path); err != nil {
@@ -119,6 +136,9 @@ func listenLocal(path string) (net.Listener, error) {
 	}
 	ln, err := net.Listen("unix", path)
 	if err != nil {
+		if errors.Is(err, errNoFamily) {
+			return nil, ErrNoSockets
+		}
 		if errors.Is(err, syscall.EINVAL) {
 			return nil, fmt.Errorf("%w (a socket's path has at most 107 bytes, this one %d)", err, len(path))
 		}

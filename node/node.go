@@ -296,23 +296,20 @@ func (n *Node) Run(ctx context.Context) error {
 		return fmt.Errorf("listen on the overlay: %w", err)
 	}
 	local, err := listenLocal(n.cfg.Dir.Path(Socket))
-	if err != nil {
+	if errors.Is(err, ErrNoSockets) {
+		n.log.Warn("no command of this machine reaches the node while it runs", "err", err)
+	} else if err != nil {
 		ln.Close()
 		return err
 	}
 	scraped, err := monitor.Listen(n.cfg.Metrics)
 	if err != nil {
-		ln.Close()
-		local.Close()
+		closeAll(ln, local)
 		return err
 	}
 	accesses, err := accesslog.Open(n.cfg.AccessLog, os.Stdout, n.log)
 	if err != nil {
-		ln.Close()
-		local.Close()
-		if scraped != nil {
-			scraped.Close()
-		}
+		closeAll(ln, local, scraped)
 		return err
 	}
 	run.access.Store(accesses)
@@ -340,7 +337,9 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.server.proofs.run(work) })
 	g.Go(func() error { return n.followFile(work) })
 	g.Go(func() error { return accesses.Run(work) })
-	g.Go(func() error { return monitor.Serve(work, local, n.localAPI(), n.log) })
+	if local != nil {
+		g.Go(func() error { return monitor.Serve(work, local, n.localAPI(), n.log) })
+	}
 	g.Go(func() error { return monitor.ServeMetrics(work, scraped, metricsHandler(n.Status), nil, n.log) })
 	if n.taker != nil {
 		err = n.server.hand(ctx, work, ln, n.taker)

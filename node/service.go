@@ -186,7 +186,7 @@ func parseUpstream(s string) (upstream, error) {
 	shown := u.Redacted()
 	switch {
 	case u.Scheme == "file" && u.Host == "" && strings.HasPrefix(u.Path, "/"):
-		return upstream{folder: filepath.FromSlash(u.Path)}, nil
+		return upstream{folder: localFolder(u.Path)}, nil
 	case u.Scheme != "http" && u.Scheme != "https":
 		return upstream{}, fmt.Errorf("upstream %q: %w", shown, ErrUpstream)
 	case u.Hostname() == "":
@@ -202,9 +202,23 @@ func parseUpstream(s string) (upstream, error) {
 	return upstream{url: u}, nil
 }
 
-// isFolder reports whether s is spelled as the path of a folder.
+// isFolder reports whether s is spelled as the path of a folder, on Windows with either
+// slash, and with or without a drive.
 func isFolder(s string) bool {
-	return s == "." || s == ".." || strings.HasPrefix(s, "./") || strings.HasPrefix(s, "../") || filepath.IsAbs(s)
+	if s == "." || s == ".." || filepath.IsAbs(s) {
+		return true
+	}
+	s = filepath.ToSlash(s)
+	return strings.HasPrefix(s, "./") || strings.HasPrefix(s, "../") || strings.HasPrefix(s, "/")
+}
+
+// localFolder returns what the path of a file URL is called here: /C:/docs is C:\docs on
+// Windows (RFC 8089, appendix E.2).
+func localFolder(path string) string {
+	if drive := strings.TrimPrefix(path, "/"); filepath.VolumeName(drive) != "" {
+		path = drive
+	}
+	return filepath.FromSlash(path)
 }
 
 // redactURLError leaves out the URL, which may hold a password.

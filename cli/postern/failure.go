@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -136,9 +135,10 @@ var hints = []struct {
 	{node.ErrNotRunning, "start it with `postern node run`, or name its data directory with --data"},
 	{identity.ErrWrongRoot, "the token is of another deployment, or something in between answers in the coordinator's place; get a token from this coordinator"},
 	{postern.ErrToken, "copy the whole token again, or make a new one on the coordinator: postern tokens create"},
-	{syscall.EADDRINUSE, "another program listens there: stop it, or choose another address (`postern COMMAND --help` names the option)"},
-	{syscall.EADDRNOTAVAIL, "no network interface of this machine has that address; an address like :443 takes all of them"},
-	{syscall.ENOSPC, "make room on the disk; nothing that was acknowledged is lost"},
+	{node.ErrNoSockets, "the node itself does without; Windows has them from version 1803 and Server 2019 on"},
+	{errAddrInUse, "another program listens there: stop it, or choose another address (`postern COMMAND --help` names the option)"},
+	{errAddrNotAvail, "no network interface of this machine has that address; an address like :443 takes all of them"},
+	{errDiskFull, "make room on the disk; nothing that was acknowledged is lost"},
 }
 
 // hintFor returns what to do about an error that is nobody's refusal.

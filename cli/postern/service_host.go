@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/kardianos/service"
 )
@@ -52,9 +53,18 @@ func (h foreignHost) install(s nodeService) error {
 		if was, err := h.state(); err == nil && was.Installed {
 			return fmt.Errorf("replace the service: it could not be taken away: %w", err)
 		}
+		return v.Install()
 	}
-	return v.Install()
+	// The one before is there until its process has ended and nobody looks at it.
+	for end := time.Now().Add(goneFor); ; time.Sleep(goneFor / 50) {
+		if err := v.Install(); err == nil || time.Now().After(end) {
+			return err
+		}
+	}
 }
+
+// goneFor is how long an installation waits until the service before it is gone.
+const goneFor = 10 * time.Second
 
 func (h foreignHost) start() error {
 	v, err := h.of(nodeService{})

@@ -43,8 +43,8 @@ type mark struct {
 	Schema int          `json:"schema"` // of the files beside it; 1 is the first
 }
 
-// Open makes path if need be, mode 0700, and locks it for role until Close. A
-// directory that has files but no mark is refused: it is somebody else's.
+// Open makes path if need be, mode 0700 or what is as much on Windows, and locks it for role
+// until Close. A directory that has files but no mark is refused: it is somebody else's.
 func Open(path string, role postern.Role) (*Dir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -66,7 +66,11 @@ func Open(path string, role postern.Role) (*Dir, error) {
 	}
 	d := &Dir{path: path, lock: lock}
 	if _, err := os.Stat(d.Path(MarkFile)); errors.Is(err, fs.ErrNotExist) {
-		if err := d.WriteJSON(MarkFile, mark{Role: role, Schema: schema}); err != nil {
+		err := guard(path)
+		if err == nil {
+			err = d.WriteJSON(MarkFile, mark{Role: role, Schema: schema})
+		}
+		if err != nil {
 			d.Close()
 			return nil, unwritable(path, err)
 		}
@@ -172,7 +176,7 @@ func Write(path string, data []byte) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := rename(f.Name(), path); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
