@@ -72,5 +72,16 @@ func isOurs(name string) bool {
 }
 
 // foldName returns one spelling of all that applications may take for the header called
-// name. Many see _ and - as one (RFC 3875, section 4.1.18).
-func foldName(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "-")) }
+// name. Many see _ and - as one (RFC 3875, section 4.1.18), PHP a dot as well, and some
+// servers all that is neither letter nor digit.
+func foldName(name string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			return r
+		}
+		return '-'
+	}, name)
+}

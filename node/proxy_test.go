@@ -48,6 +48,7 @@ func TestApplicationSeesWhoAsked(t *testing.T) {
 			"X-Forwarded-Host", "evil", "X-Forwarded-Prefix", "/evil", "X-Real-IP", "6.6.6.6",
 			"X-Request-Id", "evil", "Postern-User", "root", "Postern-Anything", "evil",
 			"X_Forwarded_For", "6.6.6.6", "X-Forwarded_For", "6.6.6.6", "Postern_User", "root",
+			"X.Forwarded.For", "6.6.6.6", "Postern.User", "root", "X+Real~IP", "6.6.6.6",
 			"Accept-Encoding", "br", "X-Mine", "kept", "Cookie", "a=b",
 		}
 		if version == 1 {

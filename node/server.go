@@ -325,11 +325,13 @@ func (s *server) admit(w http.ResponseWriter, r *http.Request, with func(*servic
 	}
 }
 
-// requestHost returns the host that r asks for, in lower case, without port.
+// requestHost returns the host that r asks for, in lower case, without port. It is empty if
+// that cannot be said: a target that is opaque, as in "GET a:http://other/", names another
+// host to an application, and so may what stands in a port's place.
 func requestHost(r *http.Request) string {
-	host := r.Host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
+	host, port, _ := strings.Cut(r.Host, ":")
+	if r.URL.Opaque != "" || strings.Trim(port, "0123456789") != "" {
+		return ""
 	}
 	return strings.ToLower(host)
 }

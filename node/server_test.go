@@ -3,6 +3,7 @@ package node
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
@@ -169,6 +170,11 @@ func TestMisdirected(t *testing.T) {
 		{"a stranger's", "evil.test", 421},
 		{"name with a tail", "a.test.evil.test", 421},
 		{"trailing dot", "a.test.", 421},
+		{"no port", "a.test:", 200},
+		{"two hosts", "a.test:443,evil.test", 421},
+		{"tail in the port", "a.test:.evil.test", 421},
+		{"two ports", "a.test:443:443", 421},
+		{"brackets", "[a.test]:1", 421},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -184,6 +190,27 @@ func TestMisdirected(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A target with a scheme that nobody knows is no path: an application would take it for the
+// host and the path that it asks for.
+func TestOpaqueTarget(t *testing.T) {
+	app := application(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "heard %s%s", r.Host, r.URL.Path) })
+	s := serveSite(t, SourceCA, map[string]Service{"a.test": {Upstream: app + "/public"}})
+	c := s.client(t, 1)
+	for target, status := range map[string]int{
+		"/x": 200, "a:http://evil.test/secret": 421, "a:b/../secret": 421, "http:evil.test": 421, "A:/x": 200, "https://a.test/x": 200, "https://evil.test/x": 421,
+	} {
+		req, err := http.NewRequest(http.MethodGet, "https://a.test/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.URL.Opaque = target
+		resp, body := do(t, c, req)
+		if resp.StatusCode != status || status == 200 && body != "heard a.test/public/x" {
+			t.Errorf("%q: %d, %s", target, resp.StatusCode, body)
+		}
 	}
 }
 

@@ -137,10 +137,11 @@ func (p *Portal) isSure(r *http.Request, s coordinator.Session) bool {
 	return p.sure.has(s.ID, browser)
 }
 
-// useUp ends what isSure says of s.
-func (p *Portal) useUp(r *http.Request, s coordinator.Session) {
+// useUp ends what isSure says of s, and reports what it said.
+func (p *Portal) useUp(r *http.Request, s coordinator.Session) bool {
 	browser, _ := browserOf(r)
-	p.sure.take(s.ID, browser)
+	_, ok := p.sure.take(s.ID, browser)
+	return ok
 }
 
 func unsure() *postern.Problem {

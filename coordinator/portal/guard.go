@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strings"
 
 	"postern"
 	"postern/coordinator"
@@ -54,7 +55,7 @@ func (p *Portal) limit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead && !p.c.AllowPost(remoteOf(r)) {
 			if p.floods.allow(coordinator.SourceOf(remoteOf(r)).String(), p.cfg.Now()) {
-				p.noteStranger(r, "request.refused", r.URL.Path, "too much was asked in a short time")
+				p.noteStranger(r, "request.refused", shownPath(r), "too much was asked in a short time")
 			}
 			p.refuse(w, r, postern.NewProblem(http.StatusTooManyRequests, postern.CodeTooMany,
 				"too much was asked from your address in a short time", "wait a minute and try again"))
@@ -83,9 +84,18 @@ func (p *Portal) readForm(next http.Handler) http.Handler {
 }
 
 func (p *Portal) refuseForeign(w http.ResponseWriter, r *http.Request) {
-	p.noteStranger(r, "request.refused", r.URL.Path, fmt.Sprintf("sent by a page of another site: %q", r.Header.Get("Origin")))
+	p.noteStranger(r, "request.refused", shownPath(r), fmt.Sprintf("sent by a page of another site: %q", r.Header.Get("Origin")))
 	p.refuse(w, r, postern.NewProblem(http.StatusForbidden, postern.CodeForbidden,
 		"this was sent by a page of another site; nothing was done", "if you meant to do it, do it on a page of this site"))
+}
+
+// shownPath returns r's path without the secret that the link of an invitation has: it is
+// good still, and what is written of r is for others to read.
+func shownPath(r *http.Request) string {
+	if strings.HasPrefix(r.URL.Path, "/invite/") {
+		return "/invite/…"
+	}
+	return r.URL.Path
 }
 
 // remoteOf returns the address that r came from, the zero one if it is unknown.

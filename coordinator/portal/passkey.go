@@ -299,11 +299,14 @@ func (p *Portal) addPasskeyFinish(w http.ResponseWriter, r *http.Request, s coor
 	if !ok {
 		return
 	}
+	if !p.useUp(r, s) { // several may have been begun, or this one long ago
+		p.refuse(w, r, unsure())
+		return
+	}
 	if err := p.c.PutPasskey(r.Context(), coordinator.ActorUser(u.ID), k); err != nil {
 		p.fail(w, r, err)
 		return
 	}
-	p.useUp(r, s)
 	writeJSON(w, onward{"/account?done=passkey"})
 }
 

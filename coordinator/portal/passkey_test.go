@@ -154,6 +154,28 @@ func TestPasskeyPurpose(t *testing.T) {
 	d.browser().ask("/account/passkeys", nil, nil).wantProblem(401, postern.CodeUnauthorized)
 }
 
+// TestPasskeyConfirmedOnce: one confirmation is good for one passkey, however many were
+// begun while it was.
+func TestPasskeyConfirmedOnce(t *testing.T) {
+	d := deploy(t, nil)
+	b, held := d.holder("ada")
+	confirm := func() {
+		b.ask("/account/confirm/passkey/finish", held.get(b.begin("/account/confirm/passkey")), nil).want(200)
+	}
+	confirm()
+	one, two := newAuthenticator(t, d), newAuthenticator(t, d)
+	first, second := b.begin("/account/passkeys"), b.begin("/account/passkeys")
+	b.ask("/account/passkeys/finish", one.create(first), nil).want(200)
+	b.ask("/account/passkeys/finish", two.create(second), nil).wantProblem(403, postern.CodeForbidden)
+	confirm()
+	third := b.begin("/account/passkeys")
+	d.clock.advance(4 * time.Minute)
+	fourth := b.begin("/account/passkeys")
+	d.clock.advance(2 * time.Minute)
+	b.ask("/account/passkeys/finish", two.create(third), nil).wantProblem(400, postern.CodeInvalid)
+	b.ask("/account/passkeys/finish", two.create(fourth), nil).wantProblem(403, postern.CodeForbidden)
+}
+
 func TestAccountPasskeys(t *testing.T) {
 	d := deploy(t, nil)
 	d.typist("ada")

@@ -220,6 +220,34 @@ func TestForeignForms(t *testing.T) {
 	d.wantLog("request.refused", "https://acme."+base)
 }
 
+// An invitation is still good when what it was sent with is refused: nothing that is
+// written of that has its secret.
+func TestRefusedInvitationIsNotWritten(t *testing.T) {
+	d := deploy(t, nil)
+	u, err := d.Local().AddUser(t.Context(), postern.UserRequest{Login: "eve"})
+	must(t, err)
+	secret := d.invitation(u.ID)
+	b := d.browser()
+	b.header.Set("Sec-Fetch-Site", "cross-site")
+	b.post("/invite/"+secret, "password", password).want(http.StatusForbidden)
+	b = d.browser()
+	for range 120 {
+		b.post("/sign-out")
+	}
+	b.post("/invite/"+secret, "password", password).want(http.StatusTooManyRequests)
+	entries, err := d.Local().Audit(t.Context(), coordinator.AuditQuery{Action: "request.refused", Limit: 10})
+	must(t, err)
+	if len(entries) != 2 {
+		t.Errorf("the audit log has %+v", entries)
+	}
+	for _, e := range entries {
+		if e.Target != "/invite/…" || strings.Contains(e.Detail, secret) {
+			t.Errorf("the audit log has %+v", e)
+		}
+	}
+	d.browser().get("/invite/"+secret).want(http.StatusOK, "good until")
+}
+
 func TestPostLimit(t *testing.T) {
 	d := deploy(t, nil)
 	b := d.browser()
