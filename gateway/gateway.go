@@ -26,8 +26,10 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"postern/internal/fair"
@@ -250,8 +252,21 @@ func (g *Gateway) makeRoom(ctx context.Context) bool {
 	}
 }
 
-// maxAcceptFailures is how often in a row Accept may fail before it is given up.
-const maxAcceptFailures = 10
+const (
+	// maxAcceptFailures is how often in a row Accept may fail before it is given up.
+	maxAcceptFailures = 10
+	// acceptPause is the longest that one waits after a failure.
+	acceptPause = time.Second
+)
+
+// passes reports whether err, of Accept, says that the system has not enough of something,
+// such as open files: connections that end give it back, and a gateway that ended itself
+// would cost all.
+func passes(err error) bool {
+	return slices.ContainsFunc([]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM}, func(short error) bool {
+		return errors.Is(err, short)
+	})
+}
 
 // accept hands the connections of ln to serve, as long as there is room, until
 // ctx ends (nil) or ln is of no more use.
@@ -272,13 +287,14 @@ func (g *Gateway) accept(ctx context.Context, ln net.Listener, serve func(net.Co
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, net.ErrClosed) || failures == maxAcceptFailures:
+		case errors.Is(err, net.ErrClosed) || failures >= maxAcceptFailures && !passes(err):
 			return fmt.Errorf("accept on %v: %w", ln.Addr(), err)
 		}
-		// Such as too many open files: it passes when connections end.
-		g.log.Warn("accept", "err", err)
+		if failures == 1 || failures%60 == 0 { // about once a minute
+			g.log.Warn("accept; trying again", "err", err, "failures", failures)
+		}
 		select {
-		case <-time.After(time.Duration(failures) * 50 * time.Millisecond):
+		case <-time.After(min(time.Duration(failures)*50*time.Millisecond, acceptPause)):
 		case <-ctx.Done():
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -321,28 +322,36 @@ func TestServeListenerFails(t *testing.T) {
 // A flakyListener fails a number of times before each connection.
 type flakyListener struct {
 	*memListener
+	err         error
 	times, left int
 }
 
 func (l *flakyListener) Accept() (net.Conn, error) {
 	if l.left > 0 {
 		l.left--
-		return nil, syscall.EMFILE
+		return nil, l.err
 	}
 	l.left = l.times
 	return l.memListener.Accept()
 }
 
-// TestAcceptRetries: too many open files for a while is no reason to stop.
+// TestAcceptRetries: too many open files is no reason to stop, however long it lasts, and
+// what nobody knows is none for a while.
 func TestAcceptRetries(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
+		err   error
 		times int
 		want  error
-	}{{"passes", maxAcceptFailures - 1, nil}, {"stays", maxAcceptFailures, syscall.EMFILE}} {
+	}{
+		{"too many files", syscall.EMFILE, 1000, nil},
+		{"no memory", &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.ENOMEM)}, 1000, nil},
+		{"passes", syscall.EPROTO, maxAcceptFailures - 1, nil},
+		{"stays", syscall.EPROTO, maxAcceptFailures, syscall.EPROTO},
+	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				ln := &flakyListener{newMemListener("198.51.100.1:443"), tt.times, tt.times}
+				ln := &flakyListener{newMemListener("198.51.100.1:443"), tt.err, tt.times, tt.times}
 				g := New(Config{})
 				ctx, stop := context.WithCancel(t.Context())
 				done := make(chan error, 1)

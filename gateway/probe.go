@@ -285,7 +285,11 @@ func (p *prober) status(n Node) *postern.ProbeStatus {
 	if k == nil || k.answered.IsZero() && k.healthy() {
 		return nil
 	}
-	s := &postern.ProbeStatus{Time: k.answered, RTT: postern.Duration(k.rtt.Round(time.Microsecond))}
+	s := &postern.ProbeStatus{RTT: postern.Duration(k.rtt.Round(time.Microsecond))}
+	if !k.answered.IsZero() {
+		// By the clock as it is now, and not as it was: who reads it compares.
+		s.Time = time.Now().Round(0).Add(-time.Since(k.answered))
+	}
 	if !k.healthy() {
 		s.Error = k.err.Error()
 	}

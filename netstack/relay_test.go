@@ -219,6 +219,31 @@ func TestRelayGarbage(t *testing.T) {
 	}
 }
 
+// While there is no UDP socket nobody takes what comes by a relay: who waits for that is let
+// go when the relay is detached.
+func TestRelayWithoutSocket(t *testing.T) {
+	node, gateway := newDialer(t)
+	node.mustSetPeers(t, gateway.peer)
+	r, err := node.AttachRelay(gateway.key, at, func([][]byte) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := node.device.BindClose(); err != nil {
+		t.Fatal(err)
+	}
+	received := make(chan error, 1)
+	go func() { received <- r.Receive([][]byte{make([]byte, 32)}) }()
+	r.Detach()
+	if err := within(t, "Receive", func() error { return <-received }); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+	if err := node.Rebind(); err != nil {
+		t.Fatal(err)
+	}
+	a, b := connect(t, node, gateway)
+	mustEcho(t, a, b)
+}
+
 func TestRelaysOutliveRebind(t *testing.T) {
 	node, gateway, _, a, b := newRelayed(t)
 	if err := errors.Join(node.Rebind(), gateway.Rebind()); err != nil {

@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	// resolveInterval is how often names of gateways are looked up again.
+	// resolveInterval is how often names of gateways are looked up again, and
+	// minResolve how soon after that failed, at first.
 	resolveInterval = time.Minute
+	minResolve      = 2 * time.Second
 
 	// linkInterval is how often the control stream's state is looked at.
 	linkInterval = 250 * time.Millisecond
@@ -56,13 +58,15 @@ func (n *Node) workMap(ctx context.Context, run *running) error {
 }
 
 // workTunnels brings the tunnels in line with the newest map, whenever it changed, and
-// looks names of gateways up again every resolveInterval. It is apart from workMap because
+// looks names of gateways up again every resolveInterval, or sooner if that failed. It is apart from workMap because
 // DNS takes its time, and who was revoked would have it, too.
 func (n *Node) workTunnels(ctx context.Context, run *running, changed <-chan struct{}) {
 	again := time.NewTicker(resolveInterval)
 	defer again.Stop()
 	defer run.steerer.stop()
 	var at member.Lookups
+	var retry <-chan time.Time
+	wait := minResolve
 	for {
 		select {
 		case <-ctx.Done():
@@ -70,6 +74,8 @@ func (n *Node) workTunnels(ctx context.Context, run *running, changed <-chan str
 		case <-changed:
 		case <-again.C:
 		case <-n.moved:
+			wait = minResolve
+		case <-retry:
 		}
 		m := n.latest.Load()
 		if m == nil {
@@ -80,11 +86,15 @@ func (n *Node) workTunnels(ctx context.Context, run *running, changed <-chan str
 			continue
 		}
 		_ = n.setPeers(ctx, run, *m, at) // those that need no lookup do not wait for one
-		found, err := member.LookUp(ctx, *m)
+		found, err := member.LookUp(ctx, *m, at)
 		if ctx.Err() != nil {
 			return
 		}
-		at = found
+		if at, retry = found, nil; err != nil {
+			retry, wait = time.After(wait), min(2*wait, resolveInterval)
+		} else {
+			wait = minResolve
+		}
 		err = errors.Join(err, n.setPeers(ctx, run, *m, at))
 		if was := run.peers.Swap(&err); err != nil && (was == nil || *was == nil || (*was).Error() != err.Error()) {
 			n.log.Warn("set up tunnels to gateways", "err", err)

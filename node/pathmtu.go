@@ -137,9 +137,9 @@ func (m *pathMTU) measure(ctx context.Context) bool {
 		return true
 	}
 	m.found.Store(int64(pass))
+	m.changed = time.Now()
+	m.tell(m.changed) // the most, too: the gateway may know less of the run before
 	if was > 0 || pass < m.top {
-		m.changed = time.Now()
-		m.tell(m.changed)
 		m.log.Info("path MTU to the gateway changed", "mtu", pass, "before", was, "most", m.top)
 	}
 	m.told()

@@ -27,10 +27,10 @@ func (n *Node) roam(ctx context.Context, run *running) error {
 		},
 		Changed: func(ctx context.Context, why string) {
 			n.log.Info("this machine moved on the network", "reason", why)
-			n.rebind(ctx, run)
-			run.steerer.hurry()
 			n.client.Reconnect()
 			wake(n.moved)
+			n.rebind(ctx, run) // which may take long
+			run.steerer.hurry()
 		},
 	})
 }

@@ -122,7 +122,7 @@ func (s *steering) onUDP(ctx context.Context) {
 	var greeted time.Time
 	alive := func(now time.Time, wait time.Duration) {
 		last, next, misses, good = s.heard(), now.Add(wait), 0, true
-		s.failures, s.redial = 0, time.Time{}
+		s.redial = time.Time{}
 		s.hangUp()
 		s.answered()
 	}
@@ -183,8 +183,9 @@ func (s *steering) onUDP(ctx context.Context) {
 	}
 }
 
-// answered notes that the tunnel works.
+// answered notes that the tunnel works, by whatever way.
 func (s *steering) answered() {
+	s.failures = 0
 	s.works.Store(true)
 	s.stuck.Store(nil)
 }

@@ -262,6 +262,31 @@ func TestSteerReopensRelay(t *testing.T) {
 
 // Relays that end as soon as they are open, such as those of two machines with one
 // membership, are not opened all the time.
+// Failures of long ago do not count: a relay that was in use for a day is opened anew as
+// soon as one that never failed.
+func TestSteerReopensRelayAfterABadStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sky{session: true}
+		st := s.steer(t)
+		<-time.After(2 * time.Minute)
+		s.set(func() { s.relays = true })
+		<-time.After(24 * time.Hour)
+		if st.Path() != tls443 {
+			t.Fatalf("path %s", st.Path())
+		}
+		s.set(func() { s.relays = false; s.hangUp(); s.hangUp = nil })
+		<-time.After(time.Second)
+		s.set(func() { s.relays = true })
+		again := time.Now()
+		for open := false; !open; s.set(func() { open = s.hangUp != nil }) {
+			<-time.After(100 * time.Millisecond)
+		}
+		if took := time.Since(again); took > 5*time.Second {
+			t.Errorf("the relay was opened anew %v after it could be", took)
+		}
+	})
+}
+
 func TestSteerFleetingRelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sky{session: true, relays: true, fleeting: true}

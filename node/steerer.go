@@ -183,6 +183,8 @@ func (s *steerer) open(ctx context.Context, g postern.Gateway, key [32]byte) (re
 	}
 	return func(ctx context.Context) error {
 		defer link.Detach()
+		// Receive waits for as long as there is no UDP socket, and Run for Receive.
+		defer context.AfterFunc(ctx, link.Detach)()
 		return c.Run(ctx, link.Receive)
 	}, nil
 }

@@ -322,7 +322,7 @@ func openDoor(dir *datadir.Dir, id *member.Identity, o gatewayOptions) (_ *door,
 		}
 	}()
 	if d.seen, err = member.LoadEndpoints(dir); err != nil {
-		return nil, err
+		d.log.Warn("where nodes were is not known; they come by themselves", "err", err)
 	}
 	if d.https, err = systemd.Listen("https", o.listen); err != nil {
 		return nil, err

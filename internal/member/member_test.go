@@ -660,7 +660,7 @@ func TestPeers(t *testing.T) {
 	if peers := GatewayPeers(m, nil, 25*time.Second); len(peers) != 1 || peers[0].Endpoint != netip.MustParseAddrPort("192.0.2.4:51820") {
 		t.Errorf("before anything was looked up: got %+v", peers)
 	}
-	at, err := LookUp(t.Context(), m)
+	at, err := LookUp(t.Context(), m, nil)
 	if err == nil || !strings.Contains(err.Error(), `"gw3"`) {
 		t.Errorf("got %v", err)
 	}
@@ -673,6 +673,12 @@ func TestPeers(t *testing.T) {
 	}
 	if peers[1].Address != netip.MustParseAddr("fd00::3") || peers[1].Endpoint.IsValid() || peers[1].Keepalive != 25*time.Second {
 		t.Errorf("got %+v", peers)
+	}
+	before := Lookups{"127.0.0.1:x": netip.MustParseAddrPort("192.0.2.3:51820"), "gw1.localhost:51820": netip.MustParseAddrPort("192.0.2.1:51820")}
+	at, err = LookUp(t.Context(), m, before)
+	if peers := GatewayPeers(m, at, 25*time.Second); err == nil || len(peers) != 3 || peers[0].Endpoint != netip.MustParseAddrPort("127.0.0.1:51820") ||
+		peers[1].Endpoint != before["127.0.0.1:x"] {
+		t.Errorf("looked up again: got %+v, %v; what could not be is where it was", peers, err)
 	}
 	if nodes := NodePeers(m); len(nodes) != 1 || nodes[0].Keepalive != 0 || nodes[0].Address != netip.MustParseAddr("fd00::9") {
 		t.Errorf("got %+v", nodes)

@@ -65,8 +65,9 @@ func (l Lookups) of(g postern.Gateway) (netip.AddrPort, bool) {
 const lookupTimeout = 5 * time.Second
 
 // LookUp looks up the endpoints of m's gateways that are names, all at the same time: none
-// waits for another's. The error says which could not be.
-func LookUp(ctx context.Context, m postern.Map) (Lookups, error) {
+// waits for another's. The error says which could not be: these are where they were before,
+// since a gateway seldom moves while DNS is away.
+func LookUp(ctx context.Context, m postern.Map, before Lookups) (Lookups, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	d := m.Deployment()
@@ -83,6 +84,7 @@ func LookUp(ctx context.Context, m postern.Map) (Lookups, error) {
 			var err error
 			if found[i], err = resolve(ctx, g.Endpoint); err != nil {
 				failed[i] = fmt.Errorf("endpoint of gateway %q: %w", g.Name, err)
+				found[i] = before[g.Endpoint]
 			}
 		})
 	}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
-	"time"
 
 	"github.com/coder/websocket"
 
@@ -30,7 +29,7 @@ func accept(conn net.Conn, heard *atomic.Int64) (*websocket.Conn, error) {
 	}
 	return websocket.Accept(w, req, &websocket.AcceptOptions{
 		OnPingReceived: func(context.Context, []byte) bool {
-			heard.Store(time.Now().UnixNano())
+			heard.Store(clock())
 			return true
 		},
 	})

@@ -34,6 +34,13 @@ const (
 	silence = (maxMisses + 1) * pingInterval
 )
 
+// began is when this process did.
+var began = time.Now()
+
+// clock returns the nanoseconds since began, which nobody who sets the machine's clock
+// changes.
+func clock() int64 { return int64(time.Since(began)) }
+
 // A Conn is an open relay. It is good for one Run; Close ends it before that, or during.
 type Conn struct {
 	raw    net.Conn // below ws; closed first, since TLS would wait to say goodbye to who is gone
@@ -41,7 +48,7 @@ type Conn struct {
 	remote netip.AddrPort // as the other side is seen from here
 	client bool
 	queue  *queue
-	heard  *atomic.Int64 // when something came last, in Unix nanoseconds
+	heard  *atomic.Int64 // when something came last, see clock
 	end    context.CancelCauseFunc
 	ended  context.Context
 }
@@ -88,7 +95,7 @@ func (c *Conn) close() error {
 func (c *Conn) Run(ctx context.Context, receive func(datagrams [][]byte) error) error {
 	stop := context.AfterFunc(ctx, func() { c.end(context.Cause(ctx)) })
 	defer stop()
-	c.heard.Store(time.Now().UnixNano())
+	c.heard.Store(clock())
 	var work sync.WaitGroup
 	defer work.Wait()
 	closing := context.AfterFunc(c.ended, func() { c.close() })
@@ -115,7 +122,7 @@ func (c *Conn) read(receive func([][]byte) error) error {
 		if kind != websocket.MessageBinary {
 			return errors.New("a message of text among datagrams")
 		}
-		c.heard.Store(time.Now().UnixNano())
+		c.heard.Store(clock())
 		buf := buffers.Get().(*[]byte)
 		message, err := readAll(r, (*buf)[:0])
 		if err == nil {
@@ -190,7 +197,7 @@ func (c *Conn) watch() error {
 		case <-tick.C:
 		}
 		if !c.client {
-			if quiet := time.Since(time.Unix(0, c.heard.Load())); quiet > silence {
+			if quiet := time.Duration(clock() - c.heard.Load()); quiet > silence {
 				return fmt.Errorf("the node has been silent for %v", quiet.Round(time.Second))
 			}
 			continue
