@@ -109,7 +109,26 @@ func examineNode(s Status, now time.Time) Diagnosis {
 	if s.PublishError != "" {
 		d.add("publish", postern.FindingError, "the coordinator refuses what is published: "+s.PublishError, "")
 	}
+	d.applications(s.Services)
 	return d
+}
+
+// applications tells which of those behind services answer. One that was not asked yet
+// is not told of.
+func (d *Diagnosis) applications(services []ServiceState) {
+	var up []string
+	for _, svc := range services {
+		switch svc.State {
+		case UpstreamUp:
+			up = append(up, svc.Name)
+		case UpstreamDown:
+			d.add("application", postern.FindingError, fmt.Sprintf("%s, at %s, is down: %s", svc.Name, svc.Upstream, svc.Error),
+				"start the application, or correct the service's upstream")
+		}
+	}
+	if len(up) > 0 {
+		d.add("application", postern.FindingOK, strings.Join(up, ", ")+": up", "")
+	}
 }
 
 // An examiner looks at one host name.
@@ -150,7 +169,11 @@ func (e *examiner) certificate() {
 func (e *examiner) gateways() {
 	switch r := e.route; r.State {
 	case RouteReady:
-		e.add("gateways", postern.FindingOK, "each that answered shows this node's own key", "")
+		words := "each that answered shows this node's own key"
+		if r.Note != "" { // another node of the route answered
+			words = "each that answered shows the key of this node or of another of its route"
+		}
+		e.add("gateways", postern.FindingOK, words, "")
 	case RouteAlarm:
 		e.add("gateways", postern.FindingError, r.Error, "somebody may be reading along: find out who runs that gateway, and tell those who use this name")
 	case RouteClosed:

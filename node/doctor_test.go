@@ -64,6 +64,9 @@ func TestExamine(t *testing.T) {
 		{"a key of nobody's, while another node answered elsewhere", zone + pinned, nil, func(s *Status) {
 			s.Routes[0].Keys, s.Routes[0].Note = []string{held.spki}, "another node of this route answered"
 		}, other, map[string]string{"outside": "error"}, "another key", false},
+		{"another node answered a gateway", zone + pinned, nil, func(s *Status) {
+			s.Routes[0].Keys, s.Routes[0].Note = []string{other.spki}, "another node of this route answered"
+		}, other, map[string]string{"gateways": "ok"}, "shows the key of this node or of another of its route", true},
 		{"a key outside while another node's is not known", zone + pinned, nil, func(s *Status) { s.Routes[0].Keys = []string{""} }, other,
 			map[string]string{"outside": "warning"}, "not told the coordinator yet", true},
 		{"an alarm", zone + pinned, nil, func(s *Status) { s.Routes[0].State, s.Routes[0].Error = RouteAlarm, "gateway showed another" }, held,
@@ -76,6 +79,12 @@ func TestExamine(t *testing.T) {
 		{"the coordinator is away", zone + pinned, nil, func(s *Status) { s.Control = Control{Error: "refused"} }, held, map[string]string{"control": "warning"}, "refused", true},
 		{"the tunnel is dead", zone + pinned, nil, func(s *Status) { s.Tunnels[0].Handshake = time.Now().Add(-time.Hour) }, held,
 			map[string]string{"tunnel": "error"}, "UDP", false},
+		{"the application is down", zone + pinned, nil, func(s *Status) {
+			s.Services = []ServiceState{{Name: "erp", Upstream: "http://127.0.0.1:9000", State: UpstreamDown, Error: "connection refused"}}
+		}, held, map[string]string{"application": "error"}, "erp, at http://127.0.0.1:9000, is down: connection refused start the application", false},
+		{"applications answer", zone + pinned, nil, func(s *Status) {
+			s.Services = []ServiceState{{Name: "docs", State: UpstreamUp}, {Name: "erp", State: UpstreamUp}, {Name: "new", State: UpstreamUnknown}}
+		}, held, map[string]string{"application": "ok"}, "docs, erp: up ", true},
 		{"there is no gateway", zone + pinned, nil, func(s *Status) { s.Tunnels = nil }, held, map[string]string{"tunnel": "missing"}, "no gateway", false},
 	}
 	for _, tt := range tests {
