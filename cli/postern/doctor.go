@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -17,8 +18,9 @@ func doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name: "doctor", ArgsUsage: "[HOST]", Usage: "find out what is wrong with what runs on this machine, and what to do", Action: doctor,
 		Description: "Of a coordinator and a gateway it looks at clock, disk, registry, backups, certificates, DNS, ports, tunnels " +
-			"and members. Of a node it looks at clock, disk and interfaces, asks the running node, has it try the relays of gateways, asks DNS for its host names as a certificate authority does, says who may get " +
-			"certificates for them, and connects to where they lead to see whether this node's own key is shown there. It exits with " +
+			"and members. Of a node it looks at clock, disk and interfaces, asks the running node, also whether its applications answer, has it try the relays of gateways, asks DNS for its host names as a certificate authority does, says who may get " +
+			"certificates for them, and connects to where they lead to see whether this node's own key is shown there. HOST is one of a node's " +
+			"names, and the only one that is looked at then: it is for nodes. It exits with " +
 			"1 if something keeps people out or puts somebody in between.\n\n" +
 			"Grades of a name: A, below the operator's domain: whoever controls the operator's DNS could get a certificate, and " +
 			"everybody could see it in the public logs. B, the company's own name with its own CAA records: neither gateway nor " +
@@ -87,12 +89,13 @@ func examine(c *cli.Context, resolver string, hosts []string) ([]examination, er
 		return all, nil
 	}
 	s, err := node.QueryStatus(c.Context, filepath.Join(dir, node.Socket))
-	if err != nil && len(all) > 0 { // the others were looked at all the same
-		_, hint, _ := explain(err)
-		e := examination{Role: postern.RoleNode}
-		e.add("running", postern.FindingError, err.Error(), hint)
-		return append(all, e), nil
-	} else if err != nil {
+	switch {
+	case err != nil && is:
+		return append(all, examineStopped(dir, err)), nil
+	case errors.Is(err, node.ErrNotRunning) && len(hosts) > 0:
+		return nil, fail("run it on the machine whose node has the name, or name that node's data directory with --data; without HOST it looks at what is here",
+			fmt.Errorf("HOST is for nodes, and there is none at %s", dir))
+	case err != nil:
 		return nil, err
 	}
 	found, err := node.Examine(c.Context, s, resolver, hosts)

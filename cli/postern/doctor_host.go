@@ -16,6 +16,7 @@ import (
 
 	"postern"
 	"postern/internal/dnscheck"
+	"postern/internal/member"
 	"postern/node"
 )
 
@@ -101,6 +102,23 @@ func (e *examination) interfaces() {
 		}
 	}
 	e.grade(len(words) > 0, postern.FindingWarning, "interfaces", cmp.Or(strings.Join(words, "; "), "none but loopback is up"), "is the cable in?")
+}
+
+// examineStopped looks at the node whose data directory is dir, and which did not answer,
+// for the reason err.
+func examineStopped(dir string, err error) examination {
+	e := examination{Role: postern.RoleNode}
+	e.machine(dir, 0)
+	e.interfaces()
+	if err := member.CheckJoined(dir); errors.Is(err, member.ErrNotJoined) {
+		e.add("joined", postern.FindingError, "it has not joined a deployment yet", "`postern node join --token-file FILE` has it join; `postern tokens create` on the coordinator's machine makes the token")
+		return e
+	} else if err != nil && !errors.Is(err, fs.ErrPermission) { // we may be another user than the role
+		e.add("joined", postern.FindingError, err.Error(), "what says who the node is cannot be read: have it join anew, in another directory")
+	}
+	_, hint, _ := explain(err)
+	e.add("running", postern.FindingError, err.Error(), hint)
+	return e
 }
 
 // relays tells whether the node in dir could do without UDP.

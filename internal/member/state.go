@@ -5,9 +5,13 @@ package member
 
 import (
 	"crypto/tls"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -52,6 +56,25 @@ func LoadIdentity(dir *datadir.Dir) (*Identity, error) {
 		return nil, ErrNotJoined
 	}
 	return id, err
+}
+
+// CheckJoined reads what LoadIdentity does, in the data directory at path, which another
+// process may have open.
+func CheckJoined(path string) error {
+	data, err := os.ReadFile(filepath.Join(path, identityFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNotJoined
+	} else if err != nil {
+		return err
+	}
+	var id Identity
+	if err := json.Unmarshal(data, &id); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(path, identityFile), err)
+	}
+	if id.Enrollment.ID == "" {
+		return ErrNotJoined
+	}
+	return nil
 }
 
 func loadIdentity(dir *datadir.Dir) (*Identity, error) {
