@@ -19,8 +19,8 @@ func doctorCommand() *cli.Command {
 		Name: "doctor", ArgsUsage: "[HOST]", Usage: "find out what is wrong with what runs on this machine, and what to do", Action: doctor,
 		Description: "Of a coordinator and a gateway it looks at clock, disk, registry, backups, certificates, DNS, ports, tunnels " +
 			"and members. Of a node it looks at clock, disk and interfaces, asks the running node, also whether its applications answer, has it try the relays of gateways, asks DNS for its host names as a certificate authority does, says who may get " +
-			"certificates for them, and connects to where they lead to see whether this node's own key is shown there. HOST is one of a node's " +
-			"names, and the only one that is looked at then: it is for nodes. It exits with " +
+			"certificates for them, and connects to where they lead to see whether this node's own key is shown there. HOST is for nodes: " +
+			"of their names it is the only one that is looked at then. It exits with " +
 			"1 if something keeps people out or puts somebody in between.\n\n" +
 			"Grades of a name: A, below the operator's domain: whoever controls the operator's DNS could get a certificate, and " +
 			"everybody could see it in the public logs. B, the company's own name with its own CAA records: neither gateway nor " +
