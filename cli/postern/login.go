@@ -41,7 +41,7 @@ func loginCommand() *cli.Command {
 			&cli.StringFlag{Name: "ca", Usage: "`FILE` with the private CA that the certificates of HOST and the portal are from, PEM"},
 			&cli.BoolFlag{Name: "forget", Usage: "end the session and print nothing"},
 			// Not POSTERN_DATA: that is where one of the parts has its state.
-			&cli.StringFlag{Name: "data", Usage: "`DIR`ectory in which sessions are kept, for this user alone"},
+			&cli.StringFlag{Name: "data", Usage: "`DIR`ectory in which sessions are kept, for this user alone (" + defaultLogins() + " if not given)"},
 		},
 	}
 }
@@ -53,7 +53,13 @@ type loginSession struct {
 	Refresh string `json:"refresh_token"`
 }
 
-const loginFile = "session.json"
+const (
+	loginFile = "session.json"
+	roleLogin = "login" // of the directory that it is in
+)
+
+// defaultLogins is where sessions are if --data does not say.
+func defaultLogins() string { return filepath.Join(defaultData(""), "logins") }
 
 func login(c *cli.Context) error {
 	words, err := operands(c, "HOST")
@@ -75,13 +81,20 @@ func login(c *cli.Context) error {
 		return err
 	}
 	defer l.hc.CloseIdleConnections()
-	logins := c.String("data")
-	if logins == "" {
-		logins = filepath.Join(defaultData(""), "logins")
+	path := filepath.Join(cmp.Or(c.String("data"), defaultLogins()), l.host+"_"+l.port)
+	if !datadir.Is(path, roleLogin) { // none is made for a host where nobody signs in
+		if c.Bool("forget") {
+			return nil
+		}
+		if l.portal == "" {
+			if l.portal, err = l.findPortal(c.Context); err != nil {
+				return err
+			}
+		}
 	}
 	// Two at a time would use one refresh token twice, which ends the session.
 	waiting := func() { fmt.Fprintf(l.ask, "Waiting for another postern login for %s to end.\n", l.host) }
-	if l.dir, err = openWhenFree(c.Context, filepath.Join(logins, l.host+"_"+l.port), "login", waiting); err != nil {
+	if l.dir, err = openWhenFree(c.Context, path, roleLogin, waiting); err != nil {
 		return err
 	}
 	defer l.dir.Close()
