@@ -146,12 +146,14 @@ func (n *Node) passkeyLinks(req PasskeyRequest) (PasskeyLinks, error) {
 func (n *Node) passkeyService(name string) (*service, error) {
 	p := n.published.Load()
 	if name == "" {
-		meant := slices.Clone(p.order)
-		if requiring := slices.DeleteFunc(slices.Clone(meant), func(s *service) bool { return s.Require != postern.RequirePasskey }); len(requiring) > 0 {
-			meant = requiring
+		meant := slices.DeleteFunc(slices.Clone(p.order), func(s *service) bool { return s.Require != postern.RequirePasskey })
+		why := "several services require a passkey"
+		if len(meant) == 0 {
+			meant, why = p.order, "no service of this node requires a passkey yet"
 		}
 		if len(meant) != 1 {
-			return nil, postern.NewProblem(http.StatusUnprocessableEntity, postern.CodeInvalid, "it is not clear which service is meant", "name one of the node's services")
+			return nil, postern.NewProblem(http.StatusUnprocessableEntity, postern.CodeInvalid,
+				why+", and it is not clear which one is meant", "name one with --service; `postern node status` lists them")
 		}
 		return meant[0], nil
 	}

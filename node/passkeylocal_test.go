@@ -93,11 +93,19 @@ func TestPasskeysOverTheSocket(t *testing.T) {
 			t.Errorf("%s: %d %s", tt.name, status, body)
 		}
 	}
-	if err := n.SetServices([]Service{{Name: "a", Upstream: "http://127.0.0.1:1"}, {Name: "b", Upstream: "http://127.0.0.1:1"}}); err != nil {
-		t.Fatal(err)
-	}
-	var p *postern.Problem
-	if _, err := InvitePasskey(t.Context(), socket, PasskeyRequest{Login: ann.Login}); !errors.As(err, &p) || !strings.Contains(p.Detail, "not clear which service") {
-		t.Errorf("with two services: %v", err)
+	for _, require := range []string{"", postern.RequirePasskey} {
+		want := map[string]string{"": "no service of this node requires a passkey yet", postern.RequirePasskey: "several services require a passkey"}[require]
+		var services []Service
+		for _, name := range []string{"a", "b"} {
+			services = append(services, Service{Name: name, Upstream: "http://127.0.0.1:1", Access: postern.AccessMembers, Require: require})
+		}
+		if err := n.SetServices(services); err != nil {
+			t.Fatal(err)
+		}
+		var p *postern.Problem
+		if _, err := InvitePasskey(t.Context(), socket, PasskeyRequest{Login: ann.Login}); !errors.As(err, &p) ||
+			!strings.Contains(p.Detail, want) || !strings.Contains(p.Hint, "--service") {
+			t.Errorf("two services that require %q: %v", require, err)
+		}
 	}
 }
