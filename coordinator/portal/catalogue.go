@@ -22,8 +22,8 @@ type mark struct {
 }
 
 var (
-	online = mark{"ui-online", "good", "Online", "All is well: the node has contact with this portal, and answers through its tunnel.", ""}
-	limits = mark{"ui-info", "warn", "Limited",
+	ready    = mark{"ui-online", "good", "Ready", "All is well: the node has contact with this portal, and answers through its tunnel.", ""}
+	degraded = mark{"ui-info", "warn", "Degraded",
 		"People get through to it, but something is not as it should be. What that is stands beside the node.",
 		"If you are signed in there already, it works. Signing in there may have to wait until its machine reaches this portal again."}
 	interrupted = mark{"ui-warning", "warn", "Not reachable",
@@ -65,17 +65,17 @@ func certificateMark(c postern.RouteCertificate) mark {
 }
 
 // markOf returns the mark of a state, one of postern.StateXxx, of what browsers reach or
-// do not.
+// do not. Its word is the state's, but for what is degraded and not reached.
 func markOf(state string, reached bool) mark {
 	switch {
 	case state == postern.StateReady:
-		return online
+		return ready
 	case state == postern.StateUnproven:
 		return unproven
 	case state == postern.StateDraining:
 		return draining
 	case reached:
-		return limits
+		return degraded
 	case state == postern.StateDegraded:
 		return interrupted
 	}

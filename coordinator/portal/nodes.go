@@ -14,7 +14,7 @@ type nodes struct {
 	Nodes    []postern.NodeState
 	Gateways []postern.GatewayState
 	Titles   titles
-	Marks    []mark // all that a node can have
+	Marks    []mark // all that is shown can have
 }
 
 func (p *Portal) viewNodes(r *http.Request, u coordinator.User, _ url.Values) (any, error) {
@@ -26,11 +26,12 @@ func (p *Portal) viewNodes(r *http.Request, u coordinator.User, _ url.Values) (a
 	if err != nil {
 		return nil, err
 	}
-	v := nodes{All: o.All(), Titles: titlesOf(tenants), Marks: []mark{online, limits, interrupted, offline}}
+	v := nodes{All: o.All(), Titles: titlesOf(tenants), Marks: []mark{ready, degraded, interrupted, offline}}
 	if v.Nodes, err = o.Nodes(r.Context(), ""); err != nil {
 		return nil, err
 	}
 	if v.All {
+		v.Marks = append(v.Marks, draining) // only gateways' own state
 		v.Gateways, err = o.Gateways(r.Context())
 	}
 	return v, err

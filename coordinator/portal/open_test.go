@@ -25,7 +25,7 @@ func TestCatalogue(t *testing.T) {
 		t.Error("what is offline can be opened")
 	}
 	acme.come()
-	a = b.get("/").want(200, "Online")
+	a = b.get("/").want(200, "Ready")
 	for _, link := range []string{`href="/open/acme/default"`, `href="/open/acme/default?entry=y2026"`} {
 		if !strings.Contains(a.body, link) {
 			t.Errorf("no link %s", link)
@@ -191,16 +191,16 @@ func TestNotReachable(t *testing.T) {
 	}
 }
 
-// TestLimited: the tunnel works and the control channel does not; members are told what
+// TestDegraded: the tunnel works and the control channel does not; members are told what
 // that means for them.
-func TestLimited(t *testing.T) {
+func TestDegraded(t *testing.T) {
 	d := deploy(t, nil)
 	acme := newCompany(d, "acme", "Acme AG", ledger)
 	acme.gateway.report(acme.node, d.clock.now())
 	acme.wait(postern.StateDegraded)
 	d.member("ada", "acme", postern.TenantMember)
 	b := d.signedIn("ada")
-	b.get("/").want(200, "Limited", "If you are signed in there already, it works").wantNot("control channel", "since")
+	b.get("/").want(200, "Degraded", "If you are signed in there already, it works").wantNot("control channel", "since")
 	b.get("/open/acme/default").want(http.StatusSeeOther)
 }
 
@@ -219,9 +219,9 @@ func TestNodesPage(t *testing.T) {
 			{ID: acme.node.ID, Handshake: now, Path: postern.CarrierRelay, Endpoint: "192.0.2.7:1", Probe: probe},
 		}})
 	}
-	b.get("/admin/nodes").want(200, "Online", "not asked yet")
+	b.get("/admin/nodes").want(200, "Ready", "not asked yet").wantNot("Draining") // a gateway's state, and there are none
 	report(&postern.ProbeStatus{Time: d.clock.now(), RTT: postern.Duration(42 * time.Millisecond)})
-	b.get("/admin/nodes").want(200, "Online", "TLS on port 443", "42 ms").wantNot("tls-443", "degraded", "Last contact")
+	b.get("/admin/nodes").want(200, "Ready", "TLS on port 443", "42 ms").wantNot("tls-443", "degraded", "Last contact")
 	d.clock.advance(10 * time.Second) // it came so long ago that it should answer
 	report(&postern.ProbeStatus{Time: d.clock.now(), Error: "no answer within 2 s"})
 	acme.wait(postern.StateDegraded)
@@ -238,7 +238,7 @@ func TestLiveCatalogue(t *testing.T) {
 	b := d.signedIn("ada")
 	s := b.follow(b.get("/").want(200, "Offline").source())
 	acme.come()
-	if first := s.until("Ledger"); !strings.Contains(first, "Online") {
+	if first := s.until("Ledger"); !strings.Contains(first, "Ready") {
 		t.Errorf("the first message says nothing new: %s", first)
 	}
 	other := ledger

@@ -61,7 +61,7 @@ func TestCertificatesOnPages(t *testing.T) {
 					t.Errorf("no %q in %s", want, text)
 				}
 			}
-			if at := strings.Index(text, `role="alert"`); at > strings.Index(text, "Online") {
+			if at := strings.Index(text, `role="alert"`); at > strings.Index(text, "Ready") {
 				t.Error("the alarm is below the rest")
 			}
 		})

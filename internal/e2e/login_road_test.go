@@ -120,7 +120,7 @@ func (w *walk) published(t *testing.T, file string) {
 	w.op.shows(t, "#tile-acme--live", "Live figures")
 	noteFigure(t, "login", "what is published on a portal page that is open", time.Since(begin).Seconds(), "s")
 	w.ready("acme-office")
-	w.op.shows(t, "#tile-acme--live", "Online")
+	w.op.shows(t, "#tile-acme--live", "Ready")
 }
 
 // shows waits until the element says words, on the page that is open.
@@ -397,7 +397,7 @@ func (w *walk) nodeAway(t *testing.T) {
 
 	begin = time.Now()
 	w.startOffice("acme")
-	w.ann.shows(t, "#tile-acme--default", "Online")
+	w.ann.shows(t, "#tile-acme--default", "Ready")
 	noteFigure(t, "login", "tile live after the node came back", time.Since(begin).Seconds(), "s")
 	waits.shows(t, "main", "is back")
 	w.look(t, waits, "back")
