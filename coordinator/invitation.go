@@ -77,7 +77,7 @@ func invitation(tx Tx, hash [32]byte, now time.Time) (Invitation, User, error) {
 	}
 	i, err := tx.Invitations().Get(hash)
 	if errors.Is(err, ErrNotFound) {
-		return i, User{}, gone(postern.CodeTokenUsed, "this invitation was used already, or a newer one took its place")
+		return i, User{}, gone(postern.CodeTokenUsed, "the link may be mistyped, used already or too old, or a newer one took its place")
 	}
 	if err != nil {
 		return i, User{}, err

@@ -30,7 +30,7 @@ func TestInvitation(t *testing.T) {
 			wantProblem(t, err, 410, postern.CodeTokenUsed)
 			_, err = r.Accept(t.Context(), bad, "", goodPassword, nil)
 			wantProblem(t, err, 410, postern.CodeTokenUsed)
-			r.wantLog("signin.refused", "stranger", "invitation was used already")
+			r.wantLog("signin.refused", "stranger", "the link may be mistyped, used already")
 		})
 	}
 	// What is wrong with the answer does not use it up.

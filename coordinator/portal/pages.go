@@ -192,9 +192,9 @@ var headings = map[string]string{
 	postern.CodeTooMany:      "Please wait a moment",
 	postern.CodeUnavailable:  "Not possible right now",
 	postern.CodeInternal:     "Something went wrong here",
-	postern.CodeTokenUsed:    "This link was used already",
+	postern.CodeTokenUsed:    "This link is no longer good",
 	postern.CodeTokenExpired: "This link has expired",
-	postern.CodeTokenRevoked: "This link is good no longer",
+	postern.CodeTokenRevoked: "This link is no longer good",
 }
 
 // hints say what to do about a problem that says nothing of it itself, to people who

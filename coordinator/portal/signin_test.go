@@ -25,9 +25,10 @@ func TestFirstSignIn(t *testing.T) {
 	b.post("/invite/"+secret, "name", "Ada", "password", password).wantTo("/")
 	d.wantLog("signin.invitation", "operator")
 	b.get("/").want(http.StatusOK, "Nothing is published yet", "Ada", "Make a join token")
-	d.browser().get("/invite/"+secret).want(http.StatusGone, "This link was used already", "Ask whoever invited you")
-	d.browser().post("/invite/"+secret, "password", password).want(http.StatusGone, "This link was used already")
+	d.browser().get("/invite/"+secret).want(http.StatusGone, "This link is no longer good", "Ask whoever invited you")
+	d.browser().post("/invite/"+secret, "password", password).want(http.StatusGone, "This link is no longer good")
 	d.wantLog("signin.refused", "used already")
+	d.browser().get("/invite/xxxx").want(http.StatusGone, "This link is no longer good", "mistyped, used already or too old")
 }
 
 func TestExpiredInvitation(t *testing.T) {
