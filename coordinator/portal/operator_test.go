@@ -235,14 +235,20 @@ func TestCompanies(t *testing.T) {
 	d := deploy(t, nil)
 	d.operator("root")
 	b := d.signedIn("root")
-	a := b.get("/admin/tokens").want(200, "Add a company", "https://acme.apps.test").wantNot("A node of")
+	a := b.get("/admin/tokens").want(200, "Add a company", "https://acme.apps.test:8443").wantNot("A node of")
 	if strings.Index(a.body, "Add a company") > strings.Index(a.body, "Let a machine join") {
 		t.Error("a token comes before what it is for")
 	}
 	b.post("/admin/companies", "title", "Acme AG", "name", "ac_me").want(422, "Add a company", `"ac_me"`, "A gateway")
 	b.post("/admin/companies", "title", " Acme AG ", "name", "Acme Bern").wantTo("/admin/tokens?done=company")
-	b.get("/admin/tokens?done=company").want(200, "The company was added", "A node of Acme AG", "Add a company")
-	b.post("/admin/companies", "title", "Acme", "name", "acme-bern").want(409, "already", "Add a company")
+	a = b.get("/admin/tokens?done=company").want(200, "The company was added", "A node of Acme AG", "Add a company")
+	if at := strings.Index(a.body, `href="#company"`); at < 0 || at > strings.Index(a.body, "Let a machine join") || !strings.Contains(a.body, `id="company"`) {
+		t.Error("nothing leads from the top to where companies are added")
+	}
+	a = b.post("/admin/companies", "title", "Acme", "name", "acme-bern").want(409, "already", "Add a company")
+	if strings.Index(a.body, `role="alert"`) > strings.Index(a.body, "Let a machine join") {
+		t.Error("what is wrong stands where nobody looks")
+	}
 	d.wantLog("tenant.add", "user:", "acme-bern", "Acme AG")
 	d.member("ada", "acme-bern", postern.TenantOwner)
 	ada := d.signedIn("ada")

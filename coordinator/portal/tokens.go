@@ -21,7 +21,7 @@ import (
 // companies there, too: a token is the next that each needs.
 type tokens struct {
 	All     bool   // who looks does
-	Base    string // domain of the deployment
+	Acme    string // where a company called acme would publish
 	Tenants []postern.Tenant
 	Titles  titles
 	Tokens  []postern.IssuedToken
@@ -51,7 +51,10 @@ func (p *Portal) showTokens(w http.ResponseWriter, r *http.Request, o *coordinat
 		p.fail(w, r, err)
 		return
 	}
-	v.All, v.Base = o.All(), overview.Base
+	v.All, v.Acme = o.All(), "https://acme."+overview.Base
+	if overview.Port != postern.HTTPSPort {
+		v.Acme += ":" + strconv.Itoa(int(overview.Port))
+	}
 	if v.Tenants, err = o.Tenants(r.Context()); err != nil {
 		p.fail(w, r, err)
 		return
