@@ -2,6 +2,8 @@ package portal_test
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -62,6 +64,34 @@ func TestEveryPage(t *testing.T) {
 				t.Error("a value was not put into the page")
 			}
 		})
+	}
+}
+
+// TestCellsOnPhones: where a table's head has no room, each cell says what column it is
+// of, but for what people press.
+func TestCellsOnPhones(t *testing.T) {
+	files, err := filepath.Glob("templates/*.html")
+	must(t, err)
+	tables := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		must(t, err)
+		for _, table := range regexp.MustCompile(`(?s)<table.*?</table>`).FindAllString(string(text), -1) {
+			tables++
+			for _, cell := range regexp.MustCompile(`(?s)<td([^>]*)>(.*?)</td>`).FindAllStringSubmatch(table, -1) {
+				_, label, ok := strings.Cut(cell[1], `data-label="`)
+				label, _, _ = strings.Cut(label, `"`)
+				switch {
+				case ok && !strings.Contains(table, `<th scope="col">`+label+`</th>`):
+					t.Errorf("%s: there is no column %q", file, label)
+				case !ok && cell[2] != "" && !strings.Contains(cell[2], "<button"):
+					t.Errorf("%s: of which column is %q?", file, cell[0])
+				}
+			}
+		}
+	}
+	if tables < 6 {
+		t.Errorf("there are only %d tables", tables)
 	}
 }
 
