@@ -144,7 +144,7 @@ func (c *Coordinator) keepFit(ctx context.Context) {
 		return
 	}
 	if c.fit.Store(&fit); !same {
-		c.log.Info("other gateways are fit for DNS", "fit", strings.Join(names, " "))
+		c.log.Info("the gateways that are fit for DNS changed", "fit", strings.Join(names, " "))
 	}
 	// The request that this is a part of may be over before.
 	err := c.update(context.WithoutCancel(ctx), actorSelf, func(ch *change) error {

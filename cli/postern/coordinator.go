@@ -9,10 +9,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v2"
+	"golang.org/x/net/publicsuffix"
 	"golang.org/x/sync/errgroup"
 
 	"postern"
@@ -170,10 +172,14 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 			s.close()
 		}
 	}()
+	domain, err := checkDomain(o.dir, o.domain)
+	if err != nil {
+		return nil, err
+	}
 	if s.dir, err = datadir.Open(o.dir, postern.RoleCoordinator); err != nil {
 		return nil, err
 	}
-	if s.domain, err = settleDomain(s.dir, o.domain); err != nil {
+	if s.domain, err = settleDomain(s.dir, domain); err != nil {
 		return nil, err
 	}
 	if s.acme, err = o.certs.settle(s.domain); err != nil {
@@ -306,23 +312,32 @@ const reserveSize = 4 << 20
 // registryFile is the registry in the data directory.
 const registryFile = "postern.db"
 
-// settleDomain returns the domain for ever: the one that dir remembers, else
-// the one asked for, which it then remembers.
-func settleDomain(dir *datadir.Dir, asked string) (string, error) {
-	if asked != "" {
-		host, err := postern.ParseHost(asked)
-		if err != nil {
-			return "", misuse("want a domain such as apps.example.com", "--domain: %w", err)
+// checkDomain returns the domain asked for in its wire form, empty if it is for the
+// directory at path to say, which nothing is written to.
+func checkDomain(path, asked string) (string, error) {
+	if asked == "" {
+		if _, err := os.Stat(filepath.Join(path, configFile)); errors.Is(err, fs.ErrNotExist) {
+			return "", misuse("the first start needs --domain, such as --domain apps.example.com", "%s: no domain yet", absolute(path))
 		}
-		asked = host
+		return "", nil
 	}
+	host, err := postern.ParseHost(asked)
+	if err != nil {
+		return "", misuse("want a domain such as apps.example.com", "--domain: %w", err)
+	}
+	if suffix, icann := publicsuffix.PublicSuffix(host); icann && suffix == host {
+		return "", misuse("want a domain such as apps.example.com", "--domain %s: that is nobody's alone, but for all who register names below it", host)
+	}
+	return host, nil
+}
+
+// settleDomain returns the domain for ever: the one that dir remembers, else
+// the one asked for, as checkDomain returned it, which it then remembers.
+func settleDomain(dir *datadir.Dir, asked string) (string, error) {
 	var cfg config
 	err := dir.ReadJSON(configFile, &cfg)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if asked == "" {
-			return "", misuse("the first start needs --domain, such as --domain apps.example.com", "%s: no domain yet", dir.Path("."))
-		}
 		return asked, dir.WriteJSON(configFile, config{Domain: asked})
 	case err != nil:
 		return "", err

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -61,9 +62,24 @@ func usageError(c *cli.Context, err error, _ bool) error {
 		text = fmt.Sprintf("option %q needs a value", dashes(option))
 	} else if value, rest, ok := strings.Cut(text, " for flag -"); ok {
 		option, reason, _ := strings.Cut(rest, ": ")
+		if reason == "parse error" {
+			reason = wanted(c, option)
+		}
 		text = fmt.Sprintf("%s for option %q: %s", value, dashes(option), reason)
 	}
 	return misuse("`"+name+" --help` shows its options", "%s: %s", name, text)
+}
+
+// wanted says what the option called name takes.
+func wanted(c *cli.Context, name string) string {
+	if c.Command != nil {
+		for _, f := range c.Command.Flags {
+			if _, is := f.(*cli.DurationFlag); is && slices.Contains(f.Names(), name) {
+				return "want a time such as 72h or 30m; there are no days"
+			}
+		}
+	}
+	return "want a number"
 }
 
 func dashes(option string) string {
@@ -131,6 +147,7 @@ var hints = []struct {
 	{archive.ErrDamaged, "take another backup; nothing was changed"},
 	{archive.ErrForeign, "name a file that `postern backup` wrote; nothing was changed"},
 	{archive.ErrNewer, "install the Postern that wrote it, or a newer one; nothing was changed"},
+	{node.ErrUnhealthy, "do what stands behind the arrows, and run it again"},
 	{errNoGateway, "start it with `postern gateway run` or `postern up`, or name its data directory with --data"},
 	{node.ErrNotRunning, "start it with `postern node run`, or name its data directory with --data"},
 	{identity.ErrWrongRoot, "the token is of another deployment, or something in between answers in the coordinator's place; get a token from this coordinator"},
@@ -164,7 +181,7 @@ func hintFor(err error) string {
 	case errors.As(err, &op) && op.Op == "dial", errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return "check that the coordinator runs and that this machine reaches its address"
 	}
-	return "if the words above do not help, run it again with --log-level debug, or see `postern --help`"
+	return "if the words above do not help, see `postern COMMAND --help`; where a command has --log-level, debug tells more"
 }
 
 // problemHint returns the coordinator's own hint, else one for its code.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -115,7 +116,10 @@ type gatewayOptions struct {
 	metrics      string                 // TCP address; empty: none
 	beside       []prometheus.Collector // shown at metrics, too
 	alive        func()                 // asked by the watchdog, too; nil: nothing
-	log          *slog.Logger
+
+	// opened is called once all listens that the gateway needs; nil: nothing.
+	opened func(context.Context) error
+	log    *slog.Logger
 }
 
 // parseGateway reads what gatewayFlags say.
@@ -206,11 +210,21 @@ func joinGateway(c *cli.Context) error {
 	}
 	defer dir.Close()
 	id, err := join(c.Context, dir, token, postern.RoleGateway, c.String("name"))
-	if err != nil {
+	if errors.Is(err, member.ErrUnreachable) && !c.IsSet("coordinator") {
+		return fail("give the coordinator's own address, as --coordinator https://HOST:8443: the token's leads through a gateway, and there may be none yet", err)
+	} else if err != nil {
 		return err
 	}
-	note(c, "Joined as gateway %s. Now run it: postern gateway run", id.Enrollment.Name)
+	note(c, "Joined as gateway %s. Now run it: postern gateway run%s", id.Enrollment.Name, withData(c))
 	return nil
+}
+
+// withData returns what a command needs to find the directory that this one was given.
+func withData(c *cli.Context) string {
+	if dir := c.String("data"); dir != "" {
+		return " --data " + dir
+	}
+	return ""
 }
 
 // join is member.Join for this machine.
@@ -248,6 +262,9 @@ func runGatewayCommand(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := checkJoined(dataDir(c, postern.RoleGateway)); err != nil {
+		return needJoin(err)
+	}
 	dir, err := datadir.Open(dataDir(c, postern.RoleGateway), postern.RoleGateway)
 	if err != nil {
 		return err
@@ -256,19 +273,48 @@ func runGatewayCommand(c *cli.Context) error {
 	return runGateway(c.Context, dir, o)
 }
 
+// absolute returns path for people, who may be elsewhere later.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
+// checkJoined fails with member.ErrNotJoined if that is so in the directory at path: who
+// opened it would make it a member's of that role.
+func checkJoined(path string) error {
+	path = absolute(path)
+	if err := member.CheckJoined(path); errors.Is(err, member.ErrNotJoined) {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil // what else there is is told by who opens it
+}
+
+// needJoin adds to member.ErrNotJoined what a gateway needs.
+func needJoin(err error) error {
+	if !errors.Is(err, member.ErrNotJoined) {
+		return err
+	}
+	return fail("join first: postern gateway join --token-file FILE (`postern tokens create --gateway` makes the token)", err)
+}
+
 // runGateway serves as the gateway that joined in dir until ctx is done and open
 // connections have drained.
 func runGateway(ctx context.Context, dir *datadir.Dir, o gatewayOptions) error {
 	id, err := member.LoadIdentity(dir)
-	if errors.Is(err, member.ErrNotJoined) {
-		return fail("join first: postern gateway join --token-file FILE (`postern tokens create --gateway` makes the token)",
-			fmt.Errorf("%s: %w", dir.Path("."), err))
-	} else if err != nil {
-		return err
+	if err != nil {
+		return needJoin(err)
 	}
 	d, err := openDoor(dir, id, o)
 	if err != nil {
 		return err
+	}
+	if o.opened != nil {
+		if err := o.opened(ctx); err != nil {
+			d.close()
+			return err
+		}
 	}
 	return d.run(ctx)
 }

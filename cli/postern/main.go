@@ -38,6 +38,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	defer context.AfterFunc(ctx, stop)()
 
 	app := newApp(stdout, stderr)
+	if len(args) == 2 && args[1] == "--version" { // as everybody tries first
+		args = []string{args[0], "version"}
+	}
 	err := app.RunContext(ctx, arrange(app.Commands, args))
 	return report(stderr, err)
 }

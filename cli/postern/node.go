@@ -120,7 +120,7 @@ func joinNode(c *cli.Context) error {
 	}
 	fmt.Fprintf(c.App.ErrWriter, "Joined %s as node %s.\n", who.Tenant, who.Name)
 	if c.Bool("no-run") {
-		fmt.Fprintln(c.App.ErrWriter, "Now run it: "+what.command())
+		fmt.Fprintln(c.App.ErrWriter, "Now run it: "+what.command()+withData(c))
 		return nil
 	}
 	return runNode(c, dir, what, log)
@@ -135,6 +135,9 @@ func runNodeCommand(c *cli.Context) error {
 		return err
 	}
 	if _, err := parseMTU(c); err != nil {
+		return err
+	}
+	if err := checkJoined(dataDir(c, postern.RoleNode)); err != nil {
 		return err
 	}
 	dir, err := node.Open(dataDir(c, postern.RoleNode))

@@ -60,7 +60,7 @@ func invitePasskey(c *cli.Context) error {
 		return write(c.App.Writer, format, links, nil)
 	}
 	for _, l := range links.Links {
-		note(c, "%s makes a passkey for %s with it, once, until %s:", l.Login, l.Host, l.Expires.Local().Format("2006-01-02 15:04"))
+		note(c, "%s makes a passkey for %s with it, once, until %s:", l.Login, l.Host, l.Expires.Local().Format(minute))
 		if _, err := fmt.Fprintln(c.App.Writer, l.URL); err != nil {
 			return err
 		}

@@ -45,6 +45,9 @@ func (t *table) field(name, value string) {
 // ago returns at as people say it.
 func (t *table) ago(at time.Time) string { return ago(t.now, at) }
 
+// minute is how a time is told within a sentence.
+const minute = "2006-01-02 15:04 MST"
+
 // when returns at for a table of fields: the time and how long ago.
 func (t *table) when(at time.Time) string {
 	if at.IsZero() {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
@@ -53,7 +54,11 @@ type addedTenant struct {
 
 func addTenant(c *cli.Context, a *admin, words []string) error {
 	if err := postern.CheckTenant(words[0]); err != nil {
-		return misuse("a name is a DNS label such as acme: letters a to z, digits and hyphens", "%w", err)
+		hint := "a name is a DNS label such as acme: letters a to z, digits and hyphens"
+		if slices.Contains(postern.Reserved, words[0]) {
+			hint = "choose another name"
+		}
+		return misuse(hint, "%w", err)
 	}
 	format, err := outputFormat(c)
 	if err != nil {

@@ -103,14 +103,15 @@ func tokenRequest(c *cli.Context) (postern.TokenRequest, error) {
 
 // showToken prints the secret, and beside it, for a person, what to do with it.
 func showToken(c *cli.Context, t postern.CreatedToken) error {
-	until := "until " + t.Expires.Local().Format("2006-01-02 15:04") + " (" + span(time.Until(t.Expires).Round(time.Minute)) + ")"
+	until := "until " + t.Expires.Local().Format(minute) + " (" + span(time.Until(t.Expires).Round(time.Minute)) + ")"
 	switch {
 	case t.Kind == postern.AdminToken:
 		note(c, "Token %s operates this deployment from afar, %s.", t.ID, until)
 		note(c, "Keep it secret, in a file: postern tenants list --admin-token-file FILE\n")
 	case t.Role == postern.RoleGateway:
 		note(c, "Token %s lets %s join, %s.", t.ID, count(t.Uses, "gateway"), until)
-		note(c, "Keep it secret. On the gateway: postern gateway join --token-file FILE\n")
+		note(c, "Keep it secret. On the gateway, with the coordinator's own address:")
+		note(c, "  postern gateway join --token-file FILE --coordinator https://COORDINATOR:8443\n")
 	default:
 		note(c, "Token %s lets %s of %s join, %s.", t.ID, count(t.Uses, "node"), t.Tenant, until)
 		note(c, "Keep it secret. On the office machine:")

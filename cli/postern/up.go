@@ -83,9 +83,9 @@ func up(c *cli.Context) error {
 		if err := enrolGateway(ctx, s, dir); err != nil {
 			return err
 		}
-		printUp(c.App.Writer, s, c.String("data"), door)
-		if err := printFirstLink(ctx, c.App.Writer, s.Coordinator); err != nil {
-			return err
+		door.opened = func(ctx context.Context) error {
+			printUp(c.App.Writer, s, c.String("data"), door)
+			return printFirstLink(ctx, c.App.Writer, s.Coordinator)
 		}
 		return runGateway(ctx, dir, door)
 	})
@@ -137,8 +137,10 @@ func printUp(w io.Writer, s *seat, data string, o gatewayOptions) {
 	}
 	fmt.Fprintf(w, `Postern is up for %[1]s.
 
-  DNS           *.%[1]s leads to this host
-  Firewall      TCP %[2]s and UDP %[3]d are open
+It needs, and `+"`postern doctor`"+` looks at most of it:
+
+  DNS           *.%[1]s has to lead to this host
+  Firewall      TCP %[2]s and UDP %[3]d have to be open
   Certificates  %[5]s
 
 Next, for a customer called acme:

@@ -33,7 +33,7 @@ func verifyCommand() *cli.Command {
 			"key exchange. With --node it asks the coordinator what the node says that it holds, which the node has signed with its " +
 			"identity, and compares; --identity names that identity, as `postern node status` shows it on the machine itself, so " +
 			"that the coordinator need not be believed either. With --local it asks the node on this machine. It exits with 1 if " +
-			"the certificate is not to be trusted, or its key is not the node's.",
+			"the key is not the node's, where it compares, and elsewhere if the certificate is not to be trusted.",
 		UsageText: "postern verify https://acme.apps.example.com\n" +
 			"postern verify https://acme.apps.example.com --node --admin-token-file admin.token\n" +
 			"postern verify https://acme.apps.example.com --local",

@@ -144,7 +144,7 @@ func (p *Portal) createToken(w http.ResponseWriter, r *http.Request, _ coordinat
 func joinCommand(t postern.CreatedToken) string {
 	command := "postern node join --publish http://localhost:9000 --token-file -"
 	if t.Role == postern.RoleGateway {
-		command = "postern gateway join --token-file -"
+		command = "postern gateway join --coordinator https://COORDINATOR:8443 --token-file -"
 	}
 	return command + " <<'END'\n" + t.Secret + "\nEND"
 }
