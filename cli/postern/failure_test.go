@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"postern"
 	"postern/internal/datadir"
+	"postern/node"
 )
 
 func TestReport(t *testing.T) {
@@ -30,6 +32,8 @@ func TestReport(t *testing.T) {
 			"postern: error: join: used\npostern: hint: get another\n", 1},
 		{"what is not there", postern.NewProblem(404, postern.CodeNotFound, "there is no user \"x\"", ""),
 			"postern: error: there is no user \"x\"\npostern: hint: `postern tenants list`, `postern users list` and the like show what there is\n", 1},
+		{"an unhealthy node", fmt.Errorf("doctor: %w", node.ErrUnhealthy),
+			"postern: error: doctor: " + node.ErrUnhealthy.Error() + "\npostern: hint: do what stands behind the arrows, and run it again\n", 1},
 		{"a full disk", postern.NewProblem(507, postern.CodeUnavailable, "full", ""),
 			"postern: error: full\npostern: hint: free space on the coordinator's disk and try again\n", 1},
 		{"our hint around a problem", fail("ours", postern.NewProblem(409, postern.CodeTaken, "taken", "theirs")),
@@ -66,6 +70,37 @@ func TestEveryErrorHasAHint(t *testing.T) {
 		if len(lines) != 3 || len(strings.TrimPrefix(lines[1], "postern: hint: ")) < 10 {
 			t.Errorf("%v is told as:\n%s", err, w.String())
 		}
+	}
+}
+
+// Who ends a command is not told to look for what is wrong.
+func TestInterrupted(t *testing.T) {
+	signalled := errors.New("interrupt signal received")
+	ended, end := context.WithCancelCause(t.Context())
+	end(signalled)
+	other := errors.New("other")
+	tests := []struct {
+		name string
+		ctx  context.Context
+		err  error
+		want string
+	}{
+		{"done", ended, nil, ""},
+		{"by the signal", ended, signalled, "interrupted"},
+		{"in the middle of a request", ended, fail("check --portal", fmt.Errorf("portal: %w", context.Canceled)), "interrupted"},
+		{"something else", ended, other, "other"},
+		{"not ended", t.Context(), context.Canceled, "context canceled"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := ""
+			if err := interrupted(tt.ctx, tt.err); err != nil {
+				got = err.Error()
+			}
+			if got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
 	}
 }
 

@@ -11,6 +11,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/signal"
@@ -42,7 +43,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		args = []string{args[0], "version"}
 	}
 	err := app.RunContext(ctx, arrange(app.Commands, args))
-	return report(stderr, err)
+	return report(stderr, interrupted(ctx, err))
+}
+
+// interrupted returns err, in our words if it is only that ctx ended.
+func interrupted(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause == nil || !errors.Is(err, context.Canceled) && !errors.Is(err, cause) {
+		return err
+	}
+	return fail("run it again when you want to", errors.New("interrupted"))
 }
 
 func newApp(stdout, stderr io.Writer) *cli.App {
