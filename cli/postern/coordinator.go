@@ -315,8 +315,10 @@ const registryFile = "postern.db"
 // checkDomain returns the domain asked for in its wire form, empty if it is for the
 // directory at path to say, which nothing is written to.
 func checkDomain(path, asked string) (string, error) {
+	_, err := os.Stat(filepath.Join(path, configFile))
+	first := errors.Is(err, fs.ErrNotExist)
 	if asked == "" {
-		if _, err := os.Stat(filepath.Join(path, configFile)); errors.Is(err, fs.ErrNotExist) {
+		if first {
 			return "", misuse("the first start needs --domain, such as --domain apps.example.com", "%s: no domain yet", absolute(path))
 		}
 		return "", nil
@@ -325,7 +327,8 @@ func checkDomain(path, asked string) (string, error) {
 	if err != nil {
 		return "", misuse("want a domain such as apps.example.com", "--domain: %w", err)
 	}
-	if suffix, icann := publicsuffix.PublicSuffix(host); icann && suffix == host {
+	// What was settled before stays settled.
+	if suffix, icann := publicsuffix.PublicSuffix(host); first && icann && suffix == host && isPublic(host) {
 		return "", misuse("want a domain such as apps.example.com", "--domain %s: that is nobody's alone, but for all who register names below it", host)
 	}
 	return host, nil
