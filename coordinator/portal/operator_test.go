@@ -225,7 +225,7 @@ func TestTokens(t *testing.T) {
 	b.post("/admin/tokens/" + token.ID.String() + "/revoke").wantTo("/admin/tokens?done=untoken")
 	b.get("/admin/tokens").want(200, "Revoked")
 	b.post("/admin/tokens/nonsense/revoke").want(404)
-	b.post("/admin/tokens", "for", "gateway", "uses", "1", "days", "1").want(200, "Token for a gateway", "postern gateway join")
+	b.post("/admin/tokens", "for", "gateway", "uses", "1", "days", "1").want(200, "Token for a gateway", "postern gateway join --coordinator https://COORDINATOR:8443")
 	d.wantLog("token.create", "acme")
 }
 
