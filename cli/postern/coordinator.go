@@ -176,6 +176,11 @@ func openSeat(ctx context.Context, o coordinatorOptions) (_ *seat, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if domain != "" { // what makes no sense settles nothing
+		if _, err := o.certs.settle(domain); err != nil {
+			return nil, err
+		}
+	}
 	if s.dir, err = datadir.Open(o.dir, postern.RoleCoordinator); err != nil {
 		return nil, err
 	}

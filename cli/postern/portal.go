@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log"
@@ -38,6 +39,11 @@ func parsePortal(c *cli.Context) (portalOptions, error) {
 	o := portalOptions{name: c.String("portal-name"), cert: c.String("portal-cert"), key: c.String("portal-key")}
 	if (o.cert == "") != (o.key == "") {
 		return o, misuse("give both, or neither for the deployment's private CA", "--portal-cert and --portal-key belong together")
+	}
+	if o.cert != "" {
+		if _, err := tls.LoadX509KeyPair(o.cert, o.key); err != nil {
+			return o, fail("name files in PEM that belong together", fmt.Errorf("--portal-cert %s, --portal-key %s: %w", o.cert, o.key, err))
+		}
 	}
 	if asked := c.String("portal-host"); asked != "" {
 		host, err := postern.ParseHost(asked)
