@@ -79,7 +79,7 @@ func wanted(c *cli.Context, name string) string {
 			}
 		}
 	}
-	return "want a number"
+	return "want a whole number"
 }
 
 func dashes(option string) string {
