@@ -197,7 +197,7 @@ func problemHint(p *postern.Problem) string {
 	case postern.CodeForbidden:
 		return "ask the operator of the deployment"
 	case postern.CodeNotFound:
-		return "`postern tenants list`, `postern users list` and the like show what there is"
+		return "look it up in its list: `postern tenants list`, and so for users, tokens, nodes, gateways, routes and issuers"
 	case postern.CodeTaken:
 		return "choose another name, or remove the one that has it first"
 	case postern.CodeQuarantined:

@@ -31,7 +31,7 @@ func TestReport(t *testing.T) {
 		{"the coordinator's own hint", fmt.Errorf("join: %w", postern.NewProblem(409, postern.CodeTokenUsed, "used", "get another")),
 			"postern: error: join: used\npostern: hint: get another\n", 1},
 		{"what is not there", postern.NewProblem(404, postern.CodeNotFound, "there is no user \"x\"", ""),
-			"postern: error: there is no user \"x\"\npostern: hint: `postern tenants list`, `postern users list` and the like show what there is\n", 1},
+			"postern: error: there is no user \"x\"\npostern: hint: look it up in its list: `postern tenants list`, and so for users, tokens, nodes, gateways, routes and issuers\n", 1},
 		{"an unhealthy node", fmt.Errorf("doctor: %w", node.ErrUnhealthy),
 			"postern: error: doctor: " + node.ErrUnhealthy.Error() + "\npostern: hint: do what stands behind the arrows, and run it again\n", 1},
 		{"a full disk", postern.NewProblem(507, postern.CodeUnavailable, "full", ""),
