@@ -39,6 +39,9 @@ func showDNS(c *cli.Context, a *admin, words []string) error {
 	}
 	command := c.String("exec")
 	if command != "" {
+		if _, err := exec.LookPath(command); err != nil {
+			return misuse("name a program that this user may run, such as --exec /etc/postern/dns-hook", "--exec: %w", err)
+		}
 		log, err := logger(c)
 		if err != nil {
 			return err
