@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -193,21 +194,21 @@ func machine(h postern.Host) string {
 	return line
 }
 
-// changeNode changes the node that words name, and says what was done, with its tenant and
-// name, or shows the node to a program.
-func changeNode(c *cli.Context, a *admin, words []string, req postern.NodeChange, done string) error {
+// changeNode changes the node that words name and returns it. It says what was done, with
+// its tenant and name, or shows the node to a program.
+func changeNode(c *cli.Context, a *admin, words []string, req postern.NodeChange, done string) (postern.NodeState, error) {
 	n, err := getNode(c.Context, a, words[0])
 	if err != nil {
-		return err
+		return n, err
 	}
 	if err := a.call(c.Context, http.MethodPatch, "/nodes/"+url.PathEscape(n.ID), req, &n); err != nil {
-		return err
+		return n, err
 	}
 	if isData(c) {
-		return show(c, n, nil)
+		return n, show(c, n, nil)
 	}
 	note(c, done, n.Tenant, n.Name)
-	return nil
+	return n, nil
 }
 
 func setNode(c *cli.Context, a *admin, words []string) error {
@@ -218,14 +219,40 @@ func setNode(c *cli.Context, a *admin, words []string) error {
 	case weight < 1 || weight > postern.MaxWeight:
 		return misuse("`postern nodes drain` keeps new connections from a node", "--weight %d: a weight is 1 to %d", weight, postern.MaxWeight)
 	}
-	return changeNode(c, a, words, postern.NodeChange{Weight: &weight}, fmt.Sprintf("The weight of %%s/%%s is %d.", weight))
+	_, err := changeNode(c, a, words, postern.NodeChange{Weight: &weight}, fmt.Sprintf("The weight of %%s/%%s is %d.", weight))
+	return err
 }
 
 // drainNode returns what drains a node or ends that.
 func drainNode(on bool, done string) func(c *cli.Context, a *admin, words []string) error {
 	return func(c *cli.Context, a *admin, words []string) error {
-		return changeNode(c, a, words, postern.NodeChange{Draining: &on}, done)
+		n, err := changeNode(c, a, words, postern.NodeChange{Draining: &on}, done)
+		if err != nil || !on || isData(c) {
+			return err
+		}
+		nodes, err := fetch[postern.NodeState](a, query("/nodes", n.Tenant))(c.Context)
+		if err != nil {
+			return nil // it is drained, whoever else there is
+		}
+		if services := alone(n, nodes); len(services) > 0 {
+			note(c, "No other node answers now for %s: what comes for that still comes to it.", commas(services))
+		}
+		return nil
 	}
+}
+
+// alone returns the services of n that none of nodes takes over while n drains.
+func alone(n postern.NodeState, nodes []postern.NodeState) []string {
+	var out []string
+	for _, s := range n.Services {
+		if !slices.ContainsFunc(nodes, func(other postern.NodeState) bool {
+			return other.ID != n.ID && other.Reached && !other.Draining &&
+				slices.ContainsFunc(other.Services, func(o postern.Service) bool { return o.Name == s.Name })
+		}) {
+			out = append(out, s.Name)
+		}
+	}
+	return out
 }
 
 func removeNode(c *cli.Context, a *admin, words []string) error {
