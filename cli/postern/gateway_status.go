@@ -267,6 +267,26 @@ func gatewayStatus(c *cli.Context) error {
 	return show(c, s, doorFields)
 }
 
+// refusals are gateway.Reasons for people, as docs/operator.md has them.
+var refusals = map[gateway.Reason]string{
+	gateway.SourceRate:   "too many new connections from one address",
+	gateway.SourceConns:  "too many open connections from one address",
+	gateway.SourceHellos: "too many hellos not whole yet from one address",
+	gateway.HelloShed:    "too many hellos not whole yet in all",
+	gateway.HelloTimeout: "no whole hello in time",
+	gateway.HelloGone:    "left before the hello was whole",
+	gateway.Garbage:      "neither TLS nor HTTP",
+	gateway.PlainHTTP:    "HTTP without TLS",
+	gateway.BadHello:     "TLS, but no well-formed hello",
+	gateway.ProxyHeader:  "no PROXY header from where one has to come",
+	gateway.UnknownName:  "no server name, or one that nobody has",
+	gateway.NotAdmitted:  "from where the company admits nobody",
+	gateway.TenantRate:   "too many new connections to one company",
+	gateway.TenantConns:  "too many open connections to one company",
+	gateway.TenantDials:  "too many that wait for one company's nodes",
+	gateway.Offline:      "no node answered",
+}
+
 func doorFields(t *table, s doorStatus) {
 	t.field("Gateway", s.Gateway+", "+s.Address.String())
 	t.field("State", s.State)
@@ -298,8 +318,10 @@ func doorFields(t *table, s doorStatus) {
 	}
 	t.field("Connections", fmt.Sprintf("%d open, %d pre-dialed, %d accepted, %d spliced", s.Counts.Open, s.Counts.Spares, s.Counts.Accepted, s.Counts.Spliced))
 	t.field("Bytes", size(uint64(s.Counts.UpBytes))+" from browsers, "+size(uint64(s.Counts.DownBytes))+" to them")
+	label := "Refused"
 	for _, r := range slices.Sorted(maps.Keys(s.Counts.Refused)) {
-		t.field("Refused", fmt.Sprintf("%d %s", s.Counts.Refused[r], r))
+		t.field(label, fmt.Sprintf("%d: %s", s.Counts.Refused[r], cmp.Or(refusals[r], r.String())))
+		label = ""
 	}
 	if s.AccessLog != nil {
 		t.field("Access log", fmt.Sprintf("%s, %d lines lost", s.AccessLog.File, s.AccessLog.Lost))
