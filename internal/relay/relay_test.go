@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/netip"
@@ -206,6 +207,34 @@ func TestRemovedNode(t *testing.T) {
 	await(t, ended)
 	if _, err := w.node.Dial(t.Context(), w.gateway, dial); err == nil {
 		t.Error("a removed node was let in")
+	}
+}
+
+// A node that ends its relay, as doctor's probes do, is no error in the log; others are.
+func TestClosedInLog(t *testing.T) {
+	tests := []struct {
+		name string
+		end  func(*world, *Conn)
+		want bool // an error
+	}{
+		{"by the node", func(_ *world, c *Conn) { c.Close() }, false},
+		{"by the gateway", func(w *world, _ *Conn) { w.forget("n1"); w.server.Retain() }, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			var log bytes.Buffer
+			w.server.log = slog.New(slog.NewTextHandler(&log, nil))
+			c, l, _ := w.open(func([][]byte) error { return nil })
+			c.Send([][]byte{{1}})
+			await(t, l.came) // by then it is open
+			tt.end(w, c)
+			await(t, w.ended)
+			_, line, ok := strings.Cut(log.String(), `msg="relay closed"`)
+			if got := strings.Contains(line, " err="); !ok || got != tt.want {
+				t.Errorf("an error: %v, want %v; logged:\n%s", got, tt.want, log.String())
+			}
+		})
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -142,7 +143,11 @@ func (s *Server) Serve(ctx context.Context, raw net.Conn, remote netip.AddrPort)
 	defer s.leave(node, c)
 	s.log.Info("relay open", "node", node, "remote", remote)
 	err = c.Run(ctx, link.Receive)
-	s.log.Info("relay closed", "node", node, "remote", remote, "dropped", c.Dropped(), "err", err)
+	log := s.log
+	if !errors.Is(err, io.EOF) { // the node hung up, as doctor's probes do
+		log = log.With("err", err)
+	}
+	log.Info("relay closed", "node", node, "remote", remote, "dropped", c.Dropped())
 	return err
 }
 
