@@ -60,7 +60,7 @@ func invitePasskey(c *cli.Context) error {
 		return write(c.App.Writer, format, links, nil)
 	}
 	for _, l := range links.Links {
-		note(c, "%s makes a passkey for %s with it, once, until %s:", l.Login, l.Host, l.Expires.Local().Format(minute))
+		note(c, "%s makes a passkey for %s with it, once, until %s:", l.Login, l.Host, minute(l.Expires))
 		if _, err := fmt.Fprintln(c.App.Writer, l.URL); err != nil {
 			return err
 		}

@@ -37,6 +37,13 @@ func TestAgo(t *testing.T) {
 	}
 }
 
+func TestMinute(t *testing.T) {
+	at := time.Date(2026, 11, 22, 1, 2, 3, 0, time.FixedZone("CET", 3600))
+	if got, want := minute(at), "2026-11-22T00:02Z"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestSize(t *testing.T) {
 	tests := []struct {
 		name string

@@ -45,8 +45,8 @@ func (t *table) field(name, value string) {
 // ago returns at as people say it.
 func (t *table) ago(at time.Time) string { return ago(t.now, at) }
 
-// minute is how a time is told within a sentence.
-const minute = "2006-01-02 15:04 MST"
+// minute returns at for a sentence, to the minute and in UTC, whoever reads it.
+func minute(at time.Time) string { return at.UTC().Format("2006-01-02T15:04Z") }
 
 // when returns at for a table of fields: the time and how long ago.
 func (t *table) when(at time.Time) string {

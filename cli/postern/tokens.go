@@ -103,7 +103,7 @@ func tokenRequest(c *cli.Context) (postern.TokenRequest, error) {
 
 // showToken prints the secret, and beside it, for a person, what to do with it.
 func showToken(c *cli.Context, t postern.CreatedToken) error {
-	until := "until " + t.Expires.Local().Format(minute) + " (" + span(time.Until(t.Expires).Round(time.Minute)) + ")"
+	until := "until " + minute(t.Expires) + " (" + span(time.Until(t.Expires).Round(time.Minute)) + ")"
 	switch {
 	case t.Kind == postern.AdminToken:
 		note(c, "Token %s operates this deployment from afar, %s.", t.ID, until)

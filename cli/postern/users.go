@@ -225,7 +225,7 @@ func inviteUser(c *cli.Context, a *admin, words []string) error {
 // showInvite prints the link, and beside it, for a person, what to do with it.
 func showInvite(c *cli.Context, i postern.Invite) error {
 	note(c, "This link lets %s choose a password or a passkey, once, until %s (%s).", i.User.Login,
-		i.Expires.Local().Format(minute), span(time.Until(i.Expires).Round(time.Minute)))
+		minute(i.Expires), span(time.Until(i.Expires).Round(time.Minute)))
 	note(c, "Whoever opens it is that person: send it on a way that only they read.\n")
 	_, err := fmt.Fprintln(c.App.Writer, i.URL)
 	return err
