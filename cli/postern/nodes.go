@@ -16,7 +16,7 @@ import (
 
 func nodesCommand() *cli.Command {
 	return &cli.Command{
-		Name: "nodes", Usage: "the machines beside the applications: list, show, drain, remove",
+		Name: "nodes", Usage: "the machines beside the applications: list, show, set, drain, remove",
 		Subcommands: []*cli.Command{
 			{
 				Name: "list", Aliases: []string{"ls"}, Usage: "list the nodes and how they are reached", Action: operate(listNodes),
