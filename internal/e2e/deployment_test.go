@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -346,15 +348,19 @@ func get(c *http.Client, url string) (int, string, error) {
 	return resp.StatusCode, string(body), err
 }
 
-// freePort returns a port that was free a moment ago, for TCP and UDP.
+// ports counts the ports that were given out, from anywhere below those that the system
+// gives to whoever asks for any (32768 and above).
+var ports = func() *atomic.Int32 { n := new(atomic.Int32); n.Store(11000 + rand.Int32N(15000)); return n }()
+
+// freePort returns a port that is free, for TCP and UDP, and that nobody else was given.
 func freePort(t testing.TB) int {
 	t.Helper()
-	for range 20 {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 1000 {
+		port := int(ports.Add(1))
+		ln, err := net.Listen("tcp", loopback(port))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		port := ln.Addr().(*net.TCPAddr).Port
 		pc, err := net.ListenPacket("udp", loopback(port))
 		ln.Close()
 		if err == nil {
