@@ -82,7 +82,7 @@ func (c *Coordinator) MayOpen(_ context.Context, user, host string) (Tile, error
 func (c *Coordinator) tile(snap *snapshot, t *tenantMap, o offer, p *postern.Person, host string) Tile {
 	tile := Tile{
 		Service: o[0].Service, Tenant: t.Name, TenantTitle: t.Title,
-		Host: host, URL: httpsURL(host, c.cfg.Port),
+		Host: host, URL: c.HostURL(host),
 	}
 	best, now := health{state: postern.StateOffline}, c.cfg.Now()
 	tile.Entries = o.entries(p)

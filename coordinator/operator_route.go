@@ -254,7 +254,7 @@ func (c *Coordinator) fullState(snap *snapshot, t *tenantMap, r postern.Route) p
 func (c *Coordinator) claimState(snap *snapshot, t *tenantMap, claim Claim) postern.RouteState {
 	out := postern.RouteState{
 		Host: claim.Host, Tenant: t.Name, Service: claim.Service, Kind: routeCustom, Nodes: []string{},
-		State: postern.StateUnproven, URL: httpsURL(claim.Host, c.cfg.Port), Certificates: []postern.RouteCertificate{},
+		State: postern.StateUnproven, URL: c.HostURL(claim.Host), Certificates: []postern.RouteCertificate{},
 		Checked: claim.Checked, Finding: claim.Finding,
 	}
 	// The nodes that will serve it have their accounts already, from other hosts.

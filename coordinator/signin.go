@@ -48,7 +48,10 @@ func (c *Coordinator) PortalHost() string { return c.cfg.PortalHost }
 
 // PortalURL returns the portal's URL, without a slash at its end: the issuer of
 // its tokens.
-func (c *Coordinator) PortalURL() string { return httpsURL(c.cfg.PortalHost, c.cfg.Port) }
+func (c *Coordinator) PortalURL() string { return c.HostURL(c.cfg.PortalHost) }
+
+// HostURL returns the URL of host's root, at the port where browsers reach gateways.
+func (c *Coordinator) HostURL(host string) string { return httpsURL(host, c.cfg.Port) }
 
 // portal is what nodes are told of it.
 func (cfg *Config) portal() *postern.Portal {
@@ -70,7 +73,7 @@ func (c *Coordinator) Client(host string) (origin string, ok bool) {
 	if t == nil || !t.offers()[r.Service].asks() {
 		return "", false
 	}
-	return httpsURL(host, c.cfg.Port), true
+	return c.HostURL(host), true
 }
 
 // TenantAt returns the tenant that host is routed to, "" if it is to none.

@@ -62,7 +62,7 @@ const (
 func (c *Coordinator) routeState(snap *snapshot, t *tenantMap, r postern.Route) postern.RouteState {
 	out := postern.RouteState{
 		Host: r.Host, Tenant: t.Name, Service: r.Service, Kind: routeAuto, Nodes: []string{},
-		State: postern.StateOffline, URL: httpsURL(r.Host, c.cfg.Port), Certificates: c.routeCertificates(snap, r),
+		State: postern.StateOffline, URL: c.HostURL(r.Host), Certificates: c.routeCertificates(snap, r),
 	}
 	if claim, ok := t.custom[r.Host]; ok {
 		out.Kind, out.Proven = routeCustom, claim.Proven

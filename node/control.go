@@ -58,8 +58,8 @@ func (n *Node) workMap(ctx context.Context, run *running) error {
 }
 
 // workTunnels brings the tunnels in line with the newest map, whenever it changed, and
-// looks names of gateways up again every resolveInterval, or sooner if that failed. It is apart from workMap because
-// DNS takes its time, and who was revoked would have it, too.
+// looks names of gateways up again every resolveInterval, or sooner if that failed. It is
+// apart from workMap because DNS takes its time, and who was revoked would have it, too.
 func (n *Node) workTunnels(ctx context.Context, run *running, changed <-chan struct{}) {
 	again := time.NewTicker(resolveInterval)
 	defer again.Stop()

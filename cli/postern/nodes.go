@@ -41,7 +41,7 @@ func nodesCommand() *cli.Command {
 				}, outputFlags()...)...),
 			},
 			{
-				Name: "drain", ArgsUsage: "ID|TENANT/NAME", Action: operate(drainNode(true, "New connections go to other nodes than %s/%s."), "ID or TENANT/NAME"),
+				Name: "drain", ArgsUsage: "ID|TENANT/NAME", Action: operate(drainNode(true, "%s/%s is drained: while other nodes answer, new connections go to them."), "ID or TENANT/NAME"),
 				Usage: "keep new connections from a node, such as before maintenance",
 				Description: "New connections go to the other nodes that have its services, while there are some that answer. What is " +
 					"open goes on. It stays so until `nodes undrain`.",
@@ -235,7 +235,7 @@ func drainNode(on bool, done string) func(c *cli.Context, a *admin, words []stri
 			return nil // it is drained, whoever else there is
 		}
 		if services := alone(n, nodes); len(services) > 0 {
-			note(c, "No other node answers now for %s: what comes for that still comes to it.", commas(services))
+			note(c, "None answers now for %s: what comes for that still comes to it.", commas(services))
 		}
 		return nil
 	}

@@ -51,10 +51,7 @@ func (p *Portal) showTokens(w http.ResponseWriter, r *http.Request, o *coordinat
 		p.fail(w, r, err)
 		return
 	}
-	v.All, v.Acme = o.All(), "https://acme."+overview.Base
-	if overview.Port != postern.HTTPSPort {
-		v.Acme += ":" + strconv.Itoa(int(overview.Port))
-	}
+	v.All, v.Acme = o.All(), p.c.HostURL("acme."+overview.Base)
 	if v.Tenants, err = o.Tenants(r.Context()); err != nil {
 		p.fail(w, r, err)
 		return
